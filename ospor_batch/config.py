@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ospor_batch.contracts import contract
 from ospor_batch.errors import KeyMissingError, StudyError
+from ospor_batch.faults import faults_of
 
 SMALLEST_KEY = 16  # characters; a shorter secret is guessed from the pseudonyms of known patients
 NOT_A_COLUMN = {"exam_key", "patient_key", "center", "export", "row_number", "flags", "exam_kind"}
@@ -353,8 +354,9 @@ def read_study(path: Path) -> Study:
     try:
         study = Study.model_validate(raw)
     except ValidationError as error:
-        faults = "\n".join(f"  {_say(fault)}" for fault in error.errors(include_url=False))
-        raise StudyError(f"{path}: {error.error_count()} faults\n{faults}") from None
+        found = faults_of(error, Study)
+        lines = "\n".join(f"  {fault}" for fault in found)
+        raise StudyError(f"{path}: {len(found)} fault{'s' if len(found) > 1 else ''}\n{lines}") from None
     return study.model_copy(update={"folder": path.resolve().parent})
 
 
@@ -401,36 +403,3 @@ def _refuse_unknown(found: set[str], allowed: set[str], what: str) -> None:
 def _refuse_repeats(names: list[str], what: str) -> None:
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{what} {', '.join(repeated)} stands more than once")
-
-
-def _say(fault: Any) -> str:
-    key = ".".join(str(step) for step in fault["loc"]) or "study file"
-    found, kind = fault["input"], fault["type"]
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(fault["loc"][:-1]), n=1)
-        return f"{key}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
-    if kind == "missing":
-        return f"{key}: missing"
-    shown = f"found {found!r}, " if isinstance(found, str | int | float | bool) else ""
-    return f"{key}: {shown}{fault['msg'].removeprefix('Value error, ')}"
-
-
-def _known_keys(steps: tuple[Any, ...]) -> list[str]:
-    """Keys of the model that the steps lead to; follows lists, dicts and optional sections."""
-    model: Any = Study
-    for step in steps:
-        if isinstance(step, int):
-            continue
-        if not (isinstance(model, type) and issubclass(model, BaseModel)) or step not in model.model_fields:
-            return []
-        model = _section_in(model.model_fields[step].annotation)
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
-
-
-def _section_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        if (found := _section_in(inner)) is not None:
-            return found
-    return None

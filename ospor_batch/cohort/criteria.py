@@ -1,0 +1,187 @@
+"""Criteria of a cohort: named, ordered steps; a NULL is a step of its own, right after its criterion."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import polars as pl
+
+from ospor_batch.config import Criterion
+from ospor_batch.contracts import contract
+from ospor_batch.contracts.table import schema_of
+from ospor_batch.errors import StudyError
+
+GAP = "gap_days"  # of a pair: label date minus image date
+LEAVES_AT = "leaves_at"  # 1-based number of the first step that a row fails; number of steps + 1 when it passes all
+
+# The base of every CT recipe, in the published order (methods R1): name, reason, what must hold; never NULL.
+CT_BASE = (
+    ("patient number known", "patient_number_missing", "patient_key IS NOT NULL"),
+    (
+        "image of a patient",
+        "not_an_image",
+        "sop_class IN ('image', 'enhanced_image') AND NOT is_secondary AND NOT is_dose_report",
+    ),
+    ("CT", "not_ct", "modality = 'CT'"),
+    ("human", "not_human", "is_human"),
+    ("no localizer", "localizer", "NOT is_localizer"),
+    ("original axial", "derived_or_not_axial", "NOT is_derived AND orientation = 'axial'"),
+    ("image date known", "image_date_missing", "image_date IS NOT NULL"),
+    ("readable stack", "unusable_stack", "grade <> 'unusable'"),
+)
+IN_STUDY_PERIOD = ("image date in the study period", "outside_image_dates")
+
+# Named rules. A tag that is there but empty, or absent, is no evidence against contrast (methods I4); DICOM demands the
+# Contrast/Bolus module only when contrast was used, so `unenhanced` takes an absent tag as plain, and an empty one, which
+# says that the module was written, as unknown: a step of its own.
+RULES = {
+    "unenhanced": (
+        "CASE WHEN contrast_evidence IN ('declared_plain', 'tag_absent') THEN TRUE "
+        "WHEN contrast_evidence IN ('given', 'conflicting') THEN FALSE END"
+    ),
+    "unenhanced_declared_only": (
+        "CASE WHEN contrast_evidence = 'declared_plain' THEN TRUE "
+        "WHEN contrast_evidence IN ('given', 'conflicting') THEN FALSE END"
+    ),
+    "kvp_120": "ABS(kvp_kv - 120) < 0.5",  # methods I3: fixed HU cut-offs hold at 120 kVp
+    "usable_only": "grade = 'usable'",
+    "no_missing_slices": "n_missing_slices = 0",
+    "not_lossy": "NOT is_lossy",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the flow; ``fails`` is true where a row leaves, never NULL."""
+
+    name: str
+    reason: str
+    fails: pl.Expr
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of one recipe: those that judge a series, then those that judge a pair of series and label."""
+
+    series: tuple[Step, ...]
+    pairs: tuple[Step, ...]
+
+
+def series_columns() -> dict[str, pl.DataType]:
+    """Columns of a series that a criterion may name."""
+    return _allowed("series")
+
+
+def pair_columns() -> dict[str, pl.DataType]:
+    """Columns that only a pair has; a criterion that names one judges pairs."""
+    of_label = {name: dtype for name, dtype in _allowed("label").items() if name not in schema_of("series")}
+    return {**of_label, GAP: pl.Int64()}
+
+
+def compile_steps(criteria: Sequence[Criterion], *, image_dates: tuple[date, date] | None = None) -> Steps:
+    """Turn the base, the study period and the study's criteria into steps; StudyError names a bad criterion."""
+    series = [Step(name, reason, ~pl.sql_expr(sql)) for name, reason, sql in CT_BASE]
+    if image_dates is not None:
+        inside = pl.col("image_date").is_between(*image_dates, closed="both")
+        series.append(Step(*IN_STUDY_PERIOD, (~inside).fill_null(value=False)))  # an unknown date left before
+    pairs: list[Step] = []
+    for number, criterion in enumerate(criteria, start=1):
+        keep, judges_pairs = _compiled(criterion)
+        (pairs if judges_pairs else series).extend(_both(criterion.name, _slug(criterion.name, number), keep))
+    _refuse_twins([*series, *pairs])
+    return Steps(tuple(series), tuple(pairs))
+
+
+def judge(rows: pl.DataFrame, steps: Sequence[Step]) -> pl.DataFrame:
+    """Add the number of the first step each row fails, its name, and the names of all it fails; rows in, rows out."""
+    if not steps:
+        return rows.with_columns(
+            pl.lit(1, pl.Int64).alias(LEAVES_AT), first_failed=pl.lit(None, pl.String), all_failed=pl.lit("")
+        )
+    firsts = [pl.when(step.fails).then(pl.lit(i, pl.Int64)) for i, step in enumerate(steps, start=1)]
+    names = [pl.when(step.fails).then(pl.lit(step.name)) for step in steps]
+    judged = rows.with_columns(
+        pl.coalesce(*firsts, pl.lit(len(steps) + 1, pl.Int64)).alias(LEAVES_AT),
+        first_failed=pl.coalesce(*names),
+        all_failed=pl.concat_str(names, separator=";", ignore_nulls=True),
+    )
+    return judged.with_columns(pl.col("all_failed").fill_null(""))
+
+
+def _both(name: str, reason: str, keep: pl.Expr) -> list[Step]:
+    return [Step(name, reason, (~keep).fill_null(value=False)), Step(f"{name}: unknown", f"{reason}_unknown", keep.is_null())]
+
+
+def _compiled(criterion: Criterion) -> tuple[pl.Expr, bool]:
+    where = f"criteria {criterion.name!r}"
+    if ";" in criterion.name:
+        raise StudyError(f"{where}: a name must not hold ';', which parts the names of failed criteria")
+    if criterion.rule is not None:
+        if criterion.rule not in RULES:
+            raise StudyError(f"{where}: no rule named {criterion.rule!r}{_nearest(criterion.rule, RULES)}")
+        return pl.sql_expr(RULES[criterion.rule]), False
+    sql = criterion.keep or ""
+    try:
+        keep = pl.sql_expr(sql)
+    except pl.exceptions.PolarsError as error:
+        raise StudyError(f"{where}: keep is no SQL condition: {_first_line(error)}") from None
+    of_series, of_pair = series_columns(), pair_columns()
+    named = set(keep.meta.root_names())
+    for column in sorted(named - of_series.keys() - of_pair.keys()):
+        raise StudyError(f"{where}: {_refusal(column, {**of_series, **of_pair})}")
+    _refuse_other_than_condition(sql, keep, where=where)
+    return keep, bool(named & of_pair.keys())
+
+
+def _refuse_other_than_condition(sql: str, keep: pl.Expr, *, where: str) -> None:
+    """A criterion judges one row by its own columns: no aggregate, no window, no bare constant."""
+    frame = pl.DataFrame(schema={**series_columns(), **pair_columns()})
+    try:
+        found = frame.select(keep=keep)
+    except pl.exceptions.PolarsError as error:
+        raise StudyError(f"{where}: keep cannot be computed: {_first_line(error)}") from None
+    if found.height or re.search(r"\bover\s*\(", sql, re.IGNORECASE):
+        raise StudyError(f"{where}: keep must compare columns of one row; found a constant or an aggregate in {sql!r}")
+    if found.schema["keep"] != pl.Boolean:
+        raise StudyError(f"{where}: keep gives {found.schema['keep']}, expected true or false, such as age_at_image >= 50")
+
+
+def _refusal(column: str, allowed: Collection[str]) -> str:
+    for table in ("series", "label"):
+        if column in contract(table).columns:
+            instead = {"image_date": "; use analysis.image_dates", "label_date": "; use analysis.label_dates"}.get(column, "")
+            return f"column {column!r} is private and may not be named{instead}{_nearest(column, allowed)}"
+    return f"no column {column!r}{_nearest(column, allowed)}"
+
+
+def _nearest(name: str, allowed: Collection[str]) -> str:
+    near = difflib.get_close_matches(name, sorted(allowed), n=1, cutoff=0)
+    return f"; the nearest allowed is {near[0]!r}" if near else ""
+
+
+def _allowed(table: str) -> dict[str, pl.DataType]:
+    dtypes = schema_of(table)
+    return {field.name: dtypes[field.name] for field in contract(table).fields if field.access != "private"}
+
+
+def _slug(name: str, number: int) -> str:
+    words = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return words or f"criterion_{number}"  # a name without Latin letters or digits
+
+
+def _refuse_twins(steps: Sequence[Step]) -> None:
+    for kind in ("name", "reason"):
+        seen: dict[str, str] = {}
+        for step in steps:
+            told = getattr(step, kind)
+            if told in seen:
+                raise StudyError(f"criteria {seen[told]!r} and {step.name!r} have the same {kind} {told!r}: rename one")
+            seen[told] = step.name
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,79 @@
+"""The partition of every person: one, for good; external rules win over the keyed hash."""
+
+from __future__ import annotations
+
+import re
+
+import polars as pl
+
+from ospor_batch.config import Split
+from ospor_batch.contracts import contract
+from ospor_batch.errors import ContractError, LedgerError, StudyError
+
+
+def check_split(split: Split, *, centers: tuple[str, ...]) -> None:
+    """StudyError when an external rule names a center, vendor or period that cannot be."""
+    vendors = dict(contract("series").field("scanner_vendor").constraints)["enum"]
+    for kind, expected in (("center", centers), ("scanner_vendor", vendors)):
+        for value in split.external.get(kind, ()):  # type: ignore[call-overload]
+            if value not in expected:
+                raise StudyError(f"split.external.{kind} names {value!r}, expected one of {', '.join(expected)}")
+    for value in split.external.get("period", ()):
+        if not re.fullmatch(r"\d{4}(Q[1-4])?", value):
+            raise StudyError(f"split.external.period names {value!r}, expected a year or quarter such as 2022 or 2022Q3")
+
+
+def assign(index: pl.DataFrame, *, split: Split) -> pl.DataFrame:
+    """Give every person one partition.
+
+    index: the prevalence index series of the persons, over all recipes, with period; a person who falls under an
+    external rule in any of them is external in all. split_position is the keyed hash of the person.
+    """
+    rules = pl.coalesce(
+        *[
+            pl.when(_falls_under(kind, value)).then(pl.lit(f"{kind}={value}"))
+            for kind in ("center", "scanner_vendor", "period")
+            for value in split.external.get(kind, ())  # type: ignore[call-overload]
+        ],
+        pl.lit(None, pl.String),
+    )
+    people = (
+        index.with_columns(rule=rules)
+        .group_by("patient_key")
+        .agg(
+            pl.col("center").min(),
+            n_centers=pl.col("center").n_unique(),
+            lowest=pl.col("split_position").min(),
+            highest=pl.col("split_position").max(),
+            rule=pl.col("rule").drop_nulls().sort().first(),
+        )
+    )
+    _refuse_leaks(people, needs_position=split.train + split.tuning > 0)
+    by_hash = (
+        pl.when(pl.col("lowest") < split.train)
+        .then(pl.lit("train"))
+        .when(pl.col("lowest") < split.train + split.tuning)
+        .then(pl.lit("tuning"))
+        .otherwise(pl.lit("internal_test"))
+    )
+    is_external = pl.col("rule").is_not_null()
+    return people.select(
+        "patient_key",
+        "center",
+        partition=pl.when(is_external).then(pl.lit("external")).otherwise(by_hash),
+        partition_reason=pl.coalesce("rule", pl.lit("hash")),
+    ).sort("patient_key")
+
+
+def _falls_under(kind: str, value: str) -> pl.Expr:
+    # a year stands for its four quarters
+    return pl.col(kind).str.starts_with(value) if kind == "period" else pl.col(kind) == value
+
+
+def _refuse_leaks(people: pl.DataFrame, *, needs_position: bool) -> None:
+    if n := people.filter(pl.col("n_centers") > 1).height:
+        raise LedgerError(f"split: {n} persons stand in two centers; partitions would leak")
+    if n := people.filter(pl.col("lowest") != pl.col("highest")).height:
+        raise LedgerError(f"split: {n} persons have more than one split_position; run catalog again for every center")
+    if needs_position and (n := people.filter(pl.col("lowest").is_null()).height):
+        raise ContractError(f"split: {n} persons have no split_position; run catalog again for every center")

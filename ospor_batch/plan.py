@@ -1,0 +1,192 @@
+"""The order of stages, once; the command line and the flows both read it.
+
+crawl, catalog and label run per center and fill the catalog; match, infer, evaluate and report run per study on a
+run that is pinned to the catalog as it stood.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, time
+from typing import Literal
+
+from ospor_batch.compute.cluster import open_executor
+from ospor_batch.compute.executor import Executor
+from ospor_batch.config import Study, read_key
+from ospor_batch.errors import NothingToDoError
+from ospor_batch.runs import Run, latest_run, open_run, read_run, unfinished_run
+from ospor_batch.stages.catalog import catalog
+from ospor_batch.stages.crawl import crawl
+from ospor_batch.stages.evaluate import evaluate
+from ospor_batch.stages.infer import digests, infer
+from ospor_batch.stages.label import label
+from ospor_batch.stages.match import match
+from ospor_batch.stages.report import report
+from ospor_batch.stages.summary import Progress, StageSummary
+from ospor_batch.store import Store
+
+CENTER_STAGES = ("crawl", "catalog", "label")
+RUN_STAGES = ("match", "infer", "evaluate", "report")
+STAGES = CENTER_STAGES + RUN_STAGES
+Scope = Literal["center", "study"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage for one center, or one stage of one run."""
+
+    stage: str
+    center: str | None = None
+    run_id: str | None = None
+
+    @property
+    def scope(self) -> Scope:
+        return "center" if self.center is not None else "study"
+
+    @property
+    def title(self) -> str:
+        return f"{self.stage} {self.center}" if self.center else self.stage
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A step that ran, with its ledger."""
+
+    step: Step
+    summaries: tuple[StageSummary, ...]
+
+
+def agenda(study: Study) -> Iterator[Step]:
+    """The steps of a study in order; lazily, since a run is named after the catalog that the first steps fill.
+
+    A run that was begun and not completed is finished first, on the snapshot it is pinned to.
+    """
+    store = Store(study.workspace)
+    begun = unfinished_run(study, store)
+    if begun is not None:
+        yield from run_steps(begun)
+    for center in study.centers:
+        for stage in CENTER_STAGES:
+            yield Step(stage, center=center.name)
+    yield from run_steps(begin_run(study))
+
+
+def begin_run(study: Study) -> Run:
+    """The run on the catalog as it stands; begun when it is not there yet."""
+    return open_run(study, Store(study.workspace), models=digests(study))
+
+
+def run_steps(run: Run) -> Iterator[Step]:
+    """What a run still has to do; nothing when it is complete."""
+    if not run.is_complete:
+        for stage in RUN_STAGES:
+            if stage not in run.stages_done:
+                yield Step(stage, run_id=run.run_id)
+
+
+def run_step(
+    study: Study,
+    step: Step,
+    *,
+    executor: Executor | None = None,
+    is_sweep: bool = False,
+    progress: Progress | None = None,
+) -> Finished:
+    """Run one step; opens the study's own cluster when no executor is given."""
+    store = Store(study.workspace)
+    with store.lock():
+        if step.center is not None:
+            found = [_center_step(study, step, store=store, executor=executor, is_sweep=is_sweep, progress=progress)]
+        else:
+            found = _run_step(study, step, store=store, executor=executor, progress=progress)
+    return Finished(step, tuple(summary.check() for summary in found))
+
+
+def run_study(
+    study: Study,
+    *,
+    is_sweep: bool = False,
+    progress: Callable[[Step], Progress] | None = None,
+    finished: Callable[[Finished], None] | None = None,
+) -> Run:
+    """Run the whole plan in this process and return the complete run.
+
+    progress: asked before each step for a function that is told (done, total); finished: told of each step.
+    """
+    store = Store(study.workspace)
+    with store.lock(), contextlib.ExitStack() as opened:
+        executor: Executor | None = None
+        for step in agenda(study):
+            if step.stage in {"crawl", "infer"} and executor is None:
+                executor = opened.enter_context(open_executor(study.compute.cpu))
+            told = None if progress is None else progress(step)
+            done = run_step(study, step, executor=executor, is_sweep=is_sweep, progress=told)
+            if finished is not None:
+                finished(done)
+    run = latest_run(store)
+    assert run is not None
+    return run
+
+
+def refuse_outside_hours(study: Study, now: datetime) -> None:
+    """NothingToDoError when a sweep may not run at this local time of day."""
+    hours = study.sweep.allowed_hours
+    if hours is None:
+        return
+    first, last = (time.fromisoformat(part) for part in hours.split("-"))
+    at = now.time()
+    inside = first <= at <= last if first <= last else at >= first or at <= last
+    if not inside:
+        raise NothingToDoError(f"sweep.allowed_hours is {hours} and it is {at:%H:%M}: nothing was done")
+
+
+def _center_step(
+    study: Study, step: Step, *, store: Store, executor: Executor | None, is_sweep: bool, progress: Progress | None
+) -> StageSummary:
+    assert step.center is not None
+    key = read_key(study)
+    if step.stage == "catalog":
+        return catalog(study, step.center, store=store, key=key, split_key=split_key(study))
+    if step.stage == "label":
+        return label(study, step.center, store=store, key=key)
+    with _executor(study, executor) as opened:
+        return crawl(study, step.center, store=store, executor=opened, key=key, is_sweep=is_sweep, progress=progress)
+
+
+def _run_step(
+    study: Study, step: Step, *, store: Store, executor: Executor | None, progress: Progress | None
+) -> list[StageSummary]:
+    run = begin_run(study) if step.run_id is None else read_run(store, step.run_id)
+    found: list[StageSummary] = []
+    if step.stage == "match":
+        found = match(study, run, store=store, split_seed_key=split_key(study))
+    elif step.stage == "infer":
+        with _executor(study, executor) as opened:
+            found = infer(study, run, store=store, executor=opened, progress=progress)
+    elif step.stage == "evaluate":
+        found = evaluate(study, run, store=store)
+    else:
+        report(study, run, store=store)
+    run = run.marked(step.stage)
+    if set(RUN_STAGES) <= set(run.stages_done):
+        run.completed()
+    return found
+
+
+@contextlib.contextmanager
+def _executor(study: Study, given: Executor | None) -> Iterator[Executor]:
+    if given is not None:
+        yield given
+    else:
+        with open_executor(study.compute.cpu) as opened:
+            yield opened
+
+
+def split_key(study: Study) -> bytes:
+    """The key of the split: its own secret, else the study's seed, so that it outlives a rotation of the pseudonym key."""
+    seed = str(study.study.seed).encode()
+    if study.split.key is None:
+        return b"split:" + seed
+    return read_key(study, study.split.key) + b":" + seed

@@ -1,0 +1,114 @@
+"""What a table on the page is made of, and how numbers become text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ospor_batch.contracts import contract
+
+NOT_ESTIMABLE = "not estimable"
+ACRONYMS = {
+    "auc": "AUC", "ppv": "PPV", "npv": "NPV", "f1": "F1", "tp": "TP", "fp": "FP", "fn": "FN", "tn": "TN", "kvp": "kVp", "mae": "MAE",
+    "rmse": "RMSE", "sd": "SD", "loa": "LoA", "id": "ID", "t": "T", "i2": "I²", "tau2": "τ²", "q": "Q", "r": "r", "prev": "prevalence",
+}  # fmt: skip
+MINUS = "−"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, a smaller second line, a remark, and what it is sorted by.
+
+    kind: missing cells carry their reason as the remark, which the page prints as a footnote too.
+    """
+
+    text: str
+    sub: str = ""
+    remark: str = ""
+    sort: float | None = None
+    kind: Literal["text", "number", "missing"] = "text"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading with the unit, and what it means."""
+
+    heading: str
+    explains: str = ""
+    is_number: bool = False
+
+
+@dataclass(frozen=True)
+class DisplayTable:
+    """A table as it is shown; says holds what is true of every row, empty what to print when there are none."""
+
+    name: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    says: str = ""
+    empty: str = "Nothing to show in this run."
+    n_total_rows: int = 0
+
+
+def spoken(name: str) -> str:
+    """Say a column or metric name as a heading: ``prev_label`` -> ``Prevalence label``."""
+    words = [ACRONYMS.get(word, word) for word in name.removeprefix("n_").split("_")]
+    said = " ".join(words)
+    said = said if said.split(" ")[0] in ACRONYMS.values() else said[:1].upper() + said[1:]
+    said = said[:1].upper() + said[1:] if said.startswith("prevalence") else said
+    return f"{said}, n" if name.startswith("n_") else said
+
+
+def column_of(table: str, name: str) -> Column:
+    """The column of a contract with its unit and its description."""
+    field = contract(table).field(name)
+    unit = "" if field.unit in {None, "1"} or str(field.unit).startswith(("as ", "to_unit")) else f" ({field.unit})"
+    return Column(f"{spoken(name)}{unit}", field.description, is_number=field.type in {"integer", "number"})
+
+
+def text(value: object) -> Cell:
+    """A word of the contracts as a cell; null and the empty string become a dash."""
+    if value is None or value == "":
+        return Cell("–", remark="none", kind="text")
+    return Cell({True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value))
+
+
+def count(value: int) -> Cell:
+    """A count, with thin groups of three digits."""
+    return Cell(grouped(value), sort=float(value), kind="number")
+
+
+def number(value: float | None, *, digits: int = 3, missing: str = "not estimated") -> Cell:
+    """A number without an interval of its own; null says why it is missing."""
+    if value is None or not math.isfinite(value):
+        return Cell(NOT_ESTIMABLE, remark=missing, kind="missing")
+    return Cell(decimal(value, digits=digits), remark=f"{value!r}", sort=value, kind="number")
+
+
+def estimate(row: dict[str, Any], *, digits: int, scale: float = 1.0, sub: str = "") -> Cell:
+    """An estimate with its 95 % interval; not estimable with the reason where the row says so."""
+    if row["status"] != "estimated" or row["estimate"] is None:
+        return Cell(NOT_ESTIMABLE, sub=sub, remark=str(row["status_reason"] or "no reason given"), kind="missing")
+    value, lower, upper = (row[name] for name in ("estimate", "estimate_lower", "estimate_upper"))
+    shown = decimal(value * scale, digits=digits)
+    if lower is None or upper is None:
+        interval, method = "(no interval)", f"no interval: {row['interval_method']}"
+    else:
+        interval = f"({decimal(lower * scale, digits=digits)} to {decimal(upper * scale, digits=digits)})"
+        method = f"95 % interval: {row['interval_method']}"
+    return Cell(f"{shown} {interval}", sub=sub, remark=method, sort=value, kind="number")
+
+
+def decimal(value: float, *, digits: int) -> str:
+    """A number with fixed decimals and a true minus sign; never ``-0``."""
+    said = f"{value:.{digits}f}"
+    if float(said) == 0:
+        said = said.removeprefix("-")
+    return said.replace("-", MINUS)
+
+
+def grouped(value: int) -> str:
+    """A whole number with narrow blanks between groups of three digits from 10 000 on."""
+    return f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)  # noqa: PLR2004 -- four digits read well
