@@ -258,7 +258,9 @@ class Compute(Section):
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.cluster not in {"in_line", "local", "cuda"} and not re.match(r"^(tcp|tls|ucx)://", self.cluster):
-            raise ValueError(f"cluster is {self.cluster!r}, expected in_line, local, cuda or an address such as tcp://host:8786")
+            raise ValueError(
+                f"cluster is {self.cluster!r}, expected in_line, local, cuda or an address such as tcp://host:8786"
+            )
         return self
 
 
@@ -383,7 +385,9 @@ def read_key(study: Study, secret: Secret | None = None) -> bytes:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the study file, for editors."""
-    return Study.model_json_schema()
+    schema = Study.model_json_schema()
+    schema["properties"].pop("folder")  # where the file lies is not written in it
+    return schema
 
 
 def _columns_in_full(raw: Any) -> Any:

@@ -53,7 +53,7 @@ class LedgerError(OsporError):
     exit_code = 12
 
 
-class DriftStop(OsporError):
+class DriftStop(OsporError):  # noqa: N818 -- a stop that was asked for, not a failure
     """A stratum moved beyond its declared bound; nothing was tabulated."""
 
     exit_code = 13
@@ -75,6 +75,20 @@ class NothingToDoError(OsporError):
     """A step left nothing to work on."""
 
     exit_code = 18
+
+
+def nameless(error: Exception) -> OsporError:
+    """An unexpected failure without its text, which may quote a patient: its class and the line of ours it came from."""
+    at, trace = "", error.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        if module.startswith(("ospor_batch", "flows")):
+            at = f" at {module}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return OsporError(
+        f"unexpected {type(error).__name__}{at}; its text is withheld since it may hold identifiers: "
+        "set OSPOR_DEBUG=1 and run the command in a terminal to see it"
+    )
 
 
 class ItemRefused(OsporError):  # noqa: N818 -- it is a verdict on one item, not a failure of the program

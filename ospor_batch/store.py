@@ -209,9 +209,7 @@ class Store:
             empty_rows = rows.clear().to_arrow(compat_level=pl.CompatLevel.oldest())
             description = f"{contract(table).id} {contract(table).digest}"
             DeltaTable.create(str(folder), schema=empty_rows.schema, name=table, description=description)
-        write_deltalake(
-            str(folder), rows.to_arrow(compat_level=pl.CompatLevel.oldest()), mode="append", schema_mode="merge"
-        )
+        write_deltalake(str(folder), rows.to_arrow(compat_level=pl.CompatLevel.oldest()), mode="append", schema_mode="merge")
         return int(self._open(table, None).version())
 
 
@@ -254,8 +252,7 @@ def storage_errors(*, remove: Path | None = None) -> Iterator[None]:
                 remove.unlink(missing_ok=True)
         if _is_full_disk(error):
             raise StorageError(
-                "the disk that holds the workspace is full or refuses to write; free space and run again: "
-                "finished work is kept"
+                "the disk that holds the workspace is full or refuses to write; free space and run again: finished work is kept"
             ) from None
         raise
 
@@ -267,5 +264,3 @@ def _is_full_disk(error: BaseException) -> bool:
         return True
     # deltalake and polars wrap the system's error in text of their own
     return isinstance(error, Exception) and any(word in str(error).lower() for word in FULL_DISK_WORDS)
-
-

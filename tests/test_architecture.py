@@ -41,7 +41,9 @@ def test_no_drawer_modules() -> None:
 
 
 def test_no_pickle_is_loaded() -> None:
-    guilty = [p for p in SOURCES if any(word in p.read_text() for word in ("import pickle", "torch.load(", "allow_pickle=True"))]
+    guilty = [
+        p for p in SOURCES if any(word in p.read_text() for word in ("import pickle", "torch.load(", "allow_pickle=True"))
+    ]
     assert not guilty
 
 

@@ -149,5 +149,7 @@ def check_closed(rows: pl.DataFrame) -> None:
         said = ", ".join(f"{c} {row[c]}" for c in (*chain, "step_number", "step", "n_in", "n_excluded", "n_out"))
         raise LedgerError(f"attrition: {broken.height} steps do not close; the first: {said}")
     shapes = ordered.group_by(chain, maintain_order=True).agg(pl.col("step"), pl.col("reason"))
-    if shapes.n_unique(["recipe", "reference_id", "level", "step", "reason"]) != shapes.n_unique(["recipe", "reference_id", "level"]):
+    if shapes.n_unique(["recipe", "reference_id", "level", "step", "reason"]) != shapes.n_unique(
+        ["recipe", "reference_id", "level"]
+    ):
         raise LedgerError("attrition: the steps of a level differ between centers")

@@ -42,7 +42,9 @@ def choose(series: pl.DataFrame, *, overrides: pl.DataFrame) -> pl.DataFrame:
     shown = pl.concat_str([pl.format(f"{name} {{}}", part) for name, part in parts.items()], separator=" + ")
     scored = series.with_columns(score=pl.sum_horizontal(*parts.values()).round(2), choice_reason=shown)
     forced = overrides.select("study_key", "series_key", is_forced=pl.lit(value=True))
-    scored = scored.join(forced, on=["study_key", "series_key"], how="left").with_columns(pl.col("is_forced").fill_null(value=False))
+    scored = scored.join(forced, on=["study_key", "series_key"], how="left").with_columns(
+        pl.col("is_forced").fill_null(value=False)
+    )
     ranked = scored.sort(
         *STUDY, "is_forced", "score", "series_key", descending=[False] * len(STUDY) + [True, True, False]
     ).with_columns(choice_rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int64).over(STUDY))

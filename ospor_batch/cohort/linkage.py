@@ -22,17 +22,14 @@ def linkage(
     """
     imaged = chosen.select(*PERSON, month=_month("image_date")).unique()
     labelled = labels.select(*PERSON, month=_month("label_date")).unique()
-    inside = candidates.join(labels.select("label_key", "center", "label_date"), on=["center", "label_key"], how="left")
-    inside = inside.select(*PERSON, month=_month("label_date")).unique()
+    inside = candidates.select(*PERSON, month=_month("label_date")).unique()
     both = labelled.join(imaged.select(PERSON).unique(), on=PERSON, how="semi")
     found = _grid(centers, imaged, labelled)
     for name, people in (("n_imaged", imaged), ("n_labelled", labelled), ("n_both", both), ("n_in_window", inside)):
         found = found.join(_counted(people, name), on=["center", "month"], how="left")
     counts = pl.col("n_imaged", "n_labelled", "n_both", "n_in_window").fill_null(0).cast(pl.Int64)
     found = found.with_columns(counts).with_columns(n_label_only=pl.col("n_labelled") - pl.col("n_both"))
-    found = found.with_columns(
-        linked_fraction=pl.when(pl.col("n_labelled") > 0).then(pl.col("n_both") / pl.col("n_labelled"))
-    )
+    found = found.with_columns(linked_fraction=pl.when(pl.col("n_labelled") > 0).then(pl.col("n_both") / pl.col("n_labelled")))
     enough = (pl.col("month") == ALL) | (pl.col("n_labelled") >= FEWEST_FOR_A_MONTH)
     is_low = (pl.col("linked_fraction") < warning_below) & enough
     said = f"fewer than {warning_below:.0%} of the labelled persons have an eligible image: compare the patient numbers"

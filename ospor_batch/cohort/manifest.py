@@ -23,9 +23,7 @@ def period() -> pl.Expr:
 def age_band() -> pl.Expr:
     """Ten-year band such as 60-69; 90+ top-coded (methods P1); unknown without an age."""
     tens = pl.col("age_at_image").floor().cast(pl.Int64) // 10 * 10
-    return (
-        pl.when(tens >= 90).then(pl.lit("90+")).otherwise(pl.format("{}-{}", tens, tens + 9)).fill_null(pl.lit(UNKNOWN))
-    )
+    return pl.when(tens >= 90).then(pl.lit("90+")).otherwise(pl.format("{}-{}", tens, tens + 9)).fill_null(pl.lit(UNKNOWN))
 
 
 def same_acquisition() -> pl.Expr:
@@ -40,8 +38,10 @@ def same_acquisition() -> pl.Expr:
 
 def with_sex_of_person(series: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
     """Fill an unknown sex of the image header from the person's exports, where these agree."""
-    known = labels.filter(pl.col("sex") != UNKNOWN).group_by(PERSON).agg(
-        exported=pl.when(pl.col("sex").n_unique() == 1).then(pl.col("sex").first())
+    known = (
+        labels.filter(pl.col("sex") != UNKNOWN)
+        .group_by(PERSON)
+        .agg(exported=pl.when(pl.col("sex").n_unique() == 1).then(pl.col("sex").first()))
     )
     filled = series.join(known, on=PERSON, how="left").with_columns(
         sex=pl.when(pl.col("sex") == UNKNOWN).then(pl.coalesce("exported", "sex")).otherwise("sex")
@@ -69,7 +69,9 @@ def manifest(index: pl.DataFrame, matches: pl.DataFrame, *, recipe: str, referen
         is_phantom_in_view=pl.lit(None, pl.Boolean),  # not assessed: no pixel was read yet
         age_band=age_band(),
         period=period(),
-        item_digest=pl.Series([_item(*pair) for pair in rows.select("series_digest", "mask_digest").iter_rows()], dtype=pl.String),
+        item_digest=pl.Series(
+            [_item(*pair) for pair in rows.select("series_digest", "mask_digest").iter_rows()], dtype=pl.String
+        ),
         **{c: pl.col(c).fill_null(UNVERIFIED) for c in ("densitometer_vendor", "t_source", "t_reference")},
     )
     return rows.filter(pl.col("is_performance_index") | pl.col("is_prevalence_index"))
@@ -79,7 +81,9 @@ def with_partition(rows: pl.DataFrame, split: pl.DataFrame) -> pl.DataFrame:
     """Add everyone's partition and put the columns and rows in the contract's order."""
     whole = rows.join(split.select("patient_key", "partition"), on="patient_key", how="left")
     if whole.height != rows.height or whole["partition"].null_count():
-        raise LedgerError(f"manifest: {rows.height} rows in, {whole.height} out, {whole['partition'].null_count()} without partition")
+        raise LedgerError(
+            f"manifest: {rows.height} rows in, {whole.height} out, {whole['partition'].null_count()} without partition"
+        )
     of = contract("manifest")
     return whole.select(of.columns).sort(of.primary_key)
 

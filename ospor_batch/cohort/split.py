@@ -14,11 +14,12 @@ from ospor_batch.errors import ContractError, LedgerError, StudyError
 def check_split(split: Split, *, centers: tuple[str, ...]) -> None:
     """StudyError when an external rule names a center, vendor or period that cannot be."""
     vendors = dict(contract("series").field("scanner_vendor").constraints)["enum"]
+    named = {str(kind): values for kind, values in split.external.items()}
     for kind, expected in (("center", centers), ("scanner_vendor", vendors)):
-        for value in split.external.get(kind, ()):  # type: ignore[call-overload]
+        for value in named.get(kind, ()):
             if value not in expected:
                 raise StudyError(f"split.external.{kind} names {value!r}, expected one of {', '.join(expected)}")
-    for value in split.external.get("period", ()):
+    for value in named.get("period", ()):
         if not re.fullmatch(r"\d{4}(Q[1-4])?", value):
             raise StudyError(f"split.external.period names {value!r}, expected a year or quarter such as 2022 or 2022Q3")
 
@@ -32,8 +33,8 @@ def assign(index: pl.DataFrame, *, split: Split) -> pl.DataFrame:
     rules = pl.coalesce(
         *[
             pl.when(_falls_under(kind, value)).then(pl.lit(f"{kind}={value}"))
-            for kind in ("center", "scanner_vendor", "period")
-            for value in split.external.get(kind, ())  # type: ignore[call-overload]
+            for kind, values in sorted(split.external.items())
+            for value in values
         ],
         pl.lit(None, pl.String),
     )

@@ -100,7 +100,6 @@ def _configured(*, n_threads: int) -> Iterator[None]:
         {
             "distributed.scheduler.allowed-failures": 0,
             "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": 65536, **environment},
-            "distributed.admin.system-monitor.gil.enabled": False,
         }
     ):
         yield

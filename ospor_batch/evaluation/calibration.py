@@ -34,9 +34,7 @@ class DensityLine:
         return self.intercept + self.slope * np.asarray(predicted, dtype=np.float64)
 
 
-def fit_density_line(
-    reference: ArrayLike, predicted: ArrayLike, *, partition: str, level: float = LEVEL
-) -> DensityLine | None:
+def fit_density_line(reference: ArrayLike, predicted: ArrayLike, *, partition: str, level: float = LEVEL) -> DensityLine | None:
     """Fit the least-squares line of reference on predicted; null with fewer than three persons or one predicted value."""
     if partition not in FITTING_PARTITIONS:
         raise StudyError(f"a density calibration is fitted on {' or '.join(FITTING_PARTITIONS)} people, not on {partition}")

@@ -124,7 +124,12 @@ def roc_area(truth: ArrayLike, score: ArrayLike) -> Area:
 
 
 def auc(
-    truth: ArrayLike, score: ArrayLike, *, method: str = "delong_logit", minimum_events: int = SMALLEST_CLASS, level: float = LEVEL
+    truth: ArrayLike,
+    score: ArrayLike,
+    *,
+    method: str = "delong_logit",
+    minimum_events: int = SMALLEST_CLASS,
+    level: float = LEVEL,
 ) -> Estimate:
     """Estimate the AUC with a ``delong_logit`` or ``delong_wald`` (clipped to [0, 1]) interval (methods S1).
 

@@ -44,7 +44,7 @@ def parse_strata(declared: Sequence[str]) -> tuple[Stratum, ...]:
 
     StudyError names the stratum and the nearest known column.
     """
-    found = {(): Stratum(OVERALL, ())}
+    found: dict[tuple[str, ...], Stratum] = {(): Stratum(OVERALL, ())}
     for text in declared:
         columns = () if text.strip() == OVERALL else tuple(part.strip() for part in text.split("*"))
         for column in columns:
@@ -64,10 +64,7 @@ def cells(frames: Sequence[pl.DataFrame], stratum: Stratum, *, expected: Sequenc
     columns = list(stratum.columns)
     if not columns:
         return [Cell(stratum.name, _values({}), tuple(frames))]
-    parted = [
-        {tuple(str(value) for value in key): rows for key, rows in frame.partition_by(columns, as_dict=True).items() if None not in key}
-        for frame in frames
-    ]
+    parted = [_parted(frame, columns) for frame in frames]
     groups = sorted({group for parts in parted for group in parts} | {tuple(group) for group in expected})
     return [
         Cell(
@@ -77,6 +74,11 @@ def cells(frames: Sequence[pl.DataFrame], stratum: Stratum, *, expected: Sequenc
         )
         for group in groups
     ]
+
+
+def _parted(frame: pl.DataFrame, columns: Sequence[str]) -> dict[tuple[str, ...], pl.DataFrame]:
+    parts = frame.partition_by(columns, as_dict=True).items()
+    return {tuple(str(value) for value in key): rows for key, rows in parts if None not in key}
 
 
 def _values(given: dict[str, str]) -> tuple[tuple[str, str], ...]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from ospor_batch.config import Recipe, Reference, Study, Threshold
-from ospor_batch.report.display import spoken
+from ospor_batch.config import Recipe, Reference, Study
+from ospor_batch.report.display import percent, reason_said, spoken
 from ospor_batch.report.tables import EVERYONE, partitions_of
 
 # bounds of judgement, not of a paper; methods S4 gives AUC 0.975 beside a sensitivity of 42 % as the case to catch
@@ -40,10 +40,11 @@ def estimand(study: Study, recipe: Recipe, *, performance: pl.DataFrame) -> str:
     shown = ", ".join(name.replace("_", " ") for name in partitions_of(performance)) or "none"
     unit = " and ".join(sorted(set(performance["unit"]))) or "person"
     return (
-        f"How well, and in whom, does {recipe.key} find {spoken(study.analysis.target).lower()} as defined by {reference_said(study, recipe)}, "
-        f"among eligible persons with an image{images} and a label{labels} from {match.before_days} days before to {match.after_days} days after "
-        f"it, read from {chosen}, prevalence from the label-blind {match.prevalence_index} series; unit of analysis: {unit}; "
-        f"{threshold_said(recipe.threshold, performance=performance)}; estimated in the partitions: {shown}."
+        f"How well, and in whom, does {recipe.key} find {spoken(study.analysis.target).lower()} as defined by "
+        f"{reference_said(study, recipe)}, among eligible persons with an image{images} and a label{labels} from "
+        f"{match.before_days} days before to {match.after_days} days after it, read from {chosen}, "
+        f"prevalence from the label-blind {match.prevalence_index} series; unit of analysis: {unit}; "
+        f"{threshold_said(recipe, performance=performance)}; estimated in the partitions: {shown}."
     )
 
 
@@ -62,12 +63,16 @@ def reference_said(study: Study, recipe: Recipe) -> str:
     )
 
 
-def threshold_said(threshold: Threshold, *, performance: pl.DataFrame) -> str:
+def threshold_said(recipe: Recipe, *, performance: pl.DataFrame) -> str:
     """The decision threshold, how it came about and under which name it stands in the tables."""
     names = ", ".join(sorted(set(performance["threshold_id"]))) or "none"
+    names += "; the score is minus the mean HU" if recipe.name == "mean_hu" else ""
+    threshold = recipe.threshold
     if threshold.fixed is not None:
-        return f"positive at a threshold fixed beforehand at {threshold.fixed:g} (unit of the predictor; {names})"
-    rule, value = next((name, getattr(threshold, name)) for name in type(threshold).model_fields if getattr(threshold, name) is not None)
+        return f"positive at a threshold fixed beforehand ({names})"
+    rule, value = next(
+        (name, getattr(threshold, name)) for name in type(threshold).model_fields if getattr(threshold, name) is not None
+    )
     said = RULES["youden"] if rule == "rule" else RULES[rule].format(value)
     return f"positive at a threshold set by {said} on the tuning partition and locked before the test ({names})"
 
@@ -122,8 +127,12 @@ def _where(row: dict[str, Any]) -> str:
 
 
 def _threshold_missing(rows: pl.DataFrame) -> list[str]:
-    found = [row for row in _by_place(rows, "sensitivity") if row["status"] != "estimated" and "threshold" in str(row["status_reason"])]
-    reasons = sorted({str(row["status_reason"]) for row in found})
+    found = [
+        row
+        for row in _by_place(rows, "sensitivity")
+        if row["status"] != "estimated" and "threshold" in str(row["status_reason"])
+    ]
+    reasons = sorted({reason_said(row["status_reason"]) for row in found})
     return [f"Threshold not estimable ({'; '.join(reasons)}): nothing that needs a decision is shown."] if found else []
 
 
@@ -136,9 +145,10 @@ def _operating_point(rows: pl.DataFrame) -> list[str]:
             if area is None or row["estimate"] is None or area["estimate"] < HIGH_AUC or row["estimate"] >= LOW_AT_THRESHOLD:
                 continue
             said.append(
-                f"{metric.capitalize()} is low at the locked threshold beside a high AUC ({_where(row)}): {metric} {row['estimate']:.1%} "
-                f"({row[cells[0]]}/{row[cells[0]] + row[cells[1]]}), AUC {area['estimate']:.3f}. The score ranks well and the threshold "
-                f"does not fit these people: look at calibration and bias at the cut-off before use."
+                f"{metric.capitalize()} is low at the locked threshold beside a high AUC ({_where(row)}): {metric} "
+                f"{percent(row['estimate'])} ({row[cells[0]]}/{row[cells[0]] + row[cells[1]]}), AUC {area['estimate']:.3f}. "
+                f"The score ranks well and the threshold does not fit these people: look at calibration and at bias "
+                f"near the cut-off before use."
             )
     return said
 
@@ -146,51 +156,65 @@ def _operating_point(rows: pl.DataFrame) -> list[str]:
 def _few_events(rows: pl.DataFrame, minimum: int) -> list[str]:
     few = []
     for row in _by_place(rows, "auc"):
-        with_it, without = row["tp"] + row["fn"], row["fp"] + row["tn"]
-        if row["tp"] + row["fp"] + row["fn"] + row["tn"] == 0:
-            with_it, without = row["n_events"], row["n_persons"] - row["n_events"]
+        with_it, without = row["n_events"], row["n_persons"] - row["n_events"]
         if min(with_it, without) < minimum:
             few.append(f"{_where(row)} ({with_it} with, {without} without the condition)")
-    return [f"Too few people for an area under the curve (fewer than {minimum} with or without): {', '.join(few)}."] if few else []
+    return (
+        [f"Too few people for an area under the curve (fewer than {minimum} with or without): {', '.join(few)}."] if few else []
+    )
 
 
 def _linkage(rows: pl.DataFrame) -> list[str]:
-    warned = rows.filter(pl.col("month") == "all", pl.col("warning").is_not_null(), pl.col("warning") != "").sort("center").to_dicts()
+    warned = (
+        rows.filter(pl.col("month") == "all", pl.col("warning").is_not_null(), pl.col("warning") != "")
+        .sort("center")
+        .to_dicts()
+    )
     return [
-        f"Linkage at center {row['center']}: {row['n_both']} of {row['n_labelled']} labelled persons have an eligible image. {row['warning']}"
+        f"Linkage at center {row['center']}: {row['n_both']} of {row['n_labelled']} labelled persons have an "
+        f"eligible image; {row['warning']}."
         for row in warned
     ]
 
 
 def _verification(rows: pl.DataFrame) -> list[str]:
-    part = [row for row in _by_place(rows, "sensitivity") if row["verified_fraction"] is not None and row["verified_fraction"] < 1]
+    part = [
+        row for row in _by_place(rows, "sensitivity") if row["verified_fraction"] is not None and row["verified_fraction"] < 1
+    ]
     if not part:
         return []
-    shares = ", ".join(f"{_where(row)} {row['verified_fraction']:.1%} of {row['n_eligible']}" for row in part)
+    shares = ", ".join(f"{_where(row)} {percent(row['verified_fraction'])} of {row['n_eligible']}" for row in part)
     return [
-        f"Only part of the eligible have a label in the window: {shares}. Sensitivity, specificity and AUC describe those who were sent "
-        f"to the reference standard; they are not corrected for who was sent."
+        f"Only part of the eligible have a label in the window: {shares}. Sensitivity, specificity and AUC describe those "
+        f"who were sent to the reference standard; they are not corrected for who was sent."
     ]
 
 
 def _coverage(rows: pl.DataFrame) -> list[str]:
-    said = []
-    for row in _by_place(rows, "auc"):
-        if row["n_eligible"] and row["n_scored"] / row["n_eligible"] < LOW_COVERAGE:
-            said.append(f"{_where(row)} {row['n_scored']} of {row['n_eligible']} ({row['n_scored'] / row['n_eligible']:.1%})")
-    return [f"Eligible persons without a prediction: scored were {', '.join(said)}. The unscored are not random."] if said else []
+    said = [
+        f"{_where(row)} {row['n_scored']} of {row['n_eligible']} ({percent(row['n_scored'] / row['n_eligible'])})"
+        for row in _by_place(rows, "auc")
+        if row["n_eligible"] and row["n_scored"] / row["n_eligible"] < LOW_COVERAGE
+    ]
+    return (
+        [f"Eligible persons without a prediction: scored were {', '.join(said)}. The unscored are not random."] if said else []
+    )
 
 
 def _sources(rows: pl.DataFrame) -> list[str]:
-    found = {row["center"]: (row["t_source"], row["t_reference"]) for row in _by_place(rows, "auc") if row["center"] != EVERYONE}
-    if len(set(found.values())) < 2:  # noqa: PLR2004 -- one source is the same for all
+    found = {
+        row["center"]: (row["t_source"], row["t_reference"]) for row in _by_place(rows, "auc") if row["center"] != EVERYONE
+    }
+    if len(set(found.values())) < 2:
         return []
     listed = "; ".join(f"{center}: {source}, {population}" for center, (source, population) in sorted(found.items()))
-    return [f"T-scores are not alike in every center (source, reference population): {listed}. Prevalence differs by that alone."]
+    return [
+        f"T-scores are not alike in every center (source, reference population): {listed}. Prevalence differs by that alone."
+    ]
 
 
 def _corrected(rows: pl.DataFrame) -> list[str]:
-    why = sorted({str(r["status_reason"]) for r in _by_place(rows, "prev_corrected") if r["status"] != "estimated"})
+    why = sorted({reason_said(r["status_reason"]) for r in _by_place(rows, "prev_corrected") if r["status"] != "estimated"})
     return [f"Corrected prevalence is not estimable somewhere: {'; '.join(why)}."] if why else []
 
 
@@ -199,16 +223,18 @@ def _confounded(performance: pl.DataFrame) -> list[str]:
     if not cells.height:
         return []
     per_vendor = cells.group_by("scanner_vendor").agg(pl.col("center").n_unique())["center"].to_list()
-    if max(per_vendor) > 1 or len(per_vendor) < 2:  # noqa: PLR2004 -- one vendor cannot be compared
+    if max(per_vendor) > 1 or len(per_vendor) < 2:
         return []
-    return ["Every scanner vendor stands at one center only: a difference between vendors cannot be told from one between centers."]
+    return [
+        "Every scanner vendor stands at one center only: a difference between vendors cannot be told from one between centers."
+    ]
 
 
 def _few_groups(heterogeneity: pl.DataFrame) -> list[str]:
     pooled = heterogeneity.filter(pl.col("estimate").is_not_null(), pl.col("n_groups") < FEWEST_GROUPS)
     if not pooled.height:
         return []
-    fewest = pooled["n_groups"].min()
+    fewest = min(pooled["n_groups"].to_list())
     return [f"Pooled over as few as {fewest} groups: between-group variance and prediction intervals are uncertain."]
 
 

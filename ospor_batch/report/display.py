@@ -10,10 +10,28 @@ from ospor_batch.contracts import contract
 
 NOT_ESTIMABLE = "not estimable"
 ACRONYMS = {
-    "auc": "AUC", "ppv": "PPV", "npv": "NPV", "f1": "F1", "tp": "TP", "fp": "FP", "fn": "FN", "tn": "TN", "kvp": "kVp", "mae": "MAE",
-    "rmse": "RMSE", "sd": "SD", "loa": "LoA", "id": "ID", "t": "T", "i2": "I²", "tau2": "τ²", "q": "Q", "r": "r", "prev": "prevalence",
+    "auc": "AUC", "ppv": "PPV", "npv": "NPV", "f1": "F1", "tp": "TP", "fp": "FP", "fn": "FN", "tn": "TN", "kvp": "kVp",
+    "mae": "MAE", "rmse": "RMSE", "sd": "SD", "loa": "LoA", "id": "ID", "t": "T", "i2": "I²", "tau2": "τ²", "q": "Q", "r": "r",
+    "prev": "prevalence",
 }  # fmt: skip
 MINUS = "−"
+# the typed reasons of tables, as a reader would say them
+REASONS = {
+    "one_class": "only people with, or only people without, the condition",
+    "no_events": "nobody with the condition",
+    "no_non_events": "nobody without the condition",
+    "too_few_events": "fewer people with the condition than the study asks for",
+    "too_few_non_events": "fewer people without the condition than the study asks for",
+    "perfect_separation": "everyone with the condition scores above everyone without, so there is no variance for an interval",
+    "zero_variance": "the estimate has no variance to build an interval on",
+    "no_labelled_people": "nobody has a label in the window",
+    "no_scored_people": "nobody was scored",
+    "no_image_only_people": "everybody scored is labelled too, so the correction would return the label prevalence itself",
+    "train_or_tuning_people": "these people served to make the model or its threshold",
+    "no_better_than_chance": "sensitivity plus specificity is not above one",
+    "outside_0_1": "the corrected value falls outside 0 to 100 %",
+    "fewer_than_3_groups": "fewer than three groups could enter, so they are shown and not pooled",
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +108,7 @@ def number(value: float | None, *, digits: int = 3, missing: str = "not estimate
 def estimate(row: dict[str, Any], *, digits: int, scale: float = 1.0, sub: str = "") -> Cell:
     """An estimate with its 95 % interval; not estimable with the reason where the row says so."""
     if row["status"] != "estimated" or row["estimate"] is None:
-        return Cell(NOT_ESTIMABLE, sub=sub, remark=str(row["status_reason"] or "no reason given"), kind="missing")
+        return Cell(NOT_ESTIMABLE, sub=sub, remark=reason_said(row["status_reason"]), kind="missing")
     value, lower, upper = (row[name] for name in ("estimate", "estimate_lower", "estimate_upper"))
     shown = decimal(value * scale, digits=digits)
     if lower is None or upper is None:
@@ -101,6 +119,12 @@ def estimate(row: dict[str, Any], *, digits: int, scale: float = 1.0, sub: str =
     return Cell(f"{shown} {interval}", sub=sub, remark=method, sort=value, kind="number")
 
 
+def reason_said(reason: str | None) -> str:
+    """A typed reason as a sentence with the reason itself; an unknown one as it stands."""
+    known = REASONS.get(reason or "")
+    return f"{known} ({reason})" if known else str(reason or "no reason given")
+
+
 def decimal(value: float, *, digits: int) -> str:
     """A number with fixed decimals and a true minus sign; never ``-0``."""
     said = f"{value:.{digits}f}"
@@ -109,6 +133,11 @@ def decimal(value: float, *, digits: int) -> str:
     return said.replace("-", MINUS)
 
 
+def percent(share: float) -> str:
+    """A share as percent with one decimal."""
+    return f"{decimal(share * 100, digits=1)} %"
+
+
 def grouped(value: int) -> str:
     """A whole number with narrow blanks between groups of three digits from 10 000 on."""
-    return f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)  # noqa: PLR2004 -- four digits read well
+    return f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)

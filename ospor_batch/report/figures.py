@@ -14,6 +14,8 @@ import polars as pl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from ospor_batch.report.display import percent
+
 EVERYONE = "all"
 # Okabe and Ito 2008, safe for the colour-blind; black is kept for all centers together
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -22,8 +24,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 GREY = "#767676"  # 4.5:1 on white
 MOST_VECTOR_POINTS = 2000  # beyond, a page of single marks is slow to open: they become one picture
 SETTINGS = {
-    "svg.hashsalt": "ospor_batch", "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 10.0, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.titlesize": 10.0, "legend.frameon": False, "legend.fontsize": 9.0, "axes.unicode_minus": True,
+    "svg.hashsalt": "ospor_batch", "svg.fonttype": "none", "font.family": "DejaVu Sans", "font.size": 10.0,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10.0, "legend.frameon": False,
+    "legend.fontsize": 9.0, "axes.unicode_minus": True,
 }  # fmt: skip
 Row = Mapping[str, Any]
 
@@ -60,9 +63,15 @@ def roc(points: pl.DataFrame, performance: pl.DataFrame, *, centers: Sequence[st
             axes.plot(x, y, color=colour, linestyle=style, linewidth=wide, label=label)
         se, sp = (_of(performance, EVERYONE, metric) for metric in ("sensitivity", "specificity"))
         if _is_there(se) and _is_there(sp):
-            label = f"locked threshold: sensitivity {se['estimate']:.1%}, specificity {sp['estimate']:.1%}"
+            label = f"locked threshold: sensitivity {percent(se['estimate'])}, specificity {percent(sp['estimate'])}"
             said.append(label)
-            dot = {"marker": "o", "markersize": 8, "markerfacecolor": "white", "markeredgecolor": "black", "markeredgewidth": 1.6}
+            dot: dict[str, Any] = {
+                "marker": "o",
+                "markersize": 8,
+                "markerfacecolor": "white",
+                "markeredgecolor": "black",
+                "markeredgewidth": 1.6,
+            }
             axes.plot([1 - sp["estimate"]], [se["estimate"]], linestyle="none", label=label, **dot)
         axes.set(xlabel="1 − specificity", ylabel="Sensitivity")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12))
@@ -78,7 +87,13 @@ def bland_altman(points: pl.DataFrame, agreement: pl.DataFrame, *, centers: Sequ
         many = points.height > MOST_VECTOR_POINTS
         for i, (center, colour, _) in enumerate(_dressed(points["center"], centers)):
             mine = points.filter(pl.col("center") == center).sort("mean", "difference")
-            look = {"s": 14, "alpha": 0.7, "linewidths": 0, "marker": MARKERS[i % len(MARKERS)], "rasterized": many}
+            look: dict[str, Any] = {
+                "s": 14,
+                "alpha": 0.7,
+                "linewidths": 0,
+                "marker": MARKERS[i % len(MARKERS)],
+                "rasterized": many,
+            }
             axes.scatter(mine["mean"].to_list(), mine["difference"].to_list(), color=colour, label=_called(center), **look)
         said = [f"{points.height} persons"]
         for metric, style in (("loa_upper", "--"), ("bias", "-"), ("loa_lower", "--")):
@@ -122,7 +137,9 @@ def _whisker(axes: Any, row: Row | None, *, at: float, who: str, metric: str, is
     low, high = row["estimate_lower"], row["estimate_upper"]
     if low is not None and high is not None:
         axes.plot([low, high], [at, at], color="black" if is_pooled else COLOURS[0], linewidth=1.4)
-    look = {"marker": "D", "color": "black"} if is_pooled or who == _called(EVERYONE) else {"marker": "s", "color": COLOURS[0]}
+    look: dict[str, Any] = (
+        {"marker": "D", "color": "black"} if is_pooled or who == _called(EVERYONE) else {"marker": "s", "color": COLOURS[0]}
+    )
     axes.plot([row["estimate"]], [at], markersize=6, linestyle="none", **look)
     return [f"{metric} {who}: {_interval(row, digits=2)}, n = {row['n_persons']}"]
 
@@ -177,4 +194,3 @@ def _written(figure: Figure, *, name: str, title: str, says: str) -> str:
 def safe_name(*parts: str) -> str:
     """Join words to a name that is good for files and ids."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
-

@@ -10,7 +10,7 @@ import polars as pl
 
 from ospor_batch.report.display import grouped
 
-LEVELS = ("file", "instance", "series", "study", "person")
+LEVELS = ("file", "instance", "series", "person")
 REFERENCE_LEVELS = ("export_row", "exam", "label")
 CATALOG = "catalog"
 IN_WINDOW = "label in the window"
@@ -22,6 +22,7 @@ KEPT = {
     "file": "DICOM instances readable", "instance": "instances kept", "series": "index series", "study": "studies kept",
     "person": "persons eligible", "export_row": "rows read", "exam": "exams with a reference label", "label": "labels kept",
 }  # fmt: skip
+REGROUPED = {"series": "grouped by series", "person": "the same images, counted by person", "exam": "grouped by exam"}
 STAGE_KEPT = {"infer": "persons read by the predictor", "evaluate": "persons in a test partition"}
 # sizes in units of the drawing, which is scaled to the page
 WIDTH, LEFT, MAIN, GAP, SIDE, LINE, PAD, SPACE = 760, 10, 300, 40, 400, 18, 10, 26
@@ -97,11 +98,17 @@ def draw(boxes: tuple[Box, ...], *, title: str, name: str) -> str:
             side_height = len(side) * LINE + 2 * PAD
             parts.append(_boxed(LEFT + MAIN + GAP, y + PAD, SIDE, side_height, lines=side, kind="left"))
             at = y + PAD + side_height / 2
-            parts.append(f'<path class="flow-line" d="M{middle:g} {at:g}H{LEFT + MAIN + GAP:g}" marker-end="url(#{name}-tip)"/>')
+            parts.append(
+                f'<path class="flow-line" d="M{middle:g} {at:g}H{LEFT + MAIN + GAP:g}" marker-end="url(#{name}-tip)"/>'
+            )
             room = side_height + 2 * PAD
         else:
             room = SPACE
-        if i + 1 < len(boxes):
+        is_regrouped = i + 1 < len(boxes) and boxes[i + 1].level != box.level and boxes[i + 1].level in REGROUPED
+        if is_regrouped:
+            room += PAD
+            parts.append(_regrouped(middle, y, room, says=REGROUPED[boxes[i + 1].level]))
+        elif i + 1 < len(boxes):
             parts.append(f'<path class="flow-line" d="M{middle:g} {y:g}V{y + room:g}" marker-end="url(#{name}-tip)"/>')
         elif box.left:
             parts.append(f'<path class="flow-line" d="M{middle:g} {y:g}V{y + PAD + side_height / 2:g}"/>')
@@ -139,7 +146,7 @@ def _exclusion_lines(box: Box) -> list[str]:
     lines = [f"{grouped(box.n_left)} left"]
     for exclusion in box.left:
         said = f"{grouped(exclusion.n)}  {exclusion.reason.replace('_', ' ')}"
-        detail = "" if exclusion.reason.replace("_", " ") in exclusion.step else f" (at: {exclusion.step})"
+        detail = "" if exclusion.reason.replace("_", " ") in exclusion.step.lower() else f" (at: {exclusion.step})"
         lines += _lines(said + detail, CHARACTERS[SIDE])
     return lines
 
@@ -158,6 +165,13 @@ def _boxed(x: float, y: float, width: float, height: float, *, lines: list[str],
     return "\n".join(said)
 
 
+def _regrouped(x: float, y: float, room: float, *, says: str) -> str:
+    """A dashed line without a tip: nobody left here, what is counted changes."""
+    line = f'<path class="flow-line" stroke-dasharray="4 4" d="M{x:g} {y:g}V{y + room:g}"/>'
+    at = f'x="{x + PAD:g}" y="{y + room / 2 + 4:g}"'
+    return f'{line}\n<text class="flow-text-left" font-style="italic" {at}>{html.escape(says)}</text>'
+
+
 def _svg(body: str, *, height: float, title: str, says: str, name: str) -> str:
     tip = f'<marker id="{name}-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
     # colours: Okabe and Ito's blue and vermillion, told apart also by place and by the word "left"
@@ -168,7 +182,8 @@ def _svg(body: str, *, height: float, title: str, says: str, name: str) -> str:
         ".flow-line{fill:none;stroke:#555;stroke-width:1.3}"
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="flow" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="flow" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" '
+        f'height="{height:g}" '
         f'role="img" aria-labelledby="{name}-title {name}-desc">\n'
         f'<title id="{name}-title">{html.escape(title)}</title>\n<desc id="{name}-desc">{html.escape(says)}</desc>\n'
         f"<style>{style}</style>\n<defs>{tip}"

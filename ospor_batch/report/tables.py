@@ -9,7 +9,19 @@ from typing import Any
 import polars as pl
 
 from ospor_batch.contracts import contract
-from ospor_batch.report.display import Cell, Column, DisplayTable, column_of, count, estimate, number, spoken, text
+from ospor_batch.report.display import (
+    Cell,
+    Column,
+    DisplayTable,
+    column_of,
+    count,
+    estimate,
+    number,
+    percent,
+    reason_said,
+    spoken,
+    text,
+)
 
 Row = dict[str, Any]
 EVERYONE = "all"
@@ -30,18 +42,30 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "auc": Metric("AUC", "Area under the ROC curve: how well the score ranks people with above people without the condition."),
-    "sensitivity": Metric("Sensitivity (%)", "Called positive among people with the condition, at the locked threshold.", 1, 100),
-    "specificity": Metric("Specificity (%)", "Called negative among people without the condition, at the locked threshold.", 1, 100),
+    "sensitivity": Metric(
+        "Sensitivity (%)", "Called positive among people with the condition, at the locked threshold.", 1, 100
+    ),
+    "specificity": Metric(
+        "Specificity (%)", "Called negative among people without the condition, at the locked threshold.", 1, 100
+    ),
     "ppv": Metric("PPV (%)", "With the condition among those called positive, at the prevalence of these people.", 1, 100),
     "npv": Metric("NPV (%)", "Without the condition among those called negative, at the prevalence of these people.", 1, 100),
     "f1": Metric("F1", "2 TP / (2 TP + FP + FN); the positive class is the target condition."),
     "accuracy": Metric("Accuracy (%)", "Called rightly among all.", 1, 100),
     "balanced_accuracy": Metric("Balanced accuracy (%)", "Mean of sensitivity and specificity.", 1, 100),
-    "ppv_at_prevalence": Metric("PPV at declared prevalence (%)", "PPV restated at the prevalence that the study declares.", 1, 100),
-    "npv_at_prevalence": Metric("NPV at declared prevalence (%)", "NPV restated at the prevalence that the study declares.", 1, 100),
+    "ppv_at_prevalence": Metric(
+        "PPV at declared prevalence (%)", "PPV restated at the prevalence that the study declares.", 1, 100
+    ),
+    "npv_at_prevalence": Metric(
+        "NPV at declared prevalence (%)", "NPV restated at the prevalence that the study declares.", 1, 100
+    ),
     "positive_fraction": Metric("Called positive (%)", "Share of the labelled people called positive.", 1, 100),
-    "prev_label": Metric("Prevalence by reference (%)", "Share with the condition among people with a label in the window.", 1, 100),
-    "prev_test_positive": Metric("Called positive (%)", "Share called positive among everyone scored, labelled or not.", 1, 100),
+    "prev_label": Metric(
+        "Prevalence by reference (%)", "Share with the condition among people with a label in the window.", 1, 100
+    ),
+    "prev_test_positive": Metric(
+        "Called positive (%)", "Share called positive among everyone scored, labelled or not.", 1, 100
+    ),
     "prev_corrected": Metric(
         "Prevalence corrected (%)", "Rogan-Gladen: the share called positive, corrected for model error.", 1, 100
     ),
@@ -152,13 +176,36 @@ def attrition(rows: pl.DataFrame, *, slug: str, caption: str) -> DisplayTable:
         step = (row["recipe"] != "catalog", row["step_number"], row["step"], row["reason"])
         steps.setdefault(step, {})[row["center"]] = row
     shown = []
-    for (_, _, step, reason), by_center in sorted(steps.items()):
+    for (_, _, step_name, reason), by_center in sorted(steps.items()):
         sums = [count(sum(row[name] for row in by_center.values())) for name in ("n_in", "n_excluded", "n_out")]
         parts = [_in_and_out(by_center.get(center)) for center in centers]
-        shown.append((text(step), text(reason), *sums, *parts))
+        shown.append((text(step_name), text(reason), *sums, *parts))
     heads = [column_of("attrition", name) for name in ("step", "reason", "n_in", "n_excluded", "n_out")]
-    per = [Column(f"{center}, excluded", f"Left at the step at center {center}, of those who entered.", True) for center in centers]
+    per = [
+        Column(f"{center}, excluded", f"Left at the step at center {center}, of those who entered.", is_number=True)
+        for center in centers
+    ]
     return DisplayTable(slug, caption, (*heads, *per), tuple(shown), empty="No step at this level.")
+
+
+def dictionary(names: Sequence[str]) -> DisplayTable:
+    """Explain every column of the named contracts once, and every metric."""
+    rows: dict[str, tuple[Cell, ...]] = {}
+    for name in names:
+        for field in contract(name).fields:
+            key = f"{field.name}: {field.description}"
+            used = ", ".join(other for other in names if (field.name, field.description) in _described(other))
+            rows.setdefault(key, (text(field.name), text(field.unit), text(field.description), text(used)))
+    metrics = [
+        (text(name), text("%" if how.scale == 100 else None), text(how.explains), text("metric"))
+        for name, how in METRICS.items()
+    ]
+    columns = (Column("Name"), Column("Unit"), Column("Meaning"), Column("Tables"))
+    return DisplayTable("dictionary", "Columns and metrics", columns, (*(rows[key] for key in sorted(rows)), *metrics))
+
+
+def _described(name: str) -> set[tuple[str, str]]:
+    return {(field.name, field.description) for field in contract(name).fields}
 
 
 def _shared_and_varying(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -223,7 +270,10 @@ def _main_rows(rows: pl.DataFrame, wanted: pl.Expr) -> list[Row]:
 
 
 def _who(place: tuple[str, str]) -> tuple[Cell, Cell]:
-    return (text("all centers" if place[0] == EVERYONE else place[0]), text("all vendors" if place[1] == EVERYONE else place[1]))
+    return (
+        text("all centers" if place[0] == EVERYONE else place[0]),
+        text("all vendors" if place[1] == EVERYONE else place[1]),
+    )
 
 
 def _how_many(group: dict[str, Row]) -> tuple[Cell, Cell, Cell]:
@@ -232,7 +282,7 @@ def _how_many(group: dict[str, Row]) -> tuple[Cell, Cell, Cell]:
     if share is None:
         verified = Cell("not estimable", remark="nobody is eligible", kind="missing")
     else:
-        verified = Cell(count(round(share * row["n_eligible"])).text, sub=f"{share:.1%}".replace("%", " %"), sort=share, kind="number")
+        verified = Cell(count(round(share * row["n_eligible"])).text, sub=percent(share), sort=share, kind="number")
     return count(row["n_eligible"]), count(row["n_scored"]), verified
 
 
@@ -244,7 +294,7 @@ def _plain_cell(value: Any) -> Cell:
 
 def _pooled_row(row: Row) -> tuple[Cell, ...]:
     how = METRICS[row["metric"]]
-    why = row["status_reason"] or "needs at least three groups"
+    why = reason_said(row["status_reason"] or "fewer_than_3_groups")
     if row["prediction_lower"] is None or row["prediction_upper"] is None:
         spread = Cell("not estimable", remark=why, kind="missing")
     else:

@@ -93,7 +93,9 @@ def _telemetry() -> Finding:
     if os.environ.get("DO_NOT_TRACK") == "1" and os.environ.get("PREFECT_SERVER_ANALYTICS_ENABLED") == "false":
         return Finding("telemetry", "ok", "off for every library")
     return Finding(
-        "telemetry", "note", "flows switch Prefect's off; for its own commands set DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false"
+        "telemetry",
+        "note",
+        "flows switch Prefect's off; for its own commands set DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false",
     )
 
 

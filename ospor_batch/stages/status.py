@@ -103,9 +103,7 @@ def _run_ledger(study: Study, run: Run) -> list[StageSummary]:
 
 def _infer_ledger(study: Study, run: Run, *, recipe: str, center: str, listed: pl.DataFrame) -> StageSummary:
     _, model, parameters = digests(study)[recipe]
-    predicted = run.read("prediction").filter(
-        (pl.col("model_digest") == model) & (pl.col("parameter_digest") == parameters)
-    )
+    predicted = run.read("prediction").filter((pl.col("model_digest") == model) & (pl.col("parameter_digest") == parameters))
     n_done = listed.join(predicted, on="item_digest", how="semi").height
     refused = run.read("reject").filter((pl.col("scope") == recipe) & (pl.col("center") == center))
     refused = listed.join(refused, left_on="series_key", right_on="item_key", how="inner")

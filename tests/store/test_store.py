@@ -60,7 +60,10 @@ def test_difference_writes_only_what_changed(tmp_path: Path) -> None:
     assert change.rows["item_key"].to_list() == ["c"]
     assert change.retired is not None
     assert change.retired["item_key"].to_list() == ["b"]
-    assert store.commit({"reject": store.difference("reject", rows, scope=scope)}, stage="crawl", center="north", counts=COUNTS) is None
+    assert (
+        store.commit({"reject": store.difference("reject", rows, scope=scope)}, stage="crawl", center="north", counts=COUNTS)
+        is None
+    )
 
 
 def test_a_snapshot_still_reads_the_same_after_later_commits(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Instances to series: grouped, harmonised from word lists, measured and graded."""

@@ -1,0 +1,354 @@
+"""The command line: one command a stage, and `run` for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ospor_batch import __version__
+from ospor_batch.errors import OsporError, nameless
+from ospor_batch.screen import Screen, show_flow, show_ledger
+
+INTERRUPTED = 130  # what shells report after Ctrl-C
+app = typer.Typer(
+    name="ospor-batch",
+    help="From DICOM archives and DXA/QCT tables to per-center, per-vendor tables, with every patient accounted for.",
+    epilog="Exit codes: 0 done · 10 study file · 11 contract · 12 ledger does not close · 13 drift stop · 14 pseudonym key · "
+    "15 archive or export · 16 disk · 17 workspace in use · 18 nothing left to do · 130 interrupted. "
+    "After any of them: mend, and run the same command again; finished work is kept.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary on standard output.")]
+
+
+def main() -> None:
+    """Run the command line; an error of ours ends with its message and its exit code, never with a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except OsporError as error:
+        _end_with(error)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: finished work is kept; run the same command again to go on")
+        sys.exit(INTERRUPTED)
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "show"):
+            error.show()
+            sys.exit(getattr(error, "exit_code", 2))
+        if os.environ.get("OSPOR_DEBUG") == "1":
+            raise
+        _end_with(nameless(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_with(error: OsporError) -> NoReturn:
+    Console(stderr=True).print(f"[bold red]{type(error).__name__}[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+    sys.exit(error.exit_code)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(f"ospor-batch {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to generate into; must be new or made by demo before.")] = Path("demo"),
+    preset: Annotated[str, typer.Option(help="Size of the study: tiny or demo.")] = "demo",
+    as_json: AsJson = False,
+) -> None:
+    """Generate a four-center study and run it, from archive to report; no questions asked."""
+    from ospor_batch.config import read_study
+    from ospor_batch.stages.synth import synth
+
+    screen = Screen(quiet=as_json)
+    study_file = out / "study.toml"
+    if not study_file.is_file():
+        with screen.step("generate") as progress:
+            study_file = synth(out, preset=preset, progress=progress)
+    _run(read_study(study_file), screen=screen, as_json=as_json, is_sweep=False)
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into.")]) -> None:
+    """Write a commented study file and a label template to fill in."""
+    from ospor_batch.stages.begin import begin
+
+    for path in begin(folder):
+        typer.echo(f"wrote {path}")
+    typer.echo(f"next: fill in the lines marked <-, then  ospor-batch check {folder / 'study.toml'}")
+
+
+@app.command()
+def check(study_file: StudyFile, as_json: AsJson = False) -> None:
+    """Find everything that can be known before work: paths, columns, units, criteria, key, disk."""
+    from ospor_batch.config import read_study
+    from ospor_batch.stages.check import check_study
+
+    found = check_study(read_study(study_file))
+    if as_json:
+        _print_json({"is_ready": all(f.verdict != "fault" for f in found), "findings": [asdict(f) for f in found]})
+    else:
+        _show_findings(found)
+    faults = [finding for finding in found if finding.verdict == "fault"]
+    if faults:
+        raise typer.Exit(faults[0].exit_code)
+
+
+@app.command()
+def run(study_file: StudyFile, as_json: AsJson = False) -> None:
+    """Run the whole plan; resume by itself; print where every patient went."""
+    from ospor_batch.config import read_study
+
+    _run(read_study(study_file), screen=Screen(quiet=as_json), as_json=as_json, is_sweep=False)
+
+
+@app.command()
+def sweep(
+    study_file: StudyFile,
+    now: Annotated[bool, typer.Option("--now", help="Run outside the study's allowed hours, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run one incremental night: read what is new, leave files that may still be arriving, refresh the tables."""
+    from ospor_batch.config import read_study
+    from ospor_batch.plan import refuse_outside_hours
+
+    study = read_study(study_file)
+    if not now:
+        refuse_outside_hours(study, datetime.now().astimezone())
+    _run(study, screen=Screen(quiet=as_json), as_json=as_json, is_sweep=True)
+
+
+@app.command()
+def crawl(study_file: StudyFile, center: Annotated[list[str] | None, typer.Option(help="Only this center.")] = None) -> None:
+    """Read the header of every file of the archives: each becomes an instance or a reject with its reason."""
+    _center_stage("crawl", study_file, center)
+
+
+@app.command()
+def catalog(study_file: StudyFile, center: Annotated[list[str] | None, typer.Option(help="Only this center.")] = None) -> None:
+    """Group instances into series, harmonise and grade them."""
+    _center_stage("catalog", study_file, center)
+
+
+@app.command()
+def label(study_file: StudyFile, center: Annotated[list[str] | None, typer.Option(help="Only this center.")] = None) -> None:
+    """Read the exports and draw one label per exam and reference."""
+    _center_stage("label", study_file, center)
+
+
+@app.command()
+def match(study_file: StudyFile) -> None:
+    """Apply the criteria, choose series, pair them with labels and write the manifest."""
+    _run_stages("match", study_file)
+
+
+@app.command()
+def infer(study_file: StudyFile) -> None:
+    """Read the series of the manifest; what was read before is not read again."""
+    _run_stages("infer", study_file)
+
+
+@app.command()
+def evaluate(study_file: StudyFile) -> None:
+    """Make the tables of prevalence, performance and agreement."""
+    _run_stages("evaluate", study_file)
+
+
+@app.command()
+def report(study_file: StudyFile) -> None:
+    """Write the report of the run."""
+    _run_stages("report", study_file)
+
+
+@app.command()
+def status(study_file: StudyFile, as_json: AsJson = False) -> None:
+    """Show the ledger: requested = done + excluded + failed, per stage and center. Exit code 12 when it does not close."""
+    from ospor_batch.config import read_study
+    from ospor_batch.stages.status import flow, ledger, newest_run
+    from ospor_batch.store import Store
+
+    study = read_study(study_file)
+    store = Store(study.workspace)
+    found, newest = ledger(study, store), newest_run(study, store)
+    closes = all(summary.closes for summary in found)
+    if as_json:
+        stages = [{**asdict(s), "notes": dict(s.notes), "closes": s.closes} for s in found]
+        run_said = None if newest is None else {"run_id": newest.run_id, "state": newest.record["state"]}
+        _print_json({"stages": stages, "closes": closes, "run": run_said})
+    else:
+        console = Console()
+        show_ledger(found, console=console)
+        if newest is not None and newest.has("attrition"):
+            show_flow(flow(newest), console=console)
+            console.print(f"run {newest.run_id}: {newest.record['state']}")
+    if not closes:
+        raise typer.Exit(12)
+
+
+@app.command()
+def rejects(
+    study_file: StudyFile,
+    reason: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
+    locate: Annotated[bool, typer.Option("--locate", help="Show paths too: private, they may hold names of patients.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what was refused, at which stage and why."""
+    from ospor_batch.config import read_study
+    from ospor_batch.stages.rejects import list_rejects
+
+    found = list_rejects(read_study(study_file), reason=reason, stage=stage, locate=locate)
+    if as_json:
+        _print_json({"n_rejects": len(found), "rejects": found})
+        return
+    table = Table("center", "stage", "level", "reason", "detail", "path" if locate else "key")
+    for row in found:
+        table.add_row(*(_plain(str(row[c])) for c in ("center", "stage", "level", "reason", "detail", "where")))
+    Console().print(table)
+    typer.echo(f"{len(found)} rejects")
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write into.")],
+    preset: Annotated[str, typer.Option(help="Size of the study: tiny or demo.")] = "demo",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 20220101,
+) -> None:
+    """Generate DICOM archives, exports, truth and a ready study file. Nothing in them is clinical."""
+    from ospor_batch.stages.synth import synth as generate
+
+    with Screen(quiet=False).step("generate") as progress:
+        study_file = generate(out, preset=preset, seed=seed, progress=progress)
+    typer.echo(f"next: ospor-batch run {study_file}")
+
+
+@app.command()
+def contract(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Contract to print; without it, all names.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a data contract: every column with its type, unit, meaning and bounds."""
+    from ospor_batch.contracts import contract as read
+    from ospor_batch.contracts import contract_names
+
+    if name is None:
+        for known in contract_names():
+            typer.echo(f"{known:16} {read(known).title}")
+        return
+    of = read(name)
+    if as_json:
+        _print_json(asdict(of))
+        return
+    console = Console()
+    console.print(f"[bold]{of.id}[/]  {of.title}\n{of.grain}; {of.access}; key: {', '.join(of.primary_key)}", highlight=False)
+    table = Table("column", "type", "unit", "access", "meaning", "bounds")
+    for field in of.fields:
+        bounds = "; ".join(f"{kind} {_shown(bound)}" for kind, bound in field.constraints)
+        table.add_row(field.name, field.type, field.unit or "", field.access, _plain(field.description), _plain(bounds))
+    console.print(table)
+    for rule, sql in of.rules:
+        console.print(f"rule {rule}: {_plain(sql)}", highlight=False)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Look at this machine: versions that fail together, codecs, devices, telemetry, disk."""
+    from ospor_batch.stages.doctor import examine
+
+    found = examine(Path())
+    if as_json:
+        _print_json({"findings": [asdict(f) for f in found]})
+    else:
+        _show_findings(found)
+    if any(f.verdict == "fault" for f in found):
+        raise typer.Exit(1)
+
+
+def _run(study: Any, *, screen: Screen, as_json: bool, is_sweep: bool) -> None:
+    from ospor_batch.plan import run_study
+    from ospor_batch.stages.status import flow, ledger
+    from ospor_batch.store import Store
+
+    n_steps = 0
+
+    def finished(done: Any) -> None:
+        nonlocal n_steps
+        n_steps += 1
+        screen.finished(done)
+
+    with screen:
+        run = run_study(study, is_sweep=is_sweep, progress=screen.begin, finished=finished)
+    found = ledger(study, Store(study.workspace))
+    report_file = run.folder / "report.html"
+    if as_json:
+        steps = [asdict(step) for step in flow(run)]
+        closes = all(s.closes for s in found)
+        _print_json({"run_id": run.run_id, "closes": closes, "n_steps": n_steps, "report": str(report_file), "flow": steps})
+        return
+    show_flow(flow(run), console=screen.console)
+    screen.console.print(f"report: {report_file}", highlight=False, soft_wrap=True)
+
+
+def _center_stage(stage: str, study_file: Path, centers: list[str] | None) -> None:
+    from ospor_batch.config import read_study
+    from ospor_batch.plan import Step, run_step
+
+    study = read_study(study_file)
+    screen = Screen(quiet=False)
+    with screen:
+        for name in centers or [center.name for center in study.centers]:
+            step = Step(stage, center=study.center(name).name)
+            screen.finished(run_step(study, step, progress=screen.begin(step)))
+
+
+def _run_stages(stage: str, study_file: Path) -> None:
+    from ospor_batch.config import read_study
+    from ospor_batch.plan import Step, begin_run, run_step
+
+    study = read_study(study_file)
+    run_id = begin_run(study).run_id
+    screen = Screen(quiet=False)
+    with screen:
+        step = Step(stage, run_id=run_id)
+        screen.finished(run_step(study, step, progress=screen.begin(step)))
+    typer.echo(f"run {run_id}")
+
+
+def _show_findings(found: list[Any]) -> None:
+    colours = {"ok": "green", "note": "yellow", "fault": "red"}
+    table = Table("what", "how", "said")
+    for finding in found:
+        table.add_row(_plain(finding.subject), f"[{colours[finding.verdict]}]{finding.verdict}[/]", _plain(finding.said))
+    Console().print(table)
+
+
+def _print_json(body: Any) -> None:
+    sys.stdout.write(json.dumps(body, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _shown(bound: Any) -> str:
+    return ", ".join(map(str, bound)) if isinstance(bound, tuple) else str(bound)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Rows of the agreement and calibration tables: the measured value against the reference value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import polars as pl
+
+from ospor_batch.evaluation.agreement import bland_altman, mean_absolute_error, pearson, root_mean_squared_error, spearman
+from ospor_batch.evaluation.analysis_set import AnalysisSet, People, one_of
+from ospor_batch.evaluation.calibration import FITTING_PARTITIONS, DensityLine, fit_density_line
+from ospor_batch.evaluation.intervals import Estimate, not_estimable
+from ospor_batch.evaluation.strata import Cell
+from ospor_batch.evaluation.tables import Context, Row, common, parted, stated
+
+CALIBRATED_KVP = (120.0,)  # kV; HU falls as kVp rises, so one line serves one tube voltage (methods I3)
+KIND = "density_calibration"
+NO_CALIBRATION = "none"
+DIFFERENCES = ("bias", "sd_of_differences", "loa_lower", "loa_upper", "mae", "rmse")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a measured value becomes one in the unit of the reference; line is null where none is needed or possible."""
+
+    from_unit: str
+    to_unit: str
+    line: DensityLine | None
+    reason: str | None
+
+    @property
+    def id(self) -> str:
+        if self.line is None:
+            return NO_CALIBRATION
+        voltages = "+".join(f"{kvp:g}" for kvp in CALIBRATED_KVP)
+        return f"density@{self.line.partition} kvp={voltages} n={self.line.n}"
+
+
+def comparison(of: AnalysisSet) -> Comparison:
+    """Fit the density calibration on train people, else tuning people, at the calibrated tube voltages."""
+    from_unit, to_unit = one_of(of.paired["predicted_value_unit"]), one_of(of.paired["compared_unit"])
+    if from_unit == to_unit:
+        return Comparison(from_unit, to_unit, None, None if from_unit != "unverified" else "no_values")
+    usable = _calibrated(_compared(of.paired))
+    for partition in FITTING_PARTITIONS:
+        rows = usable.filter(pl.col("partition") == partition)
+        line = fit_density_line(rows["reference_value"].to_numpy(), rows["predicted_value"].to_numpy(), partition=partition)
+        if line is not None:
+            return Comparison(from_unit, to_unit, line, None)
+    return Comparison(from_unit, to_unit, None, "no_calibration_people")
+
+
+def calibration_rows(context: Context, fitted: Comparison) -> list[Row]:
+    """The fitted line, when there is one."""
+    line = fitted.line
+    if line is None:
+        return []
+    return [
+        {
+            "recipe": context.recipe,
+            "reference_id": context.reference_id,
+            "calibration_id": fitted.id,
+            "kind": KIND,
+            "partition": line.partition,
+            "model_digest": context.model_digest,
+            "from_unit": fitted.from_unit,
+            "to_unit": fitted.to_unit,
+            "n_persons": line.n,
+            "intercept": line.intercept,
+            "intercept_lower": line.intercept_interval.lower,
+            "intercept_upper": line.intercept_interval.upper,
+            "slope": line.slope,
+            "slope_lower": line.slope_interval.lower,
+            "slope_upper": line.slope_interval.upper,
+            "residual_sd": line.residual_sd,
+        }
+    ]
+
+
+def agreement_rows(context: Context, people: People, *, fitted: Comparison) -> list[Row]:
+    """Correlations of the raw values, differences of the calibrated ones, per cell."""
+    return [row for cell in parted(context, people) for row in _agreement(context, people, cell=cell, fitted=fitted)]
+
+
+def agreement_point_rows(context: Context, people: People, *, fitted: Comparison) -> list[Row]:
+    """Mean and difference of each person, without a key, sorted by value; none without a common unit."""
+    if fitted.reason is not None:
+        return []
+    rows = _in_common_unit(_compared(people.paired), fitted).select(
+        "center",
+        "scanner_vendor",
+        "reference_value",
+        calibrated_value="calibrated",
+        mean=(pl.col("calibrated") + pl.col("reference_value")) / 2,
+        difference=pl.col("calibrated") - pl.col("reference_value"),
+    )
+    said = {
+        "recipe": context.recipe,
+        "reference_id": context.reference_id,
+        "partition": people.partition,
+        "compared_unit": fitted.to_unit,
+        "calibration_id": fitted.id,
+    }
+    ordered = rows.sort("center", "scanner_vendor", "mean", "difference").with_row_index("point")
+    return [said | row for row in ordered.iter_rows(named=True)]
+
+
+def _agreement(context: Context, people: People, *, cell: Cell, fitted: Comparison) -> Iterator[Row]:
+    base = common(context, people, cell) | {"predicted_value_unit": fitted.from_unit, "compared_unit": fitted.to_unit}
+    raw = _compared(cell.frames[1])
+    reference, predicted = raw["reference_value"].to_numpy(), raw["predicted_value"].to_numpy()
+    for metric, estimate in (("pearson_r", pearson(reference, predicted)), ("spearman_rho", spearman(reference, predicted))):
+        yield base | _behind(raw) | {"metric": metric, "calibration_id": NO_CALIBRATION, **stated(estimate)}
+    in_unit = _in_common_unit(raw, fitted)
+    for metric, estimate in _differences(in_unit, fitted).items():
+        yield base | _behind(in_unit) | {"metric": metric, "calibration_id": fitted.id, **stated(estimate)}
+
+
+def _differences(rows: pl.DataFrame, fitted: Comparison) -> dict[str, Estimate]:
+    if fitted.reason is not None:
+        return dict.fromkeys(DIFFERENCES, not_estimable(fitted.reason))
+    reference, calibrated = rows["reference_value"].to_numpy(), rows["calibrated"].to_numpy()
+    limits = bland_altman(reference, calibrated)
+    return {
+        "bias": limits.bias,
+        "sd_of_differences": limits.sd_of_differences,
+        "loa_lower": limits.loa_lower,
+        "loa_upper": limits.loa_upper,
+        "mae": mean_absolute_error(reference, calibrated),
+        "rmse": root_mean_squared_error(reference, calibrated),
+    }
+
+
+def _in_common_unit(rows: pl.DataFrame, fitted: Comparison) -> pl.DataFrame:
+    """Rows that can be compared, with the calibrated value; a line serves its tube voltages only."""
+    if fitted.line is None:
+        kept = rows if fitted.reason is None else rows.clear()
+        return kept.with_columns(calibrated=pl.col("predicted_value"))
+    kept = _calibrated(rows)
+    return kept.with_columns(calibrated=pl.Series(fitted.line.apply(kept["predicted_value"].to_numpy()), dtype=pl.Float64))
+
+
+def _compared(paired: pl.DataFrame) -> pl.DataFrame:
+    return paired.filter(pl.col("predicted_value").is_not_null() & pl.col("reference_value").is_not_null())
+
+
+def _calibrated(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.filter(pl.col("kvp_kv").is_in(CALIBRATED_KVP))
+
+
+def _behind(rows: pl.DataFrame) -> Row:
+    return {"n_persons": rows.height, "n_images": rows.height, "n_events": int(rows["truth"].fill_null(value=False).sum())}

@@ -1,0 +1,1 @@
+"""Pixels to arrays in HU, masks onto their grid, and what is measured in a region."""

@@ -1,0 +1,119 @@
+"""Masks that stand beside the images: NIfTI and DICOM SEG onto the grid of the volume."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+
+from ospor_batch.errors import ItemRefused
+from ospor_batch.imaging.reader import read_segmentation
+from ospor_batch.imaging.volume import LabelGrid, Volume, onto_volume
+from ospor_batch.sources import read_bytes
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+GZIP = b"\x1f\x8b"
+NIFTI_2 = 540  # bytes of its header; NIfTI-1 has 348
+
+
+@dataclass(frozen=True)
+class MaskRule:
+    """Which files are masks and which label is which level, as the recipe says.
+
+    pattern: glob over the name of NIfTI files. labels: (level, label), sorted; a DICOM SEG is read by its segments' names.
+    """
+
+    pattern: str
+    labels: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """One file beside the images."""
+
+    path: Path
+    kind: Literal["mask_nifti", "mask_dicom_seg"]
+
+
+def levels_on(volume: Volume, files: Iterable[MaskFile], *, rule: MaskRule) -> npt.NDArray[np.int32]:
+    """Labels of the wanted levels on the volume's grid, from the one file that holds them.
+
+    ItemRefused: mask_missing, mask_unreadable, mask_geometry_mismatch, mask_ambiguous, levels_missing, and what
+    sources.open_bytes raises.
+    """
+    levels = dict(rule.labels)
+    chosen = [f for f in files if f.kind == "mask_dicom_seg" or PurePosixPath(f.path).match(rule.pattern)]
+    if not chosen:
+        raise ItemRefused("mask_missing", f"no mask beside the images (NIfTI pattern {rule.pattern})")
+    grids, not_masks = [], []
+    for file in chosen:
+        try:
+            if file.kind == "mask_dicom_seg":
+                grids.append(read_segmentation(file.path, levels=levels))
+            else:
+                grids.append(read_nifti(file.path, labels=list(levels.values())))
+        except _NotALabelMapError as refusal:
+            not_masks.append(refusal)
+    found = [grid for grid in grids if grid is not None]
+    if len(found) > 1:
+        raise ItemRefused("mask_ambiguous", f"{len(found)} files hold the wanted levels")
+    if found:
+        labels = onto_volume(found[0], volume)
+        if labels.any():
+            return labels
+    if not_masks and not grids:
+        raise ItemRefused(not_masks[0].reason, not_masks[0].detail)
+    raise ItemRefused("levels_missing", f"none of {', '.join(levels)} in the mask")
+
+
+class _NotALabelMapError(ItemRefused):
+    """A NIfTI file that is an image and no map of labels; it does not stand in the way of one that is."""
+
+
+def read_nifti(path: Path, *, labels: Sequence[int]) -> LabelGrid | None:
+    """The wanted labels of a NIfTI file, whatever its suffix; null when it holds none of them.
+
+    ItemRefused: mask_unreadable, mask_geometry_mismatch, and what sources.open_bytes raises.
+    """
+    image = _image(path)
+    if not (image.header["sform_code"] or image.header["qform_code"]):
+        raise ItemRefused("mask_geometry_mismatch", "neither sform nor qform says where the mask lies")
+    try:
+        values = np.squeeze(np.asanyarray(image.dataobj))
+    except (OSError, ValueError, EOFError) as error:
+        raise ItemRefused("mask_unreadable", type(error).__name__) from None
+    if values.ndim != 3:
+        raise ItemRefused("mask_geometry_mismatch", f"{values.ndim} dimensions, expected 3")
+    if not _are_labels(values):
+        raise _NotALabelMapError("mask_geometry_mismatch", "not a map of labels: fractions or negative values")
+    values = values.astype(np.int32)
+    kept = np.where(np.isin(values, list(labels)), values, 0)
+    return LabelGrid(kept, RAS_TO_LPS @ image.affine) if kept.any() else None
+
+
+def _image(path: Path) -> Any:
+    content = read_bytes(path)
+    try:
+        if content.startswith(GZIP):
+            content = gzip.decompress(content)
+        size = int.from_bytes(content[:4], "little")
+        is_second = NIFTI_2 in {size, int.from_bytes(content[:4], "big")}
+        return (nibabel.Nifti2Image if is_second else nibabel.Nifti1Image).from_bytes(content)
+    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError,
+            nibabel.spatialimages.HeaderDataError) as error:  # fmt: skip
+        raise ItemRefused("mask_unreadable", type(error).__name__) from None
+
+
+def _are_labels(values: npt.NDArray[Any]) -> bool:
+    if values.dtype.kind not in "iuf" or not values.size:
+        return False
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.rint(values)).all()):
+        return False
+    return bool(values.min() >= 0)

@@ -1,0 +1,275 @@
+"""DICOM pixels to arrays: a CT series to a volume in HU, a DICOM SEG to a grid of labels.
+
+Whatever cannot be read is an ItemRefused with the class of what went wrong, never its text: that may hold a path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+
+from ospor_batch.errors import ItemRefused
+from ospor_batch.imaging.segments import level_named
+from ospor_batch.imaging.volume import AIR_HU, Array, LabelGrid, Stack, Volume, affine_of, regular_stack
+from ospor_batch.sources import open_bytes
+
+SAME_DIRECTION = 1e-3  # direction cosines; scanners write 4 to 6 digits
+SAME_SPACING = 1e-3  # relative
+MOST_MISSING = 0.5  # share of the slices; with more open places the step itself is doubtful
+PADDING_BELOW_HU = -900.0  # a padding value inside the range of tissue is a wrong header, not padding
+Stored = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """Where one frame lies and how its stored values become HU."""
+
+    position: Array
+    rows: Array  # LPS step from row to row in mm
+    columns: Array
+    thickness: float | None
+    spacing: float | None  # declared distance to the next slice
+    slope: float | None
+    intercept: float | None
+
+    @property
+    def normal(self) -> Array:
+        across = np.cross(self.columns, self.rows)
+        upright: Array = across / np.linalg.norm(across)
+        return upright
+
+
+@dataclass(frozen=True)
+class _Slice:
+    plane: _Plane
+    stored: Stored
+    padding: tuple[float, float] | None  # least and greatest stored value of padding
+
+
+def read_volume(paths: Sequence[Path]) -> Volume:
+    """Read the files of one CT series, in any order, to HU; multi-frame CT too.
+
+    Slices ascend along the normal of the images. Places where a slice is missing, and padding, hold -1024 HU and are
+    marked. ItemRefused: decode_failed, geometry_changed, and what sources.open_bytes raises.
+    """
+    slices = [piece for path in paths for piece in _slices(path)]
+    if not slices:
+        raise ItemRefused("geometry_changed", "no images")
+    first = slices[0].plane
+    _refuse_mixed(slices)
+    stack = regular_stack(
+        np.array([s.plane.position for s in slices]), first.normal, thickness=first.spacing or first.thickness
+    )
+    n_missing = stack.n_slices - len(slices)
+    if n_missing > MOST_MISSING * stack.n_slices:
+        raise ItemRefused("geometry_changed", f"{n_missing} of {stack.n_slices} slices are missing")
+    hu, is_padding = _fill(slices, stack)
+    return Volume(
+        hu=hu,
+        affine=affine_of(stack, rows=first.rows, columns=first.columns),
+        is_padding=is_padding if is_padding.any() else None,
+        n_missing_slices=n_missing,
+    )
+
+
+def read_segmentation(path: Path, *, levels: Mapping[str, int]) -> LabelGrid | None:
+    """Read the segments of a DICOM SEG that are named after a wanted level; null when there are none.
+
+    levels: vertebral level to the label it gets. Frames are placed by their position in the patient, not by their order.
+    ItemRefused: mask_unreadable, mask_ambiguous, mask_geometry_mismatch, and what sources.open_bytes raises.
+    """
+    with _refusals("mask_unreadable"):
+        dataset = _dataset(path)
+        kind = str(dataset.get("SegmentationType", ""))
+        named = _levels_of(dataset, levels)
+    if kind not in {"BINARY", "LABELMAP"}:
+        raise ItemRefused("mask_unreadable", f"segmentation type {kind.lower() or 'absent'}")
+    if not named:
+        return None
+    with _refusals("mask_unreadable"):
+        frames = _frames(dataset)
+        planes = [_plane(dataset, number) for number in range(len(frames))]
+        masks = [_labelled(dataset, frame, number, named) for number, frame in enumerate(frames)]
+    kept = [number for number, mask in enumerate(masks) if mask.any()]
+    if not kept:
+        return None
+    try:
+        return _placed([planes[n] for n in kept], [masks[n] for n in kept])
+    except ItemRefused as refusal:
+        raise ItemRefused("mask_geometry_mismatch", refusal.detail) from None
+
+
+def _slices(path: Path) -> Iterator[_Slice]:
+    with _refusals("decode_failed"):
+        dataset = _dataset(path)
+        frames = _frames(dataset)
+        padding = _padding(dataset)
+    for number, stored in enumerate(frames):
+        with _refusals("geometry_changed"):
+            plane = _plane(dataset, number)
+        if plane.slope is None or plane.intercept is None:
+            raise ItemRefused("decode_failed", "no rescale slope and intercept: HU are not known")
+        yield _Slice(plane, stored, padding)
+
+
+def _dataset(path: Path) -> Any:
+    with open_bytes(path) as file:
+        # force: the crawl lists files without a preamble too
+        return pydicom.dcmread(file, force=True)
+
+
+def _frames(dataset: Any) -> Stored:
+    """All frames as stored values, (frame, row, column); sign and unused bits set right by pydicom."""
+    pixels: Stored = dataset.pixel_array
+    if int(dataset.get("SamplesPerPixel", 1)) != 1:
+        raise ItemRefused("decode_failed", "colour")
+    return pixels.reshape(-1, *pixels.shape[-2:])
+
+
+@contextlib.contextmanager
+def _refusals(reason: str) -> Iterator[None]:
+    """Turn whatever a decoder or a broken header raises into a refusal that names its class."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom quotes header values
+            yield
+    except (ItemRefused, MemoryError):
+        raise
+    # codecs raise anything; one poisoned file must become a reject, not the end of the run
+    except Exception as error:  # noqa: BLE001
+        raise ItemRefused(reason, type(error).__name__) from None
+
+
+def _plane(dataset: Any, number: int) -> _Plane:
+    if "PerFrameFunctionalGroupsSequence" in dataset:
+        groups = [dataset.PerFrameFunctionalGroupsSequence[number], *dataset.get("SharedFunctionalGroupsSequence", [])]
+    else:
+        groups = []
+    place, turn = _group(groups, "PlanePositionSequence", dataset), _group(groups, "PlaneOrientationSequence", dataset)
+    measures, rescale = _group(groups, "PixelMeasuresSequence", dataset), dataset
+    if groups:
+        rescale = _group(groups, "PixelValueTransformationSequence", dataset)
+    cosines = np.array(turn.ImageOrientationPatient, float)
+    row_spacing, column_spacing = (float(value) for value in measures.PixelSpacing)
+    position = np.array(place.ImagePositionPatient, float)
+    if not (np.isfinite([*cosines, *position]).all() and row_spacing > 0 and column_spacing > 0):
+        raise ItemRefused("geometry_changed", "position, orientation or spacing is no number")
+    return _Plane(
+        position=position,
+        # PixelSpacing: first the distance between rows, then between columns; the second three cosines lead from row to row
+        rows=cosines[3:] * row_spacing,
+        columns=cosines[:3] * column_spacing,
+        thickness=_number(measures, "SliceThickness"),
+        spacing=_number(measures, "SpacingBetweenSlices"),
+        slope=_number(rescale, "RescaleSlope"),
+        intercept=_number(rescale, "RescaleIntercept"),
+    )
+
+
+def _group(groups: list[Any], name: str, dataset: Any) -> Any:
+    """The functional group of a frame, its own before the shared one; the data set itself in single-frame objects."""
+    for group in groups:
+        if name in group:
+            return group[name].value[0]
+    return dataset
+
+
+def _number(dataset: Any, name: str) -> float | None:
+    value = dataset.get(name)
+    return None if value in (None, "") else float(value)
+
+
+def _padding(dataset: Any) -> tuple[float, float] | None:
+    value = _number(dataset, "PixelPaddingValue")
+    if value is None:
+        return None
+    limit = _number(dataset, "PixelPaddingRangeLimit")
+    ends = [_as_stored(dataset, end) for end in (value, value if limit is None else limit)]
+    return min(ends), max(ends)
+
+
+def _as_stored(dataset: Any, value: float) -> float:
+    """A padding value with the sign of the pixels; some writers give -2000 as 63536."""
+    span = 2 ** int(dataset.BitsAllocated)
+    if int(dataset.PixelRepresentation) == 1:
+        return value - span if value >= span / 2 else value
+    return value + span if value < 0 else value
+
+
+def _refuse_mixed(slices: Sequence[_Slice]) -> None:
+    first, shape = slices[0].plane, slices[0].stored.shape
+    scale = np.concatenate([first.rows, first.columns])
+    length = float(np.linalg.norm(scale))
+    for piece in slices:
+        if piece.stored.shape != shape:
+            raise ItemRefused("geometry_changed", "slices of different size")
+        other = np.concatenate([piece.plane.rows, piece.plane.columns])
+        if np.abs(other - scale).max() > max(SAME_DIRECTION, SAME_SPACING) * length:
+            raise ItemRefused("geometry_changed", "slices of different spacing or orientation")
+    if abs(float(first.rows @ first.columns)) > SAME_DIRECTION * length**2:
+        raise ItemRefused("geometry_changed", "rows and columns are not at right angles")
+
+
+def _fill(slices: Sequence[_Slice], stack: Stack) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    shape = (stack.n_slices, *slices[0].stored.shape)
+    hu = np.full(shape, AIR_HU, np.float32)
+    is_padding = np.ones(shape, np.bool_)
+    for piece, place in zip(slices, stack.places, strict=True):
+        slope, intercept = piece.plane.slope, piece.plane.intercept
+        assert slope is not None
+        assert intercept is not None
+        hu[place] = piece.stored * np.float32(slope) + np.float32(intercept)
+        is_padding[place] = False
+        if piece.padding is not None and max(slope * end + intercept for end in piece.padding) < PADDING_BELOW_HU:
+            is_padding[place] = (piece.stored >= piece.padding[0]) & (piece.stored <= piece.padding[1])
+            hu[place][is_padding[place]] = AIR_HU
+    return hu, is_padding
+
+
+def _levels_of(dataset: Any, levels: Mapping[str, int]) -> dict[int, int]:
+    """Segment number to label, for segments named after a wanted level; mask_ambiguous when two claim one level."""
+    found: dict[int, int] = {}
+    for segment in dataset.get("SegmentSequence", []):
+        codes = segment.get("SegmentedPropertyTypeCodeSequence", [])
+        texts = [str(segment.get("SegmentLabel", "")), *(str(code.get("CodeMeaning", "")) for code in codes)]
+        level = next((level for level in map(level_named, texts) if level is not None), None)
+        if level in levels:
+            if levels[level] in found.values():
+                raise ItemRefused("mask_ambiguous", f"two segments are named {level}")
+            found[int(segment.SegmentNumber)] = levels[level]
+    return found
+
+
+def _labelled(dataset: Any, frame: Stored, number: int, named: Mapping[int, int]) -> npt.NDArray[np.int32]:
+    if dataset.SegmentationType == "LABELMAP":
+        mask = np.zeros(frame.shape, np.int32)
+        for segment, label in named.items():
+            mask[frame == segment] = label
+        return mask
+    groups = [dataset.PerFrameFunctionalGroupsSequence[number], *dataset.get("SharedFunctionalGroupsSequence", [])]
+    segment = int(_group(groups, "SegmentIdentificationSequence", dataset).ReferencedSegmentNumber)
+    return (frame != 0).astype(np.int32) * named.get(segment, 0)
+
+
+def _placed(planes: Sequence[_Plane], masks: Sequence[npt.NDArray[np.int32]]) -> LabelGrid:
+    first = planes[0]
+    _refuse_mixed([_Slice(plane, mask, None) for plane, mask in zip(planes, masks, strict=True)])
+    positions = np.array([plane.position for plane in planes])
+    # several segments share a position: one place for each height, and its frames laid over one another
+    _, representative, place_of = np.unique(
+        np.round(positions @ first.normal, 3), return_index=True, return_inverse=True
+    )
+    steps = tuple(step for step in (first.spacing, first.thickness) if step is not None)
+    stack = regular_stack(positions[representative], first.normal, thickness=next(iter(steps), None), steps=steps)
+    labels = np.zeros((stack.n_slices, *masks[0].shape), np.int32)
+    for mask, place in zip(masks, stack.places[place_of.ravel()], strict=True):
+        labels[place] = np.where(labels[place] > 0, labels[place], mask)
+    return LabelGrid(labels, affine_of(stack, rows=first.rows, columns=first.columns))

@@ -1,0 +1,58 @@
+"""What is measured inside a labelled region."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ospor_batch.imaging.volume import Volume
+
+
+@dataclass(frozen=True)
+class Region:
+    """One vertebra: size and plain HU statistics; padding and missing slices are left out.
+
+    sd_hu: over the voxels of the region (divisor n). is_touching_edge: the region reaches the first or last slice.
+    """
+
+    level: str
+    n_voxels: int
+    volume_ml: float
+    mean_hu: float
+    sd_hu: float
+    is_touching_edge: bool
+
+
+def measure(volume: Volume, labels: npt.NDArray[np.int32], *, levels: Mapping[str, int]) -> tuple[Region, ...]:
+    """Measure every level that has voxels, from head to foot.
+
+    labels: on the volume's grid. levels: vertebral level to label.
+    """
+    wanted = np.isin(labels, list(levels.values()))
+    if volume.is_padding is not None:
+        wanted &= ~volume.is_padding
+    label, hu = labels[wanted], volume.hu[wanted].astype(np.float64)
+    on_edge = set(labels[0][wanted[0]].tolist()) | set(labels[-1][wanted[-1]].tolist())
+    found = []
+    for level in sorted(levels, key=anatomical_order):
+        values = hu[label == levels[level]]
+        if len(values):
+            found.append(
+                Region(
+                    level=level,
+                    n_voxels=len(values),
+                    volume_ml=len(values) * volume.voxel_ml,
+                    mean_hu=float(values.mean()),
+                    sd_hu=float(values.std()),
+                    is_touching_edge=levels[level] in on_edge,
+                )
+            )
+    return tuple(found)
+
+
+def anatomical_order(level: str) -> tuple[int, int]:
+    """Sort key of a vertebral level, from head to foot."""
+    return "CTLS".index(level[0]), int(level[1:])

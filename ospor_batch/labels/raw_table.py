@@ -1,0 +1,180 @@
+"""Read a delimited file or a workbook into text cells; nothing is guessed about their meaning here."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ospor_batch.errors import ArchiveError, StudyError
+
+WORKBOOK_MAGIC = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # ZIP (xlsx, ods) and OLE (xls)
+BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+EAST_ASIAN = ("cp949", "gb18030")  # tried when the bytes are no UTF-8; cp949 holds EUC-KR, gb18030 holds GBK and GB2312
+DELIMITERS = (",", ";", "\t", "|")
+LONGEST_CELL = 1 << 20  # characters; a longer one is an unclosed quotation mark
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """Cells as text; numbers[i] is the row of rows[i] in the file, the header being row 1. Blank rows are left out."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: tuple[int, ...]
+    form: str
+    is_workbook: bool = False
+
+    def found(self, wanted: Sequence[str]) -> int:
+        return len({plain(w) for w in wanted} & set(self.header))
+
+    def cells_of(self, wanted: Sequence[str]) -> list[tuple[str, ...]]:
+        places = [self.header.index(plain(w)) for w in wanted if plain(w) in self.header]
+        return [tuple(row[p] for p in places if p < len(row)) for row in self.rows]
+
+
+def plain(text: str) -> str:
+    """A header as it is compared: NFKC, blanks and line breaks folded into one blank."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def read_raw(
+    path: Path,
+    *,
+    name: str,
+    wanted: Sequence[str],
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    sheet: str | None = None,
+) -> RawTable:
+    """Read a table as text; name is how the study file calls it and what messages say.
+
+    Encoding and delimiter are the ones under which most of the wanted headers are found. Latin-1 is never tried, for every
+    file is readable as Latin-1: declare it.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ArchiveError(f"{name}: no such file; mend its path in the study file") from None
+    except OSError as error:
+        raise ArchiveError(f"{name}: cannot be read ({type(error).__name__})") from None
+    if not content.strip():
+        raise ArchiveError(f"{name}: the file is empty")
+    if content.startswith(WORKBOOK_MAGIC):
+        return _workbook(content, name=name, sheet=sheet)
+    return _delimited(content, name=name, wanted=wanted, encoding=encoding, delimiter=delimiter)
+
+
+def _delimited(content: bytes, *, name: str, wanted: Sequence[str], encoding: str | None, delimiter: str | None) -> RawTable:
+    tables = [
+        _parse(text, name=name, wanted=wanted, delimiter=delimiter, form=form)
+        for form, text in _decodings(content, name=name, encoding=encoding)
+    ]
+    best = max(table.found(wanted) for table in tables)
+    tables = [table for table in tables if table.found(wanted) == best]
+    if any(table.cells_of(wanted) != tables[0].cells_of(wanted) for table in tables[1:]):
+        raise StudyError(
+            f"{name}: the file is no UTF-8 and reads differently as {' and as '.join(t.form for t in tables)}; "
+            f'declare it: encoding = "{tables[0].form}"'
+        )
+    return tables[0]
+
+
+def _decodings(content: bytes, *, name: str, encoding: str | None) -> list[tuple[str, str]]:
+    if encoding is not None:
+        return [(encoding, _decode_as_declared(content, name=name, encoding=encoding))]
+    for mark, form in BYTE_ORDER_MARKS:
+        if content.startswith(mark):
+            return [(form, _decode_as_declared(content, name=name, encoding=form))]
+    head = content[:4096]
+    if head.count(0) > len(head) // 4:  # ASCII text in UTF-16: every second byte is zero
+        form = "utf-16-be" if head[0] == 0 else "utf-16-le"
+        return [(form, _decode_as_declared(content, name=name, encoding=form))]
+    found = [(form, text) for form in ("utf-8", *EAST_ASIAN) if (text := _decoded(content, form)) is not None]
+    if not found:
+        raise StudyError(f'{name}: the file is no UTF-8, CP949 or GB18030; declare what it is, such as encoding = "latin-1"')
+    return found[:1] if found[0][0] == "utf-8" else found
+
+
+def _decode_as_declared(content: bytes, *, name: str, encoding: str) -> str:
+    try:
+        text = content.decode(encoding)
+    except LookupError:
+        raise StudyError(f"{name}: encoding is {encoding!r}, which no codec is named; try utf-8, cp949, gb18030") from None
+    except UnicodeDecodeError as error:
+        row = content.count(b"\n", 0, error.start) + 1
+        raise StudyError(f"{name}: row {row} is no {encoding} text; mend encoding in the study file") from None
+    return text.removeprefix("\ufeff")
+
+
+def _decoded(content: bytes, encoding: str) -> str | None:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+def _parse(text: str, *, name: str, wanted: Sequence[str], delimiter: str | None, form: str) -> RawTable:
+    if delimiter is not None and len(delimiter) != 1:
+        raise StudyError(f"{name}: delimiter is {delimiter!r}, expected one character")
+    if delimiter is None:
+        delimiter = max(DELIMITERS, key=lambda d: _found_in_header(text, delimiter=d, wanted=wanted))
+    table = _table(_records(text, delimiter=delimiter, name=name), form=form, is_workbook=False)
+    if table is None:
+        raise ArchiveError(f"{name}: the file is empty")
+    return table
+
+
+def _found_in_header(text: str, *, delimiter: str, wanted: Sequence[str]) -> tuple[int, int]:
+    for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
+        if any(cell.strip() for cell in record):
+            return len({plain(w) for w in wanted} & {plain(cell) for cell in record}), len(record)
+    return 0, 0
+
+
+def _records(text: str, *, delimiter: str, name: str) -> Iterator[list[str]]:
+    csv.field_size_limit(LONGEST_CELL)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    number = 0
+    try:
+        for number, record in enumerate(reader, start=1):  # noqa: B007 -- the number is for the message
+            yield record
+    except csv.Error as error:
+        raise ArchiveError(f"{name}: row {number + 1} is broken ({error}); is a quotation mark left open?") from None
+
+
+def _table(records: Iterator[list[str]], *, form: str, is_workbook: bool) -> RawTable | None:
+    header: tuple[str, ...] | None = None
+    rows: list[tuple[str, ...]] = []
+    numbers: list[int] = []
+    for number, record in enumerate(records, start=1):
+        if not any(cell.strip() for cell in record):
+            continue
+        if header is None:
+            header = tuple(plain(cell) for cell in record)
+        else:
+            rows.append(tuple(record))
+            numbers.append(number)
+    return None if header is None else RawTable(header, tuple(rows), tuple(numbers), form, is_workbook)
+
+
+def _workbook(content: bytes, *, name: str, sheet: str | None) -> RawTable:
+    import fastexcel  # late: only workbooks need it
+
+    try:
+        book = fastexcel.read_excel(content)
+        if sheet is not None and sheet not in book.sheet_names:
+            raise StudyError(f"{name}: sheet is {sheet!r}, expected one of {', '.join(book.sheet_names)}")
+        # skip_rows=0 keeps leading blank rows, so that row numbers are the workbook's
+        cells = book.load_sheet(sheet or 0, header_row=None, skip_rows=0, dtypes="string").to_polars()
+    except fastexcel.FastExcelError as error:
+        raise ArchiveError(f"{name}: cannot be read as a workbook ({type(error).__name__})") from None
+    records = ([cell or "" for cell in row] for row in cells.iter_rows())
+    table = _table(records, form="workbook", is_workbook=True)
+    if table is None:
+        raise ArchiveError(f"{name}: the sheet is empty")
+    return table

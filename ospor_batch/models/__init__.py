@@ -1,0 +1,1 @@
+"""Predictors: what turns a volume and its masks into a score."""

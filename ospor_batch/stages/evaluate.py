@@ -1,0 +1,189 @@
+"""Evaluate: from manifest and predictions to the tables of a run, with the flow closed to their n."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from ospor_batch.config import Recipe, Study
+from ospor_batch.contracts import contract
+from ospor_batch.contracts.table import conform, schema_of
+from ospor_batch.errors import LedgerError
+from ospor_batch.evaluation.analysis_set import AnalysisSet, analysis_set, people_groups, performance_people
+from ospor_batch.evaluation.flow import with_last_steps
+from ospor_batch.evaluation.group_tables import heterogeneity_rows
+from ospor_batch.evaluation.strata import EVERYONE, OVERALL, Stratum, parse_strata
+from ospor_batch.evaluation.tables import Context, Row, performance_rows, prevalence_rows, roc_rows
+from ospor_batch.evaluation.threshold import LockedThreshold, fixed_threshold, lock_threshold
+from ospor_batch.evaluation.value_tables import agreement_point_rows, agreement_rows, calibration_rows, comparison
+from ospor_batch.runs import Run
+from ospor_batch.stages.infer import digests
+from ospor_batch.stages.summary import StageSummary
+from ospor_batch.store import Store, write_text
+
+UNDER = "tables"
+STEMS = {"reject_count": "rejects_by_reason"}
+DRAWN = {"test", "internal_test", "external"}
+# recipes whose score is the measured value negated, and its unit: their fixed cut-off is given in that unit
+NEGATED = {"mean_hu": "HU"}
+SCORE_UNIT = "1"
+INJECTS = "^[=+@\t\r-]"  # a spreadsheet would run a cell that begins so
+
+
+@dataclass
+class _Tables:
+    """Rows gathered over recipes, by contract."""
+
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+
+    def add(self, name: str, rows: list[Row]) -> None:
+        self.rows.setdefault(name, []).extend(rows)
+
+    def frame(self, name: str) -> pl.DataFrame:
+        return pl.DataFrame(self.rows.get(name, []), schema=schema_of(name))
+
+
+GATHERED = (
+    "threshold", "performance", "prevalence", "agreement", "calibration", "heterogeneity", "roc_point", "agreement_point",
+)  # fmt: skip
+
+
+def evaluate(study: Study, run: Run, *, store: Store) -> list[StageSummary]:
+    """Write tables/ of a run as Parquet and CSV; LedgerError when n of the tables is not the last n of the flow."""
+    strata = parse_strata(study.tables.strata)
+    attrition, tables, summaries = run.read("attrition"), _Tables(), []
+    refused = run.read("reject")
+    models = digests(study)
+    for recipe in study.recipes:
+        of = _people(study, recipe, run=run, rejects=refused, digest=models[recipe.key][1:])
+        context = _context(study, recipe, of=of, strata=strata, model_digest=models[recipe.key][1])
+        _tabulate(context, of, tables)
+        key = {"recipe": recipe.key, "reference_id": recipe.reference}
+        attrition = with_last_steps(attrition, of, key=key)
+        _refuse_open_flow(attrition, tables.frame("performance"), key=key)
+        summaries.append(_summary(recipe, of))
+    for name in GATHERED:
+        _write(run, name, tables.frame(name))
+    _write(run, "attrition", attrition)
+    _write(run, "linkage", run.read("linkage"))
+    _write(run, "reject_count", _reject_counts(study, run, store=store, refused=refused))
+    return summaries
+
+
+def csv_text(rows: pl.DataFrame) -> str:
+    """CSV of a table: floats in their shortest exact form; text that a spreadsheet would run gets an apostrophe."""
+    text = pl.col(pl.String)
+    return rows.with_columns(pl.when(text.str.contains(INJECTS)).then("'" + text).otherwise(text)).write_csv()
+
+
+def _people(study: Study, recipe: Recipe, *, run: Run, rejects: pl.DataFrame, digest: tuple[str, str]) -> AnalysisSet:
+    listed = run.read("manifest").filter(pl.col("recipe") == recipe.key)
+    predicted = run.read("prediction").filter((pl.col("model_digest") == digest[0]) & (pl.col("parameter_digest") == digest[1]))
+    mine = rejects.filter((pl.col("stage") == "infer") & (pl.col("scope") == recipe.key))
+    return analysis_set(listed, predicted, rejects=mine, target=study.analysis.target)
+
+
+def _context(study: Study, recipe: Recipe, *, of: AnalysisSet, strata: tuple[Stratum, ...], model_digest: str) -> Context:
+    return Context(
+        recipe=recipe.key,
+        reference_id=recipe.reference,
+        model_digest=model_digest,
+        threshold=_threshold(recipe, of),
+        window_days=study.match_of(recipe).window,
+        target=study.analysis.target,
+        ppv_prevalence=study.analysis.ppv_prevalence,
+        minimum_events=study.analysis.minimum_events,
+        strata=strata,
+        centers=tuple(sorted(center.name for center in study.centers)),
+    )
+
+
+def _threshold(recipe: Recipe, of: AnalysisSet) -> LockedThreshold:
+    unit = NEGATED.get(recipe.name, SCORE_UNIT)
+    declared = recipe.threshold
+    if declared.fixed is not None:
+        return fixed_threshold(-declared.fixed if recipe.name in NEGATED else declared.fixed, unit=unit)
+    rules = {
+        "youden": None,
+        "sensitivity_at_least": declared.sensitivity_at_least,
+        "specificity_at_least": declared.specificity_at_least,
+    }
+    rule = declared.rule or next(name for name, target in rules.items() if target is not None)
+    tuning = performance_people(of.paired).filter(pl.col("partition") == "tuning")
+    truth, score = tuning["truth"].to_numpy(), tuning["score"].to_numpy()
+    return lock_threshold(truth, score, rule=rule, target=rules[rule], partition="tuning", unit=unit)
+
+
+def _tabulate(context: Context, of: AnalysisSet, tables: _Tables) -> None:
+    fitted = comparison(of)
+    tables.add("threshold", [_threshold_row(context)])
+    tables.add("calibration", calibration_rows(context, fitted))
+    for people in people_groups(of):
+        tables.add("performance", performance_rows(context, people))
+        tables.add("prevalence", prevalence_rows(context, people))
+        tables.add("agreement", agreement_rows(context, people, fitted=fitted))
+        if people.acquisition == EVERYONE and people.partition in DRAWN:
+            tables.add("heterogeneity", heterogeneity_rows(context, people))
+            tables.add("roc_point", roc_rows(context, people))
+            tables.add("agreement_point", agreement_point_rows(context, people, fitted=fitted))
+
+
+def _threshold_row(context: Context) -> Row:
+    locked = context.threshold
+    return {
+        "recipe": context.recipe,
+        "reference_id": context.reference_id,
+        "threshold_id": locked.id,
+        "rule": locked.rule,
+        "partition": locked.partition or None,
+        "model_digest": context.model_digest,
+        "data_digest": locked.data_digest or None,
+        "n_persons": locked.n_persons,
+        "n_events": locked.n_events,
+        "score_cut": locked.score_cut,
+        "score_unit": locked.unit,
+        "status": "not_estimable" if locked.reason else "estimated",
+        "status_reason": locked.reason,
+    }
+
+
+def _refuse_open_flow(attrition: pl.DataFrame, performance: pl.DataFrame, *, key: dict[str, str]) -> None:
+    """LedgerError unless the last n of the flow is n of the performance table, over all and at each center (methods R1)."""
+    mine = pl.all_horizontal(pl.col(name) == value for name, value in key.items())
+    ends = attrition.filter(mine & pl.col("level").is_in(["person", "series"])).sort("step_number")
+    ends = ends.group_by("level", "center", maintain_order=True).agg(pl.col("n_out").last())
+    tested = (pl.col("partition") == "test") & (pl.col("is_same_acquisition") == EVERYONE) & (pl.col("metric") == "auc")
+    rows = performance.filter(mine & tested & pl.col("stratum").is_in([OVERALL, "center"]))
+    for center, n_persons, n_images in rows.select("center", "n_persons", "n_images").iter_rows():
+        at = pl.lit(value=True) if center == EVERYONE else pl.col("center") == center
+        for level, n in (("person", n_persons), ("series", n_images)):
+            left = int(ends.filter(at & (pl.col("level") == level))["n_out"].sum())
+            if left != n:
+                raise LedgerError(f"{key['recipe']}, {center}: the flow ends with {left} {level}s, performance has {n}")
+
+
+def _reject_counts(study: Study, run: Run, *, store: Store, refused: pl.DataFrame) -> pl.DataFrame:
+    catalog = store.current("reject", snapshot=run.snapshot)
+    ours = pl.col("center").is_in([center.name for center in study.centers])
+    counted = contract("reject_count").primary_key
+    return pl.concat([catalog.filter(ours), refused]).group_by(counted).agg(n=pl.len().cast(pl.Int64))
+
+
+def _summary(recipe: Recipe, of: AnalysisSet) -> StageSummary:
+    n_tested = performance_people(of.paired).filter(pl.col("partition").is_in(["internal_test", "external"])).height
+    n_paired = of.paired.height
+    notes = (
+        ("eligible", of.eligible.height),
+        ("scored", int(of.eligible["score"].count())),
+        ("refused by the predictor", int(of.paired["reject_reason"].count())),
+        ("further images", int(of.series["is_performance_index"].sum()) - n_paired),
+    )
+    return StageSummary("evaluate", recipe.key, "person", n_paired, n_tested, n_paired - n_tested, 0, notes).check()
+
+
+def _write(run: Run, name: str, rows: pl.DataFrame) -> None:
+    """Write a table as Parquet and as CSV beside it, sorted by its key."""
+    ordered = conform(rows, name).sort(contract(name).primary_key)
+    target = run.write(name, ordered, under=UNDER, stem=STEMS.get(name))
+    write_text(csv_text(ordered), target=target.with_suffix(".csv"))

@@ -1,0 +1,40 @@
+"""The report stage: reads the tables of a run, writes its figures and its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from ospor_batch.config import Study
+from ospor_batch.contracts.table import empty
+from ospor_batch.report import RunTables, compose, render
+from ospor_batch.runs import Run
+from ospor_batch.store import Store, write_text
+
+TABLES = {
+    "attrition": "tables", "prevalence": "tables", "performance": "tables", "agreement": "tables", "heterogeneity": "tables",
+    "reject_count": "tables", "roc_point": "tables", "agreement_point": "tables", "linkage": "tables", "calibration": "",
+    "window": "",
+}  # fmt: skip
+STEMS = {"reject_count": "rejects_by_reason"}
+RECORDED = ("run_id", "study_digest", "snapshot", "code_version", "models")  # what does not hang on the clock
+
+
+def report(study: Study, run: Run, *, store: Store) -> Path:  # noqa: ARG001 -- every stage is called alike
+    """Write figures and report.html of a run from its tables alone; the same tables give the same bytes."""
+    frames = {name: _table(run, name) for name in TABLES}
+    page = compose(study, RunTables({name: str(run.record[name]) for name in RECORDED}, frames))
+    for picture in page.pictures:
+        write_text(picture.svg, target=run.folder / "figures" / f"{picture.name}.svg")
+    target = run.folder / "report.html"
+    write_text(render(page), target=target)
+    return target
+
+
+def _table(run: Run, name: str) -> pl.DataFrame:
+    """A table of the run, under tables/ or at its root; empty when the run has none."""
+    for under in dict.fromkeys((TABLES[name], "tables", "")):
+        if run.has(name, under=under, stem=STEMS.get(name)):
+            return run.read(name, under=under, stem=STEMS.get(name))
+    return empty(name)

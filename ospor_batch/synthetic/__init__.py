@@ -1,0 +1,1 @@
+"""Generated archives and exports whose truth is known; nothing in them is clinical."""

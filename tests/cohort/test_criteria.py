@@ -1,0 +1,149 @@
+"""Given series, which step does each leave at, and what does a bad criterion say?"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import polars as pl
+import pytest
+
+from ospor_batch.cohort.criteria import CT_BASE, RULES, compile_steps, judge
+from ospor_batch.config import Criterion
+from ospor_batch.errors import StudyError
+
+OLD = Criterion(name="age 50 or older", keep="age_at_image >= 50")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"patient_key": None}, "patient_number_missing"),
+        ({"sop_class": "secondary_capture"}, "not_an_image"),
+        ({"is_secondary": True}, "not_an_image"),
+        ({"is_dose_report": True}, "not_an_image"),
+        ({"modality": "DX"}, "not_ct"),
+        ({"is_human": False}, "not_human"),
+        ({"is_localizer": True}, "localizer"),
+        ({"is_derived": True}, "derived_or_not_axial"),
+        ({"orientation": "coronal"}, "derived_or_not_axial"),
+        ({"image_date": None, "image_date_source": "none"}, "image_date_missing"),
+        ({"grade": "unusable", "grade_reason": "no_positions"}, "unusable_stack"),
+    ],
+)
+def test_every_base_step_removes_what_it_names(series, change, reason):
+    rows = series({"series_key": "bad", "patient_key": "A", **change}, {"series_key": "good", "patient_key": "B"})
+    steps = compile_steps(()).series
+    judged = judge(rows, steps)
+    left = judged.filter(pl.col("first_failed").is_not_null())
+    assert left.height == 1
+    assert [s.reason for s in steps if s.name == left["first_failed"][0]] == [reason]
+
+
+def test_the_first_failed_step_and_all_failed_steps_are_kept_in_order(series):
+    rows = series({"patient_key": "A", "modality": "MR", "is_localizer": True, "age_at_image": 30.0})
+    judged = judge(rows, compile_steps((OLD,)).series)
+    assert judged["first_failed"].to_list() == ["CT"]
+    assert judged["all_failed"].to_list() == ["CT;no localizer;age 50 or older"]
+    assert judged["leaves_at"].to_list() == [3]
+
+
+def test_a_series_that_passes_has_no_failed_step(series):
+    judged = judge(series({"patient_key": "A"}), compile_steps((OLD,)).series)
+    assert judged.select("first_failed", "all_failed", "leaves_at").row(0) == (None, "", len(CT_BASE) + 3)
+
+
+def test_null_is_a_step_of_its_own_right_after_its_criterion(series):
+    steps = compile_steps((OLD, Criterion(name="plain", rule="unenhanced"))).series
+    names = [(s.name, s.reason) for s in steps[len(CT_BASE) :]]
+    assert names == [
+        ("age 50 or older", "age_50_or_older"),
+        ("age 50 or older: unknown", "age_50_or_older_unknown"),
+        ("plain", "plain"),
+        ("plain: unknown", "plain_unknown"),
+    ]
+    judged = judge(series({"patient_key": "A", "age_at_image": None, "age_source": "none"}), steps)
+    assert judged["first_failed"].to_list() == ["age 50 or older: unknown"]
+
+
+def test_image_dates_bound_the_study_period_inclusively(series):
+    days = [date(2021, 12, 31), date(2022, 1, 1), date(2022, 12, 31), date(2023, 1, 1)]
+    rows = series(*({"series_key": str(day), "patient_key": "A", "image_date": day} for day in days))
+    judged = judge(rows, compile_steps((), image_dates=(date(2022, 1, 1), date(2022, 12, 31))).series)
+    outside = judged.filter(pl.col("first_failed") == "image date in the study period").sort("image_date")
+    assert outside["image_date"].to_list() == [days[0], days[-1]]
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept", "unknown"),
+    [
+        ("unenhanced", {"declared_plain", "tag_absent"}, {"tag_empty"}),
+        ("unenhanced_declared_only", {"declared_plain"}, {"tag_absent", "tag_empty"}),
+    ],
+)
+def test_contrast_rules_part_plain_given_and_unknown(series, rule, kept, unknown):
+    evidence = ["given", "declared_plain", "tag_absent", "tag_empty", "conflicting"]
+    rows = series(*({"series_key": kind, "patient_key": "A", "contrast_evidence": kind} for kind in evidence))
+    judged = judge(rows, compile_steps((Criterion(name="plain", rule=rule),)).series)
+    assert set(judged.filter(pl.col("first_failed").is_null())["contrast_evidence"]) == kept
+    assert set(judged.filter(pl.col("first_failed") == "plain: unknown")["contrast_evidence"]) == unknown
+
+
+@pytest.mark.parametrize(
+    ("rule", "change", "failed"),
+    [
+        ("kvp_120", {"kvp_kv": 100.0}, "r"),
+        ("kvp_120", {"kvp_kv": None, "kvp_status": "mixed"}, "r: unknown"),
+        ("usable_only", {"grade": "doubtful", "grade_reason": "uneven_gaps"}, "r"),
+        ("no_missing_slices", {"n_missing_slices": 2}, "r"),
+        ("not_lossy", {"is_lossy": True}, "r"),
+    ],
+)
+def test_named_rules(series, rule, change, failed):
+    rows = series({"series_key": "bad", "patient_key": "A", **change}, {"series_key": "good", "patient_key": "A"})
+    judged = judge(rows, compile_steps((Criterion(name="r", rule=rule),)).series)
+    assert sorted(judged["first_failed"].to_list(), key=str) == [None, failed] or judged[
+        "first_failed"
+    ].drop_nulls().to_list() == [failed]
+
+
+def test_every_named_rule_compiles():
+    assert compile_steps(tuple(Criterion(name=rule, rule=rule) for rule in RULES)).series
+
+
+@pytest.mark.parametrize(
+    ("criterion", "says"),
+    [
+        (Criterion(name="c", keep="age_at_imag >= 50"), "'c': no column 'age_at_imag'; the nearest allowed is 'age_at_image'"),
+        (Criterion(name="c", keep="image_date > 5"), "'image_date' is private and may not be named; use analysis.image_dates"),
+        (Criterion(name="c", keep="label_date > 5"), "'label_date' is private and may not be named; use analysis.label_dates"),
+        (Criterion(name="c", keep="age_at_image >="), "keep is no SQL condition"),
+        (Criterion(name="c", keep="age_at_image >= 'x'"), "keep cannot be computed"),
+        (Criterion(name="c", keep="age_at_image"), "expected true or false"),
+        (Criterion(name="c", keep="TRUE"), "found a constant or an aggregate"),
+        (Criterion(name="c", keep="MAX(age_at_image) > 50"), "found a constant or an aggregate"),
+        (Criterion(name="c", keep="SUM(age_at_image) OVER (PARTITION BY sex) > 50"), "found a constant or an aggregate"),
+        (Criterion(name="c", rule="unenhansed"), "no rule named 'unenhansed'; the nearest allowed is 'unenhanced'"),
+        (Criterion(name="a;b", rule="unenhanced"), "must not hold ';'"),
+        (Criterion(name="CT", rule="unenhanced"), "have the same name 'CT'"),
+    ],
+)
+def test_a_bad_criterion_is_named_with_what_was_found_and_expected(criterion, says):
+    with pytest.raises(StudyError) as caught:
+        compile_steps((criterion,))
+    assert says in str(caught.value)
+    assert criterion.name in str(caught.value)
+
+
+def test_two_criteria_may_not_share_a_reason():
+    with pytest.raises(StudyError, match="'age > 50' and 'age >= 50' have the same reason 'age_50'"):
+        compile_steps(
+            (Criterion(name="age > 50", keep="age_at_image > 50"), Criterion(name="age >= 50", keep="age_at_image >= 50"))
+        )
+
+
+def test_a_criterion_that_names_a_label_column_judges_pairs():
+    steps = compile_steps(
+        (Criterion(name="after", keep="gap_days >= 0"), OLD, Criterion(name="年龄", keep="age_at_label < 90"))
+    )
+    assert [s.reason for s in steps.pairs] == ["after", "after_unknown", "criterion_3", "criterion_3_unknown"]
+    assert [s.name for s in steps.series][-2:] == ["age 50 or older", "age 50 or older: unknown"]

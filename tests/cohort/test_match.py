@@ -1,0 +1,196 @@
+"""Which label stands for which image: against a brute-force matcher and reference results."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import date, timedelta
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ospor_batch.cohort.match import in_window, lots, pair, prevalence_index, rank_pairs, window_table
+
+DAY = date(2022, 1, 1)
+IMAGE = {"center": pl.String, "patient_key": pl.String, "series_key": pl.String, "image_date": pl.Date}
+LABEL = {
+    "center": pl.String,
+    "patient_key": pl.String,
+    "label_key": pl.String,
+    "label_date": pl.Date,
+    "is_osteoporosis": pl.Boolean,
+}
+days = st.integers(0, 12)  # few days, so that ties abound
+people = st.sampled_from(["A", "B", "C"])
+
+
+def images_of(rows):
+    return pl.DataFrame([("c", p, f"i{k}", DAY + timedelta(d)) for k, (p, d) in enumerate(rows)], schema=IMAGE, orient="row")
+
+
+def labels_of(rows):
+    made = [("c", p, f"l{k}", DAY + timedelta(d), d % 2 == 0) for k, (p, d) in enumerate(rows)]
+    return pl.DataFrame(made, schema=LABEL, orient="row")
+
+
+def matched(images, labels, *, before, after, index_series="nearest"):
+    candidates = pair(images, labels).filter(in_window(before_days=before, after_days=after))
+    return rank_pairs(candidates, index_series=index_series)
+
+
+def brute_force(images, labels, *, before, after, policy, lot):
+    """Methods M1 by loops: {(person, series, label)} of the matches."""
+    pairs = [
+        (i["patient_key"], i["image_date"], i["series_key"], (lab["label_date"] - i["image_date"]).days, lab["label_key"])
+        for i in images.to_dicts()
+        for lab in labels.to_dicts()
+        if i["patient_key"] == lab["patient_key"] and -before <= (lab["label_date"] - i["image_date"]).days <= after
+    ]
+    rank = lambda p: (abs(p[3]), p[3] < 0, p[1], p[2], p[4])  # noqa: E731
+    found = set()
+    for person in {p[0] for p in pairs}:
+        own = [p for p in pairs if p[0] == person]
+        if policy == "all":
+            found |= {min((p for p in own if p[2] == s), key=rank) for s in {p[2] for p in own}}
+            continue
+        if policy == "first":
+            index = min(own, key=lambda p: (p[1], p[2]))[2]
+        elif policy == "last":
+            index = min(own, key=lambda p: (-p[1].toordinal(), p[2]))[2]
+        elif policy == "random":
+            index = min(own, key=lambda p: (lot[p[2]], p[2]))[2]
+        else:
+            index = None
+        found.add(min((p for p in own if index in (None, p[2])), key=rank))
+    return {(p[0], p[2], p[4], p[3]) for p in found}
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(st.tuples(people, days), max_size=9),
+    st.lists(st.tuples(people, days), max_size=9),
+    st.integers(0, 8),
+    st.integers(0, 8),
+    st.sampled_from(["nearest", "first", "last", "random", "all"]),
+)
+def test_the_matcher_equals_brute_force(image_rows, label_rows, before, after, policy):
+    images, labels = images_of(image_rows), labels_of(label_rows)
+    images = images.with_columns(lots(images["series_key"], seed=3, key=b"k"))
+    ranked = matched(images, labels, before=before, after=after, index_series=policy)
+    found = ranked.filter("is_match").select("patient_key", "series_key", "label_key", "gap_days")
+    lot = dict(images.select("series_key", "lot").iter_rows())
+    assert set(found.iter_rows()) == brute_force(images, labels, before=before, after=after, policy=policy, lot=lot)
+    assert found.height == found.select("patient_key", *(["series_key"] if policy == "all" else [])).n_unique()
+    # every pair inside the window is kept, the match alone has rank 1, every loser says what it lost by
+    assert ranked.height == sum(p == q and -before <= e - d <= after for p, d in image_rows for q, e in label_rows)
+    assert ranked.filter(pl.col("is_match") != (pl.col("candidate_rank") == 1)).height == 0
+    assert ranked.filter(pl.col("is_match") != pl.col("lost_by").is_null()).height == 0
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(people, days), max_size=8), st.lists(st.tuples(people, days), max_size=8), st.randoms())
+def test_the_order_of_rows_decides_nothing(image_rows, label_rows, random):
+    images, labels = images_of(image_rows), labels_of(label_rows)
+    once = matched(images, labels, before=5, after=5)
+    shuffled = [pl.DataFrame(random.sample(f.to_dicts(), f.height), schema=f.schema) for f in (images, labels)]
+    assert matched(*shuffled, before=5, after=5).equals(once)
+
+
+@pytest.mark.parametrize(
+    ("image_rows", "label_rows", "lost_by"),
+    [
+        ([("A", 5)], [("A", 6), ("A", 8)], ["larger_gap"]),
+        ([("A", 5)], [("A", 4), ("A", 6)], ["label_before_image"]),
+        ([("A", 5), ("A", 7)], [("A", 6), ("A", 8)], ["larger_gap", "label_before_image", "later_image"]),
+        ([("A", 5), ("A", 5)], [("A", 5)], ["later_image_key"]),
+        ([("A", 5)], [("A", 5), ("A", 5)], ["later_label_key"]),
+    ],
+)
+def test_losers_say_what_they_lost_by(image_rows, label_rows, lost_by):
+    ranked = matched(images_of(image_rows), labels_of(label_rows), before=5, after=5)
+    assert sorted(ranked["lost_by"].drop_nulls()) == sorted(lost_by)
+
+
+def test_pairs_of_a_series_that_the_index_rule_passes_over_say_so():
+    ranked = matched(images_of([("A", 1), ("A", 5)]), labels_of([("A", 5)]), before=9, after=9, index_series="first")
+    assert ranked.sort("candidate_rank").select("series_key", "lost_by").rows() == [("i0", None), ("i1", "index_series_rule")]
+
+
+def test_equal_numbers_of_two_centers_never_meet():
+    images = images_of([("A", 1)]).with_columns(center=pl.lit("north"))
+    assert pair(images, labels_of([("A", 1)])).height == 0
+
+
+def test_the_prevalence_index_is_blind_to_labels_and_one_a_person():
+    images = images_of([("A", 5), ("A", 2), ("A", 2), ("B", 9)])
+    first = prevalence_index(images, rule="first")
+    assert set(first["series_key"]) == {"i1", "i3"}
+    drawn = images.with_columns(lots(images["series_key"], seed=1, key=b"k"))
+    random = prevalence_index(drawn, rule="random")
+    assert random["patient_key"].sort().to_list() == ["A", "B"]
+    assert prevalence_index(drawn.reverse(), rule="random").equals(random)
+
+
+def test_lots_depend_on_seed_and_key_alone():
+    keys = pl.Series(["a", "b", "c"])
+    assert lots(keys, seed=1, key=b"k").to_list() == lots(keys.reverse(), seed=1, key=b"k").reverse().to_list()
+    assert len({*lots(keys, seed=1, key=b"k"), *lots(keys, seed=2, key=b"k"), *lots(keys, seed=1, key=b"m")}) == 9
+
+
+def test_the_window_table_counts_gained_lost_and_changed_matches():
+    images = images_of([("A", 10), ("B", 10), ("C", 0)])
+    labels = labels_of([("A", 11), ("B", 14), ("C", 12)])
+    pairs = pair(images, labels)
+    found = window_table(pairs, declared=(5, 5), sensitivity_days=(2, 5, 20), index_series="nearest", event="is_osteoporosis")
+    assert found.select("before_days", "is_declared", "n_persons", "n_events", "n_gained", "n_lost", "n_changed").rows() == [
+        (2, False, 1, 0, 0, 1, 0),
+        (5, True, 2, 1, 0, 0, 0),
+        (20, False, 3, 2, 1, 0, 0),
+    ]
+    first = window_table(
+        pair(images_of([("A", 0), ("A", 9)]), labels_of([("A", 10)])),
+        declared=(2, 2),
+        sensitivity_days=(20,),
+        index_series="first",
+        event="is_osteoporosis",
+    )
+    assert first["n_changed"].to_list() == [0, 1]
+
+
+def oracle(shared):
+    folder = shared / "oracles" / "matching"
+    found = sorted(folder.glob("index_pairs_b*_a*.csv"))
+    if not found:
+        pytest.skip(f"no reference matches in {folder}")
+    images = pl.read_csv(folder / "images.csv", try_parse_dates=True)
+    labels = pl.read_csv(folder / "labels.csv", try_parse_dates=True)
+    images = images.select(pl.lit("c").alias("center"), "image_date", patient_key="patient_id", series_key="image_id")
+    labels = labels.select(pl.lit("c").alias("center"), "label_date", patient_key="patient_id", label_key="label_id")
+    cases = [(path, *map(int, re.fullmatch(r"index_pairs_b(\d+)_a(\d+)\.csv", path.name).groups())) for path in found]
+    return images, labels, cases
+
+
+def test_oracle_index_pairs(shared):
+    images, labels, cases = oracle(shared)
+    for path, before, after in cases:
+        expected = pl.read_csv(path).rename({"patient_id": "patient_key", "image_id": "series_key", "label_id": "label_key"})
+        found = matched(images, labels, before=before, after=after).filter("is_match").select(expected.columns)
+        assert found.sort("patient_key").equals(expected.sort("patient_key")), path.name
+
+
+def test_oracle_counts(shared):
+    images, labels, cases = oracle(shared)
+    counts = shared / "oracles" / "matching" / "expected_counts.json"
+    if not counts.is_file():
+        pytest.skip(f"no {counts}")
+    windows = json.loads(counts.read_text())["windows"]
+    for _, before, after in cases:
+        expected = windows[f"b{before}_a{after}"]
+        ranked = matched(images, labels, before=before, after=after)
+        matches = ranked.filter("is_match")
+        assert ranked.height == expected["n_candidate_pairs"]
+        assert ranked["series_key"].n_unique() == expected["n_images_with_any_label"]
+        assert matches.height == expected["n_patients_matched"]
+        assert matches["gap_days"].abs().median() == expected["median_abs_gap"]
