@@ -90,12 +90,13 @@ def run_step(
     study: Study,
     step: Step,
     *,
+    store: Store | None = None,
     executor: Executor | None = None,
     is_sweep: bool = False,
     progress: Progress | None = None,
 ) -> Finished:
-    """Run one step; opens the study's own cluster when no executor is given."""
-    store = Store(study.workspace)
+    """Run one step; opens the study's own store and cluster when none are given."""
+    store = store or Store(study.workspace)
     with store.lock():
         if step.center is not None:
             found = [_center_step(study, step, store=store, executor=executor, is_sweep=is_sweep, progress=progress)]
@@ -122,7 +123,7 @@ def run_study(
             if step.stage in {"crawl", "infer"} and executor is None:
                 executor = opened.enter_context(open_executor(study.compute.cpu))
             told = None if progress is None else progress(step)
-            done = run_step(study, step, executor=executor, is_sweep=is_sweep, progress=told)
+            done = run_step(study, step, store=store, executor=executor, is_sweep=is_sweep, progress=told)
             if finished is not None:
                 finished(done)
     run = latest_run(store)

@@ -57,8 +57,11 @@ def compare(listing: pl.DataFrame, known: pl.DataFrame, *, reader_version: str, 
     is_hidden = _below(absent, listing.filter(pl.col("is_folder")))
     same = judged.filter(pl.col("verdict") == "unchanged")
     columns = [*listing.columns, "is_known", "is_same"]
+    read, refused, waiting = (judged.filter(verdict=name).select(columns) for name in ("read", "refused", "waiting"))
     return Verdicts(
-        *(judged.filter(pl.col("verdict") == verdict).select(columns) for verdict in ("read", "refused", "waiting")),
+        read=read,
+        refused=refused,
+        waiting=waiting,
         unchanged=known.join(same, on=NAME, how="semi", maintain_order="left"),
         kept=absent.filter(is_hidden),
         vanished=absent.filter(~is_hidden),

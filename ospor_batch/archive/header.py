@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import math
 import re
 import struct
@@ -38,6 +39,8 @@ UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # value representations that the character set governs
 DATE = re.compile(r"^(\d{4})(\d{2})(\d{2})$|^(\d{4})\.(\d{2})\.(\d{2})$")  # the second form: ACR-NEMA 2.0
 LARGEST_INTEGER = 2**63
+# pydicom logs faulty values as they stand, names and dates among them: they must not reach a log file
+logging.getLogger("pydicom").propagate = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,6 @@ def read_header(file: BinaryIO) -> Header:
 
     In text, null says that the element is absent, "" that it is there without a value.
     """
-    size = file.seek(0, 2)
     kind = kind_of(file)
     if kind == "nifti":
         raise ItemRefused("nifti", "a volume or mask in NIfTI format")
@@ -81,17 +83,28 @@ def read_header(file: BinaryIO) -> Header:
         raise ItemRefused("not_dicom", "compressed with gzip" if kind == "gzip" else "no DICOM header")
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")  # faults of the header become flags and rejects instead
-        raw = _parse(file, size=size)
-        if kind == "bare_dicom":
-            raw.flags.add("no_preamble")
-        values = _values(raw)
-        _identify(values, raw, is_bare=kind == "bare_dicom")
-        values["is_pixel_data"] = raw.pixels is not None
-        _check_pixels(file, raw, values, size=size)
-    values["header_digest"] = _digest(values)
-    values["header_flags"] = ";".join(sorted(raw.flags))
+        try:
+            values = _read_dicom(file, is_bare=kind == "bare_dicom")
+        except (ItemRefused, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 -- a hostile header may raise anything; the file is refused, the crawl goes on
+            raise ItemRefused("broken_header", type(error).__name__) from None
     is_mask = values["sop_class_uid"] in SEGMENTATIONS
     return Header(values, content_digest(file) if is_mask else None)
+
+
+def _read_dicom(file: BinaryIO, *, is_bare: bool) -> dict[str, Any]:
+    size = file.seek(0, 2)
+    raw = _parse(file, size=size)
+    if is_bare:
+        raw.flags.add("no_preamble")
+    values = _values(raw)
+    _identify(values, raw, is_bare=is_bare)
+    values["is_pixel_data"] = raw.pixels is not None
+    _check_pixels(file, raw, values, size=size)
+    values["header_digest"] = _digest(values)
+    values["header_flags"] = ";".join(sorted(raw.flags))
+    return values
 
 
 @functools.cache
@@ -105,7 +118,7 @@ def _parse(file: BinaryIO, *, size: int) -> _Raw:
     raw = _Raw(Dataset())
     state: dict[str, Any] = {}
 
-    def note(tag: BaseTag, vr: str | None, length: int) -> bool:
+    def note(tag: BaseTag, _vr: str | None, length: int) -> bool:
         state.update(tag=tag, length=length, value=file.tell())
         return tag in PIXEL_TAGS
 
@@ -115,8 +128,6 @@ def _parse(file: BinaryIO, *, size: int) -> _Raw:
     except (struct.error, zlib.error):
         reason = "truncated" if file.tell() >= size else "broken_header"
         raise ItemRefused(reason, "the header ends inside an element") from None
-    except Exception as error:  # noqa: BLE001 -- a hostile header may raise anything; the file is refused, the crawl goes on
-        raise ItemRefused("broken_header", type(error).__name__) from None
     raw.dataset = dataset
     _refuse_directory(raw.dataset)
     is_deflated = _meta(dataset, "TransferSyntaxUID") == DEFLATED

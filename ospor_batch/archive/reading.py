@@ -65,9 +65,6 @@ def _read(item: Listing, *, root: Path) -> dict[str, Any]:
                 return refused_row(item, refusal, digest=digest)
     except ItemRefused as refusal:
         return refused_row(item, refusal)
-    except Exception as error:  # noqa: BLE001 -- one poisoned file becomes a reject; the other files of the part are read
-        return refused_row(item, ItemRefused("broken_header", type(error).__name__))
     empty: dict[str, Any] = dict.fromkeys(part_schema())
     found = {"path": path, "size_bytes": size, "mtime_ns": mtime, "fate": "instance", "content_digest": header.content_digest}
     return empty | header.values | found
-

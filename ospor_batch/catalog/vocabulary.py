@@ -17,7 +17,7 @@ def vocabulary(name: str) -> Any:
     return yaml.safe_load((resources.files("ospor_batch.catalog") / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=65536)
 def fold(text: str | None) -> str:
     """Lower case, one width, and blanks for the signs that join words in DICOM text."""
     plain = unicodedata.normalize("NFKC", text or "").casefold()

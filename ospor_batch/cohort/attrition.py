@@ -43,11 +43,13 @@ ROW_STEPS = {
     "unit_mismatch": "unit as declared",
     "impossible_value": "values possible",
     "unknown_site": "site known",
+    "unknown_event_code": "event known",
     "exam_in_future": "exam not in the future",
     "exam_before_birth": "exam after birth",
     "no_measurement": "a measurement",
     "t_contradicts_bmd": "T-score fits its BMD",
     "duplicate_exam": "not a copy",
+    "duplicate_event": "not a copy of an event",
     "conflicting_exam": "no conflicting exam",
     "contract": "contract kept",
 }
@@ -117,8 +119,7 @@ def before_recipes(counts: Mapping[str, pl.DataFrame], *, centers: Sequence[str]
     """Steps of crawl, catalog and label.
 
     counts: center, reason (null: went on), n, under file, instance, export_row; under ``exam:<reference>`` those of a
-    reference. An export row that is not refused is counted with its exam, so that the rows of a long layout that make
-    one exam count once.
+    reference.
     """
     rules = {"file": ("crawl", FILE_STEPS), "instance": ("catalog", INSTANCE_STEPS), "export_row": ("label", ROW_STEPS)}
     parts = []

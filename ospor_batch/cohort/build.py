@@ -77,7 +77,13 @@ def build(series: pl.DataFrame, labels: pl.DataFrame, *, question: Question, ove
         manifest=rows,
         index=prevalence.with_columns(period=period()),
         linkage=_of_contract(
-            linkage(chosen, dated, candidates, centers=question.centers, warning_below=question.linkage_warning_below),
+            linkage(
+                chosen,
+                dated,
+                candidates=candidates,
+                centers=question.centers,
+                warning_below=question.linkage_warning_below,
+            ),
             "linkage",
             question,
         ),

@@ -13,7 +13,7 @@ FEWEST_FOR_A_MONTH = 10  # labelled persons; a judgement: a share of fewer jumps
 
 
 def linkage(
-    chosen: pl.DataFrame, labels: pl.DataFrame, candidates: pl.DataFrame, *, centers: Sequence[str], warning_below: float
+    chosen: pl.DataFrame, labels: pl.DataFrame, *, candidates: pl.DataFrame, centers: Sequence[str], warning_below: float
 ) -> pl.DataFrame:
     """Persons imaged, labelled, both and label-only, per center and month, with the share linked.
 

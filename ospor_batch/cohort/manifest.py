@@ -60,7 +60,8 @@ def manifest(index: pl.DataFrame, matches: pl.DataFrame, *, recipe: str, referen
     rows = index.join(of_label, on=["center", "series_key"], how="left").join(paired, on=PERSON, how="left")
     if rows.height != index.height:
         raise LedgerError(f"manifest: {index.height} index series became {rows.height} rows; a join multiplied them")
-    rows = rows.with_columns(
+    rows = rows.filter(pl.col("label_key").is_not_null() | pl.col("is_prevalence_index"))
+    return rows.with_columns(
         recipe=pl.lit(recipe),
         reference_id=pl.lit(reference_id),
         window_days=pl.lit(window),
@@ -74,7 +75,6 @@ def manifest(index: pl.DataFrame, matches: pl.DataFrame, *, recipe: str, referen
         ),
         **{c: pl.col(c).fill_null(UNVERIFIED) for c in ("densitometer_vendor", "t_source", "t_reference")},
     )
-    return rows.filter(pl.col("is_performance_index") | pl.col("is_prevalence_index"))
 
 
 def with_partition(rows: pl.DataFrame, split: pl.DataFrame) -> pl.DataFrame:

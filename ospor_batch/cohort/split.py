@@ -30,16 +30,8 @@ def assign(index: pl.DataFrame, *, split: Split) -> pl.DataFrame:
     index: the prevalence index series of the persons, over all recipes, with period; a person who falls under an
     external rule in any of them is external in all. split_position is the keyed hash of the person.
     """
-    rules = pl.coalesce(
-        *[
-            pl.when(_falls_under(kind, value)).then(pl.lit(f"{kind}={value}"))
-            for kind, values in sorted(split.external.items())
-            for value in values
-        ],
-        pl.lit(None, pl.String),
-    )
     people = (
-        index.with_columns(rule=rules)
+        index.with_columns(rule=_external_rule(split))
         .group_by("patient_key")
         .agg(
             pl.col("center").min(),
@@ -64,6 +56,12 @@ def assign(index: pl.DataFrame, *, split: Split) -> pl.DataFrame:
         partition=pl.when(is_external).then(pl.lit("external")).otherwise(by_hash),
         partition_reason=pl.coalesce("rule", pl.lit("hash")),
     ).sort("patient_key")
+
+
+def _external_rule(split: Split) -> pl.Expr:
+    named = [(kind, value) for kind, values in sorted(split.external.items()) for value in values]
+    found = [pl.when(_falls_under(kind, value)).then(pl.lit(f"{kind}={value}")) for kind, value in named]
+    return pl.coalesce(*found, pl.lit(None, pl.String))
 
 
 def _falls_under(kind: str, value: str) -> pl.Expr:

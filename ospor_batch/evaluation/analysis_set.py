@@ -11,7 +11,8 @@ from ospor_batch.evaluation.strata import ACQUISITION
 
 TEST = ("internal_test", "external")
 PARTITIONS = (*TEST, "tuning", "train")
-DENSITIES = ("mg/cm3",)  # label values that a measurement is compared with as they are
+AS_LABELLED = ("mg/cm3", "tbs")  # units of label values that a measurement is compared with as they are
+NO_MAKER = {"unknown", "other", "unverified"}
 LABEL_SIDE = ("densitometer_vendor", "t_source", "t_reference", ACQUISITION)
 
 
@@ -90,13 +91,12 @@ def one_of(values: pl.Series, *, none: str = "unverified") -> str:
 
 def _with_label_side(eligible: pl.DataFrame, paired: pl.DataFrame) -> pl.DataFrame:
     """Say of everyone eligible whether and how they are labelled, whichever series the label-blind index is."""
-    own = {f"{column}_of_match": pl.col(column) for column in LABEL_SIDE}
-    matched = paired.select("patient_key", is_paired=pl.lit(value=True), **own)
-    joined = eligible.join(matched, on="patient_key", how="left", maintain_order="left")
+    matched = paired.select("patient_key", *LABEL_SIDE, is_paired=pl.lit(value=True))
+    joined = eligible.join(matched, on="patient_key", how="left", maintain_order="left", suffix="_of_match")
     return joined.with_columns(
         pl.col("is_paired").fill_null(value=False),
-        *(pl.coalesce(name, of).alias(str(of.meta.output_name())) for name, of in own.items()),
-    ).drop(own)
+        *(pl.coalesce(f"{column}_of_match", column).alias(column) for column in LABEL_SIDE),
+    ).drop(f"{column}_of_match" for column in LABEL_SIDE)
 
 
 def _with_outcome(manifest: pl.DataFrame, predictions: pl.DataFrame, rejects: pl.DataFrame) -> pl.DataFrame:
@@ -112,13 +112,17 @@ def _with_outcome(manifest: pl.DataFrame, predictions: pl.DataFrame, rejects: pl
 
 
 def _compared(manifest: pl.DataFrame) -> dict[str, pl.Expr]:
-    """The reference value that a measurement is compared with: a vBMD as it is; for a T-score the areal BMD if known."""
+    """The reference value that a measurement is compared with: vBMD and TBS as they are; in DXA the areal lumbar BMD.
+
+    Areal BMD of several makers cannot be pooled (methods L6): then, or where no BMD is known, it is the T-score.
+    """
     areal, unit = pl.col("lumbar_spine_bmd_g_cm2"), pl.col("label_value_unit")
-    is_areal = manifest["lumbar_spine_bmd_g_cm2"].null_count() < manifest.height
-    keeps_value = unit.is_in(DENSITIES) if is_areal else unit.is_not_null()
+    makers = set(manifest.filter(areal.is_not_null())["densitometer_vendor"])
+    is_one_maker = len(makers) == 1 and not makers & NO_MAKER
+    keeps_label = unit.is_in(AS_LABELLED) if is_one_maker else unit.is_not_null()
     return {
-        "reference_value": pl.when(keeps_value).then(pl.col("label_value")).otherwise(areal),
-        "compared_unit": pl.when(keeps_value).then(unit).otherwise(pl.when(areal.is_not_null()).then(pl.lit("g/cm2"))),
+        "reference_value": pl.when(keeps_label).then(pl.col("label_value")).otherwise(areal),
+        "compared_unit": pl.when(keeps_label).then(unit).otherwise(pl.when(areal.is_not_null()).then(pl.lit("g/cm2"))),
     }
 
 

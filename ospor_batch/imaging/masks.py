@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-import nibabel
 import numpy as np
 import numpy.typing as npt
+from nibabel import Nifti1Image, Nifti2Image
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.reader import read_segmentation
@@ -21,6 +23,7 @@ from ospor_batch.sources import read_bytes
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 GZIP = b"\x1f\x8b"
 NIFTI_2 = 540  # bytes of its header; NIfTI-1 has 348
+ORDERS: tuple[Literal["little"], Literal["big"]] = ("little", "big")
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def read_nifti(path: Path, *, labels: Sequence[int]) -> LabelGrid | None:
         raise ItemRefused("mask_geometry_mismatch", "neither sform nor qform says where the mask lies")
     try:
         values = np.squeeze(np.asanyarray(image.dataobj))
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
         raise ItemRefused("mask_unreadable", type(error).__name__) from None
     if values.ndim != 3:
         raise ItemRefused("mask_geometry_mismatch", f"{values.ndim} dimensions, expected 3")
@@ -103,11 +106,9 @@ def _image(path: Path) -> Any:
     try:
         if content.startswith(GZIP):
             content = gzip.decompress(content)
-        size = int.from_bytes(content[:4], "little")
-        is_second = NIFTI_2 in {size, int.from_bytes(content[:4], "big")}
-        return (nibabel.Nifti2Image if is_second else nibabel.Nifti1Image).from_bytes(content)
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError,
-            nibabel.spatialimages.HeaderDataError) as error:  # fmt: skip
+        is_second = NIFTI_2 in {int.from_bytes(content[:4], order) for order in ORDERS}
+        return (Nifti2Image if is_second else Nifti1Image).from_bytes(content)
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
         raise ItemRefused("mask_unreadable", type(error).__name__) from None
 
 

@@ -241,7 +241,7 @@ def _levels_of(dataset: Any, levels: Mapping[str, int]) -> dict[int, int]:
         codes = segment.get("SegmentedPropertyTypeCodeSequence", [])
         texts = [str(segment.get("SegmentLabel", "")), *(str(code.get("CodeMeaning", "")) for code in codes)]
         level = next((level for level in map(level_named, texts) if level is not None), None)
-        if level in levels:
+        if level is not None and level in levels:
             if levels[level] in found.values():
                 raise ItemRefused("mask_ambiguous", f"two segments are named {level}")
             found[int(segment.SegmentNumber)] = levels[level]
@@ -256,7 +256,7 @@ def _labelled(dataset: Any, frame: Stored, number: int, named: Mapping[int, int]
         return mask
     groups = [dataset.PerFrameFunctionalGroupsSequence[number], *dataset.get("SharedFunctionalGroupsSequence", [])]
     segment = int(_group(groups, "SegmentIdentificationSequence", dataset).ReferencedSegmentNumber)
-    return (frame != 0).astype(np.int32) * named.get(segment, 0)
+    return np.where(frame != 0, np.int32(named.get(segment, 0)), np.int32(0))
 
 
 def _placed(planes: Sequence[_Plane], masks: Sequence[npt.NDArray[np.int32]]) -> LabelGrid:
@@ -264,9 +264,7 @@ def _placed(planes: Sequence[_Plane], masks: Sequence[npt.NDArray[np.int32]]) ->
     _refuse_mixed([_Slice(plane, mask, None) for plane, mask in zip(planes, masks, strict=True)])
     positions = np.array([plane.position for plane in planes])
     # several segments share a position: one place for each height, and its frames laid over one another
-    _, representative, place_of = np.unique(
-        np.round(positions @ first.normal, 3), return_index=True, return_inverse=True
-    )
+    _, representative, place_of = np.unique(np.round(positions @ first.normal, 3), return_index=True, return_inverse=True)
     steps = tuple(step for step in (first.spacing, first.thickness) if step is not None)
     stack = regular_stack(positions[representative], first.normal, thickness=next(iter(steps), None), steps=steps)
     labels = np.zeros((stack.n_slices, *masks[0].shape), np.int32)

@@ -7,6 +7,7 @@ The affine takes (slice, row, column, 1) to LPS.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ STEP_TOLERANCE = 0.1  # share of the slice step by which a slice may stand off t
 EDGE = 0.5  # voxels: a voxel centre may lie up to half a voxel beyond the outermost centres
 LEAST_INSIDE = 0.95  # share of the labelled voxels that must lie inside the volume; the rest may be cut off at its border
 
-Array = npt.NDArray[np.float64]
+Array = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Volume:
     def direction(self) -> Array:
         """3x3; column i is the unit vector of axis i in LPS."""
         step: Array = self.affine[:3, :3]
-        return step / np.linalg.norm(step, axis=0)
+        unit: Array = step / np.linalg.norm(step, axis=0)
+        return unit
 
     @property
     def origin(self) -> Array:
@@ -171,7 +173,8 @@ def _own_axes(mapping: Array, shape: tuple[int, ...]) -> list[int] | None:
 def _nearest(index: Array) -> npt.NDArray[np.int64]:
     # half goes up everywhere; rounding half to even would alternate along a mask that is shifted by half a voxel.
     # The grain keeps floating-point noise from deciding which side a half falls on.
-    return np.floor(np.round(index, 3) + 0.5).astype(np.int64)
+    nearest: npt.NDArray[np.int64] = np.floor(np.round(index, 3) + 0.5).astype(np.int64)
+    return nearest
 
 
 def _nearest_oblique(grid: LabelGrid, mapping: Array, *, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:

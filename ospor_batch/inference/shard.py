@@ -23,8 +23,9 @@ from ospor_batch.models.registry import predictor_here
 from ospor_batch.models.spec import Prediction, PredictorSpec
 from ospor_batch.sources import local_path
 
-# vertebrae and rejects before predictions: an item is finished once its prediction or reject stands, and then all of it does
-PARTS = ("vertebra", "reject", "prediction")
+# part to contract, in the order of writing: an item is finished once its reject or prediction stands, so vertebrae go first;
+# transient rejects stand apart, since they finish nothing and are thrown away before the next try
+PARTS = {"vertebra": "vertebra", "reject_transient": "reject", "reject": "reject", "prediction": "prediction"}
 
 
 @dataclass(frozen=True)
@@ -78,16 +79,14 @@ def predict_shard(task: ShardTask) -> ShardReceipt:
         try:
             prediction = _predict(item, task.spec)
         except ItemRefused as refusal:
-            rows["reject"].append(reject_row(item.item_digest, item.center, spec=task.spec, refusal=refusal))
-        except MemoryError:
-            # a larger worker may do it: another try next time
-            refusal = ItemRefused("out_of_memory", "the worker's memory does not hold it", is_transient=True)
-            rows["reject"].append(reject_row(item.item_digest, item.center, spec=task.spec, refusal=refusal))
+            part = "reject_transient" if refusal.is_transient else "reject"
+            rows[part].append(reject_row(item.item_digest, item.center, spec=task.spec, refusal=refusal))
         else:
             rows["prediction"].append(_prediction_row(item, prediction, task.spec))
             rows["vertebra"].extend(_vertebra_rows(item, prediction, task.spec))
     write_parts(rows, task)
-    receipt = ShardReceipt(task.shard, len(items), len(rows["prediction"]), len(rows["reject"]))
+    n_rejected = len(rows["reject"]) + len(rows["reject_transient"])
+    receipt = ShardReceipt(task.shard, len(items), len(rows["prediction"]), n_rejected)
     if receipt.n_predicted + receipt.n_rejected != receipt.n_items:
         raise LedgerError(f"shard {task.shard}: {receipt.n_items} items, but {receipt.n_predicted} + {receipt.n_rejected}")
     return receipt
@@ -132,12 +131,12 @@ def reject_row(item_digest: str, center: str, *, spec: PredictorSpec, refusal: I
 
 
 def write_parts(rows: Mapping[str, Sequence[Mapping[str, Any]]], task: ShardTask) -> None:
-    """Write the parts of a shard, whole or not at all; a part without rows is not written."""
+    """Write the parts of a shard, each whole or not at all; a part without rows is not written."""
     try:
         task.store.mkdir(parents=True, exist_ok=True)
-        for name in PARTS:
-            if rows.get(name):
-                _write_part(rows[name], name, task=task)
+        for part in PARTS:
+            if rows.get(part):
+                _write_part(rows[part], part, task=task)
     except OSError as error:
         raise StorageError(
             f"the prediction store cannot be written ({type(error).__name__}, errno {error.errno}); free space and run "
@@ -145,11 +144,11 @@ def write_parts(rows: Mapping[str, Sequence[Mapping[str, Any]]], task: ShardTask
         ) from None
 
 
-def _write_part(rows: Iterable[Mapping[str, Any]], name: str, *, task: ShardTask) -> None:
-    of = contract(name)
+def _write_part(rows: Iterable[Mapping[str, Any]], part: str, *, task: ShardTask) -> None:
+    of = contract(PARTS[part])
     stamp = of.stamp(shard=task.shard, predictor=task.spec.predictor, prediction_key=task.spec.key)
     table = pa.Table.from_pylist(list(rows), schema=of.arrow_schema().with_metadata(stamp))
-    target = task.store / f"{name}-{task.shard}.parquet"
+    target = task.store / f"{part}-{task.shard}.parquet"
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
         with unfinished.open("wb") as file:
@@ -162,9 +161,13 @@ def _write_part(rows: Iterable[Mapping[str, Any]], name: str, *, task: ShardTask
 
 
 def _predict(item: Item, spec: PredictorSpec) -> Prediction:
-    volume = read_volume(item.images)
-    labels = levels_on(volume, item.masks, rule=spec.masks)
-    prediction = predictor_here(spec).predict(volume, labels)
+    try:
+        volume = read_volume(item.images)
+        labels = levels_on(volume, item.masks, rule=spec.masks)
+        prediction = predictor_here(spec).predict(volume, labels)
+    except MemoryError:
+        # a larger worker may do it: another try next time
+        raise ItemRefused("out_of_memory", "the worker's memory does not hold it", is_transient=True) from None
     if not (math.isfinite(prediction.score) and math.isfinite(prediction.value)):
         raise ItemRefused("non_finite", "score or value is no finite number")
     bounds = dict(contract("vertebra").field("mean_hu").constraints)

@@ -15,7 +15,7 @@ from ospor_batch.pseudonym import pseudonym
 
 # a row that broke one of these says nothing about which exam it belongs to, or nothing that harms its exam
 HARMLESS = ("contract", "missing_patient_id", "missing_date", "invalid_date", "unknown_site", "no_measurement")
-NOT_MEASURED = {"center", "export", "row_number", "flags", "exam_key", "t_reference"}
+NOT_MEASURED = {"center", "export", "row_number", "n_export_rows", "flags", "exam_key", "t_reference"}
 SUFFIX_OF = {"bmd_g_cm2": "bmd_g_cm2", "t_score": "t", "z_score": "z"}  # long column to the ending of the exam's column
 
 
@@ -26,14 +26,13 @@ def with_exam_columns(rows: pl.DataFrame, *, export: Export, center: str, key: b
         pl.lit(export.path).alias("export"),
         pl.lit(export.kind).alias("exam_kind"),
         pl.concat_list("row_number").alias(MEMBERS),
+        pl.lit(1, dtype=pl.Int64).alias("n_export_rows"),
         _t_reference(rows, export=export),
         _phantom(export=export),
         pl.when(pl.col("sex") == "male").then(pl.lit("not_applicable")).otherwise(pl.col("menopause")).alias("menopause"),
     )
     absent = {c: d for c, d in schema_of("exam").items() if c not in rows.columns and not c.endswith("_key")}
     rows = rows.with_columns(pl.lit(None, dtype=dtype).alias(column) for column, dtype in absent.items())
-    if "height_m" in export.columns:
-        rows = flag(rows, pl.col("height_m").is_null(), "missing_height")
     return _with_keys(rows, center=center, key=key)
 
 
@@ -46,7 +45,9 @@ def _phantom(*, export: Export) -> pl.Expr:
     if export.kind != "qct":
         return pl.lit("not_applicable").alias("phantom_material")
     is_said = ~pl.col("phantom_material").is_in(["unknown", "not_applicable"])
-    return pl.when(is_said).then(pl.col("phantom_material")).otherwise(pl.lit(export.phantom_material)).alias("phantom_material")
+    return (
+        pl.when(is_said).then(pl.col("phantom_material")).otherwise(pl.lit(export.phantom_material)).alias("phantom_material")
+    )
 
 
 def _with_keys(rows: pl.DataFrame, *, center: str, key: bytes) -> pl.DataFrame:
@@ -54,7 +55,9 @@ def _with_keys(rows: pl.DataFrame, *, center: str, key: bytes) -> pl.DataFrame:
     wanted = ["exam_kind", "patient_id", "exam_date", "exam_number", "densitometer_vendor", "device_model"]
     if "exam_number" not in rows.columns:
         rows = rows.with_columns(pl.lit(None, dtype=pl.String).alias("exam_number"))
-    patients = {p: None if p is None else pseudonym(p, kind="patient", issuer=center, key=key) for p in rows["patient_id"].unique()}
+    patients = {
+        p: None if p is None else pseudonym(p, kind="patient", issuer=center, key=key) for p in rows["patient_id"].unique()
+    }
     exams: list[str | None] = []
     for kind, patient, day, number, vendor, model in rows.select(wanted).iter_rows():
         known = (number,) if number is not None else (f"{day:%Y-%m-%d}" if day else None, vendor, model or "")
@@ -87,13 +90,14 @@ def _one_row_each(rows: pl.DataFrame, *, measured: list[str]) -> pl.DataFrame:
     by_value = [c for c in ("t_score", "bmd_g_cm2") if c in measured]
     rows = rows.sort("exam_key", "site", *by_value, "row_number", nulls_last=True)
     of_sites = {f"{s}_{SUFFIX_OF[c]}": pl.col(c).filter(pl.col("site") == s).first() for c in measured for s in SITES}
-    shared = [c for c in schema_of("exam") if c not in {"exam_key", "row_number", FLAGS, *of_sites}]
+    shared = [c for c in schema_of("exam") if c not in {"exam_key", "row_number", "n_export_rows", FLAGS, *of_sites}]
     is_known = {c: pl.col(c) != "unknown" for c in worded_columns()}
     exams = rows.group_by("exam_key", maintain_order=True).agg(
         *[pl.col(c).filter(is_known[c] if c in is_known else pl.col(c).is_not_null()).first() for c in shared],
         *[value.alias(column) for column, value in of_sites.items()],
         pl.col("row_number").min(),
         pl.col("row_number").sort().alias(MEMBERS),
+        pl.len().cast(pl.Int64).alias("n_export_rows"),
         pl.col(FLAGS).str.split(";").explode().alias(FLAGS),
         pl.col("site").filter(pl.col("site").is_duplicated()).unique().alias("twice"),
     )
@@ -190,9 +194,10 @@ def _differing(columns: list[str]) -> pl.Expr:
     return pl.concat_str(named, separator=", ", ignore_nulls=True)
 
 
-
-def flag_unusual(exams: pl.DataFrame) -> pl.DataFrame:
-    """Remark on values that are possible but rare enough to be looked at."""
+def flag_values(exams: pl.DataFrame, *, export: Export) -> pl.DataFrame:
+    """Remark on a height that the export has a column for but not here, and on values that are possible but rare."""
+    if "height_m" in export.columns:
+        exams = flag(exams, pl.col("height_m").is_null(), "missing_height")
     for column in schema_of("exam"):
         of = measure(column)
         if of is not None and of.usual is not None:

@@ -72,9 +72,8 @@ def judge_t_scores(exams: pl.DataFrame) -> pl.DataFrame:
         t = pl.col(f"{site}_t")
         expected = _expected(site)
         is_apart = (t - expected).abs() > float(_tables()["tolerance"]["declared"])
-        detail = say(
-            "row ", pl.col("row_number"), f", {site}: T-score ", shown(t), " but BMD gives ", shown(expected), " under ", pl.col("t_reference")
-        )  # fmt: skip
+        row, under = say("row ", pl.col("row_number")), pl.col("t_reference")
+        detail = say(row, f", {site}: T-score ", shown(t), " but BMD gives ", shown(expected), " under ", under)
         exams = refuse(exams, is_apart, reason="t_contradicts_bmd", detail=detail)
         lowest, highest = _span(site)
         margin = float(_tables()["tolerance"]["unknown"])

@@ -18,7 +18,7 @@ from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import BROKEN, empty, part
 from ospor_batch.errors import LedgerError, StudyError
 from ospor_batch.labels.exam_rows import (
-    flag_unusual,
+    flag_values,
     folded,
     refuse_repeats,
     refuse_unmeasured,
@@ -28,7 +28,6 @@ from ospor_batch.labels.raw_table import RawTable, plain, read_raw
 from ospor_batch.labels.t_reference import judge_t_scores
 from ospor_batch.labels.typed_rows import (
     headers,
-    missing_headers,
     picked,
     refuse_dates_apart,
     refuse_unknown_format,
@@ -39,7 +38,7 @@ from ospor_batch.labels.typed_rows import (
     with_words,
 )
 from ospor_batch.labels.units import factor, measure
-from ospor_batch.labels.verdict import DETAIL, MEMBERS, REASON, export_rejects, refuse, say
+from ospor_batch.labels.verdict import DETAIL, MEMBERS, REASON, refuse, row_rejects, say
 
 FAR_FUTURE = date.max
 
@@ -71,10 +70,15 @@ class ExportReport:
     problems: tuple[str, ...]
 
 
-def read_export(path: Path, export: Export, *, center: str, key: bytes, today: date) -> Adapted:
-    """Read one export; StudyError when the map does not fit the file, ArchiveError when there is no file to read."""
+def read_export(path: Path, export: Export, *, center: str, key: bytes, today: date, scope: str | None = None) -> Adapted:
+    """Read one export; StudyError when the map does not fit the file, ArchiveError when there is no file to read.
+
+    scope is what rejects are filed under: the path as in the study file, unless several exports share one file.
+    """
     refuse_unusable_map(export)
-    return adapt(read_export_cells(path, export), export, center=center, key=key, today=today)
+    adapted = adapt(read_export_cells(path, export), export, center=center, key=key, today=today)
+    rows = adapted.rows if scope is None else adapted.rows.with_columns(scope=pl.lit(scope))
+    return Adapted(rows, adapted.n_rows)
 
 
 def read_export_cells(path: Path, export: Export) -> RawTable:
@@ -102,9 +106,10 @@ def adapt(raw: RawTable, export: Export, *, center: str, key: bytes, today: date
     rows = with_exam_columns(with_words(rows, export=export), export=export, center=center, key=key)
     if export.layout == "long":
         rows = folded(rows, export=export)
-    rows = flag_unusual(judge_t_scores(refuse_unmeasured(rows, kind=export.kind)))
+    rows = flag_values(judge_t_scores(refuse_unmeasured(rows, kind=export.kind)), export=export)
     columns = [*contract("exam").columns, MEMBERS, REASON, DETAIL]
-    return Adapted(rows.select(columns).with_columns(conflicts=pl.lit(export.conflicts)), len(raw.rows))
+    rows = rows.select(columns).with_columns(conflicts=pl.lit(export.conflicts), scope=pl.lit(export.path))
+    return Adapted(rows, len(raw.rows))
 
 
 def settle(exports: Sequence[Adapted], *, center: str) -> Settled:
@@ -124,9 +129,9 @@ def settle(exports: Sequence[Adapted], *, center: str) -> Settled:
     n_kept = int(rows.filter(pl.col(REASON).is_null())[MEMBERS].list.len().sum())
     if n_kept + refused.height != n_rows:
         raise LedgerError(f"{center}: {n_rows} export rows, but {n_kept} stand behind exams and {refused.height} were refused")
-    rejects = [export_rejects(of, center=center, export=str(name)) for (name,), of in refused.group_by("export", maintain_order=True)]
     exams = parted.kept.sort(list(contract("exam").primary_key))
-    return Settled(exams, pl.concat([empty("reject"), *rejects]).sort(list(contract("reject").primary_key)), n_rows)
+    rejects = row_rejects(refused, center=center).sort(list(contract("reject").primary_key))
+    return Settled(exams, rejects, n_rows)
 
 
 def inspect_export(path: Path, export: Export, *, today: date = FAR_FUTURE) -> ExportReport:
@@ -138,9 +143,14 @@ def inspect_export(path: Path, export: Export, *, today: date = FAR_FUTURE) -> E
         settled = settle([adapted], center="check")
     except StudyError as error:
         return ExportReport(0, (), (), tuple(str(error).splitlines()))
-    counted = settled.rejects.group_by("reason", maintain_order=True).agg(pl.len(), pl.col("detail").first())
-    refused = tuple((str(r), int(n), str(d)) for r, n, d in counted.sort("reason").iter_rows())
-    return ExportReport(settled.n_rows, tuple(_becomes(raw, export, k) for k in export.columns), refused, ())
+    columns = tuple(_becomes(raw, export, k) for k in export.columns)
+    return ExportReport(settled.n_rows, columns, counted(settled.rejects), ())
+
+
+def counted(rejects: pl.DataFrame) -> tuple[tuple[str, int, str], ...]:
+    """Reason, number of rows and the first detail of each reason."""
+    of = rejects.sort("item_key").group_by("reason", maintain_order=True).agg(pl.len(), pl.col("detail").first())
+    return tuple((str(reason), int(n), str(detail)) for reason, n, detail in of.sort("reason").iter_rows())
 
 
 def refuse_unusable_map(export: Export) -> None:
@@ -185,6 +195,3 @@ def _site_words(export: Export) -> dict[str, str]:
             if words.setdefault(plain(text).casefold(), site) != site:
                 raise StudyError(f"{export.path}: sites names {text!r} twice, for {words[plain(text).casefold()]} and {site}")
     return words
-
-
-__all__ = ["Adapted", "ExportReport", "Settled", "adapt", "inspect_export", "missing_headers", "read_export", "settle"]

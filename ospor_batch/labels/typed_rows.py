@@ -110,7 +110,7 @@ def refuse_unknown_format(source: Export | EventFile) -> None:
         back = None
     if back != example:
         raise StudyError(
-            f"{source.path}: date_format is {source.date_format!r}, expected year, month and day such as '%Y-%m-%d' or '%d.%m.%Y'"
+            f"{source.path}: date_format is {source.date_format!r}, expected year, month and day, such as '%Y-%m-%d'"
         )
 
 
@@ -167,7 +167,9 @@ def _with_range(rows: pl.DataFrame, key: str, *, of: Measure, source: ColumnSour
     meant = unit_meant(written, value, of=of, declared=source.unit)
     where = f", {_column(source, key)}: "
     declared = source.unit or of.unit
-    hint = say("row ", pl.col("row_number"), where, shown(written), f" {declared} looks like ", meant, "; declare unit = ", meant)
+    hint = say(
+        "row ", pl.col("row_number"), where, shown(written), f" {declared} looks like ", meant, "; declare unit = ", meant
+    )
     rows = refuse(rows, meant.is_not_null(), reason="unit_mismatch", detail=hint)
     bounds = f" is outside {of.minimum:g} to {of.maximum:g}" + ("" if of.unit == "1" else f" {of.unit}")
     outside = say("row ", pl.col("row_number"), where, shown(value), bounds)
@@ -180,7 +182,8 @@ def with_words(rows: pl.DataFrame, *, export: Export) -> pl.DataFrame:
         if column not in export.columns:
             rows = rows.with_columns(pl.lit("unknown").alias(column))
             continue
-        declared = {word: tuple(texts) for word, texts in export.sex_values.items()} if column == "sex" else None
+        sexes: dict[str, tuple[str, ...]] = {word: texts for word, texts in export.sex_values.items()}  # noqa: C416 -- str keys
+        declared = sexes if column == "sex" else None
         found = worded(rows[column], column=column, declared=declared)
         rows = rows.with_columns(found["word"].alias(column), found["is_recognised"].alias("is_recognised"))
         rows = flag(rows, ~pl.col("is_recognised"), f"{column}_not_recognised").drop("is_recognised")

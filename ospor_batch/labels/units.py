@@ -41,9 +41,9 @@ def measure(key: str) -> Measure | None:
     if column not in contract("exam").columns:
         return None
     field: Field = contract("exam").field(column)
-    if field.type not in {"number", "integer"}:
-        return None
     bounds = dict(field.constraints)
+    if field.type not in {"number", "integer"} or "maximum" not in bounds:
+        return None
     unit = field.unit or "1"
     slip = _tables()["slips"].get(column)
     usual = _tables()["usual"].get(column)

@@ -40,14 +40,14 @@ def shown(value: pl.Expr) -> pl.Expr:
     return value.round_sig_figs(4)
 
 
-def export_rejects(refused: pl.DataFrame, *, center: str, export: str) -> pl.DataFrame:
-    """Reject rows of an export from rows with row_number, reason and detail."""
+def row_rejects(refused: pl.DataFrame, *, center: str) -> pl.DataFrame:
+    """Reject rows from export rows with scope, row_number, reason and detail."""
     rows = refused.select(
         pl.lit(center).alias("center"),
         pl.lit("label").alias("stage"),
         pl.lit("export_row").alias("level"),
-        pl.concat_str([pl.lit(f"{export}:"), pl.col("row_number").cast(pl.String)]).alias("item_key"),
-        pl.lit(export).alias("scope"),
+        pl.concat_str(["scope", "row_number"], separator=":").alias("item_key"),
+        pl.col("scope"),
         pl.col(REASON),
         pl.col(DETAIL),
         pl.lit(value=False).alias("is_transient"),

@@ -16,6 +16,7 @@ HIGH_AUC, LOW_AT_THRESHOLD = 0.80, 0.70
 LOW_COVERAGE = 0.95
 FEWEST_GROUPS = 5  # methods S11: fewer than five groups deserve a warning
 SITES = {"lumbar_spine": "lumbar spine", "femoral_neck": "femoral neck", "total_hip": "total hip"}
+PARTITIONS_SAID = {"test": "test (internal test and external together)", "internal_test": "internal test"}
 RULES = {
     "youden": "Youden's index",
     "sensitivity_at_least": "the lowest score that reaches a sensitivity of {:.0%}",
@@ -37,7 +38,7 @@ def estimand(study: Study, recipe: Recipe, *, performance: pl.DataFrame) -> str:
     images = f" dated {when.image_dates[0]} to {when.image_dates[1]}" if when.image_dates else ""
     labels = f" dated {when.label_dates[0]} to {when.label_dates[1]}" if when.label_dates else ""
     chosen = "every series" if match.index_series == "all" else f"one index series a person ({match.index_series})"
-    shown = ", ".join(name.replace("_", " ") for name in partitions_of(performance)) or "none"
+    shown = ", ".join(PARTITIONS_SAID.get(name, name) for name in partitions_of(performance)) or "none"
     unit = " and ".join(sorted(set(performance["unit"]))) or "person"
     return (
         f"How well, and in whom, does {recipe.key} find {spoken(study.analysis.target).lower()} as defined by "
@@ -81,6 +82,7 @@ def cautions(
     study: Study,
     recipe: Recipe,
     *,
+    threshold: pl.DataFrame,
     performance: pl.DataFrame,
     prevalence: pl.DataFrame,
     linkage: pl.DataFrame,
@@ -90,7 +92,7 @@ def cautions(
     """Every warning that the tables of one recipe give rise to, in a fixed order."""
     main = _main(performance)
     found = [
-        *_threshold_missing(main),
+        *_threshold_missing(threshold),
         *_operating_point(main),
         *_few_events(main, study.analysis.minimum_events),
         *_linkage(linkage),
@@ -127,26 +129,24 @@ def _where(row: dict[str, Any]) -> str:
 
 
 def _threshold_missing(rows: pl.DataFrame) -> list[str]:
-    found = [
-        row
-        for row in _by_place(rows, "sensitivity")
-        if row["status"] != "estimated" and "threshold" in str(row["status_reason"])
-    ]
-    reasons = sorted({reason_said(row["status_reason"]) for row in found})
-    return [f"Threshold not estimable ({'; '.join(reasons)}): nothing that needs a decision is shown."] if found else []
+    missing = rows.filter(pl.col("status") != "estimated")["status_reason"].to_list()
+    why = "; ".join(reason_said(reason) for reason in missing)
+    return [f"Threshold not estimable: {why}. Nothing that needs a decision can be shown."] if missing else []
 
 
 def _operating_point(rows: pl.DataFrame) -> list[str]:
     said = []
-    areas = {row["center"]: row for row in _by_place(rows, "auc") if row["estimate"] is not None}
-    for metric, cells in (("sensitivity", ("tp", "fn")), ("specificity", ("tn", "fp"))):
-        for row in _by_place(rows, metric):
-            area = areas.get(row["center"])
-            if area is None or row["estimate"] is None or area["estimate"] < HIGH_AUC or row["estimate"] >= LOW_AT_THRESHOLD:
-                continue
+    areas = {row["center"]: row["estimate"] for row in _by_place(rows, "auc")}
+    for metric, (right, wrong) in {"sensitivity": ("tp", "fn"), "specificity": ("tn", "fp")}.items():
+        low = [
+            f"{_where(row)} {metric} {percent(row['estimate'])} ({row[right]}/{row[right] + row[wrong]}), AUC {area:.3f}"
+            for row in _by_place(rows, metric)
+            if (area := areas.get(row["center"])) is not None and area >= HIGH_AUC
+            if row["estimate"] is not None and row["estimate"] < LOW_AT_THRESHOLD
+        ]
+        if low:
             said.append(
-                f"{metric.capitalize()} is low at the locked threshold beside a high AUC ({_where(row)}): {metric} "
-                f"{percent(row['estimate'])} ({row[cells[0]]}/{row[cells[0]] + row[cells[1]]}), AUC {area['estimate']:.3f}. "
+                f"{metric.capitalize()} is low at the locked threshold beside a high AUC: {'; '.join(low)}. "
                 f"The score ranks well and the threshold does not fit these people: look at calibration and at bias "
                 f"near the cut-off before use."
             )
@@ -214,8 +214,12 @@ def _sources(rows: pl.DataFrame) -> list[str]:
 
 
 def _corrected(rows: pl.DataFrame) -> list[str]:
-    why = sorted({reason_said(r["status_reason"]) for r in _by_place(rows, "prev_corrected") if r["status"] != "estimated"})
-    return [f"Corrected prevalence is not estimable somewhere: {'; '.join(why)}."] if why else []
+    places: dict[str, list[str]] = {}
+    for row in _by_place(rows, "prev_corrected"):
+        if row["status"] != "estimated":
+            places.setdefault(reason_said(row["status_reason"]), []).append(_where(row))
+    told = "; ".join(f"{', '.join(where)}: {why}" for why, where in places.items())
+    return [f"Prevalence cannot be corrected for model error at {told}."] if places else []
 
 
 def _confounded(performance: pl.DataFrame) -> list[str]:

@@ -11,7 +11,7 @@ from ospor_batch.contracts import contract
 NOT_ESTIMABLE = "not estimable"
 ACRONYMS = {
     "auc": "AUC", "ppv": "PPV", "npv": "NPV", "f1": "F1", "tp": "TP", "fp": "FP", "fn": "FN", "tn": "TN", "kvp": "kVp",
-    "mae": "MAE", "rmse": "RMSE", "sd": "SD", "loa": "LoA", "id": "ID", "t": "T", "i2": "I²", "tau2": "τ²", "q": "Q", "r": "r",
+    "mae": "MAE", "rmse": "RMSE", "sd": "SD", "loa": "LoA", "id": "ID", "t": "T", "i2": "I²", "tau2": "τ²", "q": "Q", "r": "r", "n": "n",
     "prev": "prevalence",
 }  # fmt: skip
 MINUS = "−"
@@ -30,6 +30,13 @@ REASONS = {
     "train_or_tuning_people": "these people served to make the model or its threshold",
     "no_better_than_chance": "sensitivity plus specificity is not above one",
     "outside_0_1": "the corrected value falls outside 0 to 100 %",
+    "no_threshold": "there is no locked threshold",
+    "no_events_and_no_positive_calls": "nobody has the condition and nobody was called positive",
+    "perfect_correlation": "the correlation is perfect, so there is no interval",
+    "no_tuning_people": "nobody is in the tuning partition",
+    "too_few_tuning_events": "too few people with the condition in the tuning partition",
+    "too_few_tuning_non_events": "too few people without the condition in the tuning partition",
+    "target_not_reached": "no cut-off reaches the declared target on the tuning partition",
     "fewer_than_3_groups": "fewer than three groups could enter, so they are shown and not pooled",
 }
 
@@ -82,8 +89,13 @@ def spoken(name: str) -> str:
 def column_of(table: str, name: str) -> Column:
     """The column of a contract with its unit and its description."""
     field = contract(table).field(name)
-    unit = "" if field.unit in {None, "1"} or str(field.unit).startswith(("as ", "to_unit")) else f" ({field.unit})"
+    unit = "" if field.unit in {None, "1"} or str(field.unit).startswith(("as ", "to_unit")) else f" ({unit_said(field.unit)})"
     return Column(f"{spoken(name)}{unit}", field.description, is_number=field.type in {"integer", "number"})
+
+
+def unit_said(unit: str | None) -> str:
+    """A unit with its powers raised."""
+    return (unit or "").replace("cm3", "cm³").replace("cm2", "cm²").replace("m2", "m²")
 
 
 def text(value: object) -> Cell:
@@ -93,8 +105,10 @@ def text(value: object) -> Cell:
     return Cell({True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value))
 
 
-def count(value: int) -> Cell:
-    """A count, with thin groups of three digits."""
+def count(value: int | None) -> Cell:
+    """A count, with thin groups of three digits; null where nothing could be counted."""
+    if value is None:
+        return Cell(NOT_ESTIMABLE, remark=reason_said("no_threshold"), kind="missing")
     return Cell(grouped(value), sort=float(value), kind="number")
 
 

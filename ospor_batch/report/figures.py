@@ -14,7 +14,7 @@ import polars as pl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from ospor_batch.report.display import percent
+from ospor_batch.report.display import decimal, percent, unit_said
 
 EVERYONE = "all"
 # Okabe and Ito 2008, safe for the colour-blind; black is kept for all centers together
@@ -80,7 +80,7 @@ def roc(points: pl.DataFrame, performance: pl.DataFrame, *, centers: Sequence[st
 
 def bland_altman(points: pl.DataFrame, agreement: pl.DataFrame, *, centers: Sequence[str], name: str, title: str) -> Picture:
     """Draw differences against means with bias, limits of agreement and the interval of each."""
-    unit = str(agreement["compared_unit"][0]) if agreement.height else ""
+    unit = unit_said(agreement["compared_unit"][0]) if agreement.height else ""
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(7.2, 4.8), layout="constrained")
         axes = figure.add_subplot()
@@ -168,9 +168,10 @@ def _is_there(row: Row) -> bool:
 def _interval(row: Row, *, digits: int) -> str:
     if not _is_there(row):
         return "not estimable"
-    if row["estimate_lower"] is None or row["estimate_upper"] is None:
-        return f"{row['estimate']:.{digits}f} (no interval)"
-    return f"{row['estimate']:.{digits}f} ({row['estimate_lower']:.{digits}f} to {row['estimate_upper']:.{digits}f})"
+    value, lower, upper = row["estimate"], row["estimate_lower"], row["estimate_upper"]
+    if lower is None or upper is None:
+        return f"{decimal(value, digits=digits)} (no interval)"
+    return f"{decimal(value, digits=digits)} ({decimal(lower, digits=digits)} to {decimal(upper, digits=digits)})"
 
 
 def _written(figure: Figure, *, name: str, title: str, says: str) -> str:

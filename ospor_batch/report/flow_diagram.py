@@ -23,7 +23,7 @@ KEPT = {
     "person": "persons eligible", "export_row": "rows read", "exam": "exams with a reference label", "label": "labels kept",
 }  # fmt: skip
 REGROUPED = {"series": "grouped by series", "person": "the same images, counted by person", "exam": "grouped by exam"}
-STAGE_KEPT = {"infer": "persons read by the predictor", "evaluate": "persons in a test partition"}
+STAGE_KEPT = {"infer": "persons read by the predictor", "evaluate": "persons in a test partition, analysed"}
 # sizes in units of the drawing, which is scaled to the page
 WIDTH, LEFT, MAIN, GAP, SIDE, LINE, PAD, SPACE = 760, 10, 300, 40, 400, 18, 10, 26
 CHARACTERS = {MAIN: 36, SIDE: 50}  # of 14 and 13 units that fit a line of the box
@@ -60,6 +60,7 @@ def flow(attrition: pl.DataFrame, *, recipe: str, reference_id: str, levels: tup
     mine = pl.col("recipe").is_in([CATALOG, recipe]) & pl.col("reference_id").is_in([CATALOG, reference_id])
     summed = (
         attrition.filter(mine, pl.col("level").is_in(list(levels)))
+        .filter((pl.col("level") != "series") | pl.col("stage").is_in(["catalog", "match"]))  # images are read as persons below
         .with_columns(is_late=pl.col("recipe") != CATALOG)
         .group_by("level", "is_late", "step_number", "step", "stage", "reason")
         .agg(pl.col("n_in", "n_excluded", "n_out").sum())
@@ -128,6 +129,9 @@ def _level(rows: list[dict[str, object]], level: str) -> list[Box]:
         if i == last or _milestone(rows[i + 1], level) != _milestone(row, level):
             boxes.append(Box(level, says, n, tuple(left)))
             says, n, left = _milestone(row, level), int(str(row["n_out"])), []
+            if i < last and rows[i + 1]["stage"] == "evaluate" and row["stage"] != "infer":
+                boxes.append(Box(level, says, n))  # nobody was refused: infer has no step, but everybody was read
+                says = STAGE_KEPT["infer"]
     return [*boxes, Box(level, says, n)]
 
 

@@ -52,8 +52,8 @@ def render(page: Page) -> str:
 
 def table(shown: DisplayTable) -> str:
     """Write one table: caption, headings with their meaning, rows, and footnotes that say why a number is missing."""
-    caption = f"<caption>{escape(shown.caption)}"
-    caption += f'<span class="says">{escape(shown.says)}</span></caption>' if shown.says else "</caption>"
+    says = f'<span class="says">{escape(shown.says)}</span>' if shown.says else ""
+    caption = f'<caption><span class="held">{escape(shown.caption)}{says}</span></caption>'
     if not shown.rows:
         return f'<p class="empty"><strong>{escape(shown.caption)}.</strong> {escape(shown.empty)}</p>'
     notes = _footnotes(shown)
@@ -126,7 +126,8 @@ def _cell(cell: Cell, *, is_head: bool, notes: dict[str, int], slug: str) -> str
     sub = f'<span class="sub">{escape(cell.sub)}</span>' if cell.sub else ""
     order = "" if cell.sort is None else f' data-sort="{cell.sort!r}"'
     tag = 'th scope="row"' if is_head and cell.kind == "text" else "td"
-    return f"<{tag}{_class(cell.kind)}{_title(cell.remark)}{order}>{_unbroken(cell.text) if cell.kind == 'number' else escape(cell.text)}{mark}{sub}</{tag.split(maxsplit=1)[0]}>"
+    said = _unbroken(cell.text) if cell.kind == "number" else escape(cell.text)
+    return f"<{tag}{_class(cell.kind)}{_title(cell.remark)}{order}>{said}{mark}{sub}</{tag.split(maxsplit=1)[0]}>"
 
 
 def _unbroken(said: str) -> str:

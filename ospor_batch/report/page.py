@@ -115,6 +115,7 @@ def _first_screen(study: Study, recipe: Recipe, *, run: RunTables) -> list[Secti
     warned = cautions(
         study,
         recipe,
+        threshold=run.of("threshold", recipe),
         performance=performance,
         prevalence=prevalence,
         linkage=run.of("linkage", recipe),
@@ -140,7 +141,11 @@ def _results(study: Study, recipe: Recipe, *, run: RunTables) -> list[Section]:
         Section("Performance", _by_stratum(performance, "performance", recipe), level=3),
         Section("Prevalence", _by_stratum(run.of("prevalence", recipe), "prevalence", recipe), level=3),
         Section("Agreement with the reference value", _by_stratum(run.of("agreement", recipe), "agreement", recipe), level=3),
-        Section("Calibration and heterogeneity", (_fits(run, recipe), _pooled(run, recipe)), level=3),
+        Section(
+            "Threshold, calibration and heterogeneity",
+            (_locked(run, recipe), _fits(run, recipe), _pooled(run, recipe)),
+            level=3,
+        ),
     ]
 
 
@@ -190,6 +195,11 @@ def _by_stratum(rows: pl.DataFrame, name: str, recipe: Recipe) -> tuple[Block, .
 
 def _stratum_said(stratum: str) -> str:
     return " and ".join(part.strip().replace("_", " ") for part in stratum.split("*"))
+
+
+def _locked(run: RunTables, recipe: Recipe) -> DisplayTable:
+    name = safe_name("threshold", recipe.key)
+    return tables.thresholds(run.of("threshold", recipe), slug=name, caption=f"Locked threshold of {recipe.key}")
 
 
 def _fits(run: RunTables, recipe: Recipe) -> DisplayTable:

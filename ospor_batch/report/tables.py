@@ -150,6 +150,17 @@ def plain(rows: pl.DataFrame, name: str, *, slug: str, caption: str, empty: str,
     return DisplayTable(slug, caption, columns, shown, says=_said(name, shared), empty=empty)
 
 
+def thresholds(rows: pl.DataFrame, *, slug: str, caption: str) -> DisplayTable:
+    """Show the locked thresholds with the people they were chosen on; not estimable ones with the reason."""
+    names = ("recipe", "rule", "partition", "n_persons", "n_events", "score_cut", "score_unit", "data_digest")
+    shown = []
+    for row in rows.iter_rows(named=True):
+        cut = number(row["score_cut"], digits=4, missing=reason_said(row["status_reason"]))
+        shown.append(tuple(cut if name == "score_cut" else _plain_cell(row[name]) for name in names))
+    columns = tuple(column_of("threshold", name) for name in names)
+    return DisplayTable(slug, caption, columns, tuple(shown), empty="No threshold was locked in this run.")
+
+
 def pooled(rows: pl.DataFrame, *, slug: str, caption: str) -> DisplayTable:
     """Show pooled estimates over centers or vendors with their heterogeneity and prediction interval."""
     columns = (
@@ -215,8 +226,14 @@ def _shared_and_varying(rows: pl.DataFrame, columns: Sequence[str]) -> tuple[dic
 
 
 def _said(name: str, shared: Mapping[str, Any]) -> str:
-    told = "; ".join(f"{column_of(name, column).heading.lower()}: {text(value).text}" for column, value in shared.items())
+    heads = {column: column_of(name, column).heading for column in shared}
+    told = "; ".join(f"{_inside(heads[column])}: {text(value).text}" for column, value in shared.items())
     return f"All rows: {told}." if told else ""
+
+
+def _inside(heading: str) -> str:
+    """A heading inside a sentence: a small letter first, save for abbreviations."""
+    return heading if heading[1:2].isupper() or heading[1:2] == " " else heading[:1].lower() + heading[1:]
 
 
 def _grouped(rows: pl.DataFrame, keys: Sequence[str]) -> list[dict[str, Row]]:
@@ -253,7 +270,7 @@ def _metric_cell(row: Row | None, metric: str) -> Cell:
 
 
 def _of_how_many(row: Row, metric: str) -> str:
-    if metric in FRACTIONS and "tp" in row:
+    if metric in FRACTIONS and row.get("tp") is not None:
         over, under = (sum(row[cell] for cell in cells) for cells in FRACTIONS[metric])
         return f"{over}/{under}"
     if metric in {"prev_label", "prev_test_positive"}:
@@ -289,7 +306,7 @@ def _how_many(group: dict[str, Row]) -> tuple[Cell, Cell, Cell]:
 def _plain_cell(value: Any) -> Cell:
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return text(value)
-    return count(value) if isinstance(value, int) else number(float(value))
+    return count(value) if isinstance(value, int) else number(float(value), digits=4)
 
 
 def _pooled_row(row: Row) -> tuple[Cell, ...]:

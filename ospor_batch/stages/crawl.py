@@ -108,9 +108,7 @@ def _file_key(archive: str, path: str, *, center: str, key: bytes, kind: str = "
     return pseudonym(f"{archive}\0{path}", kind=kind, issuer=center, key=key)
 
 
-def _read(
-    study: Study, listing: pl.DataFrame, *, staging: Path, executor: Executor, progress: Progress | None
-) -> pl.DataFrame:
+def _read(study: Study, listing: pl.DataFrame, *, staging: Path, executor: Executor, progress: Progress | None) -> pl.DataFrame:
     """Rows of every file to read, from parts that a killed crawl left and from new ones."""
     parts: list[tuple[str, Path]] = []
     for (archive,), files in listing.group_by("archive", maintain_order=True):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from ospor_batch.cohort.attrition import check_closed
 from ospor_batch.config import Recipe, Study
 from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import conform, schema_of
@@ -28,7 +29,7 @@ DRAWN = {"test", "internal_test", "external"}
 # recipes whose score is the measured value negated, and its unit: their fixed cut-off is given in that unit
 NEGATED = {"mean_hu": "HU"}
 SCORE_UNIT = "1"
-INJECTS = "^[=+@\t\r-]"  # a spreadsheet would run a cell that begins so
+INJECTS = "^([=+@\t\r-])"  # a spreadsheet would run a cell that begins so
 
 
 @dataclass
@@ -63,6 +64,7 @@ def evaluate(study: Study, run: Run, *, store: Store) -> list[StageSummary]:
         attrition = with_last_steps(attrition, of, key=key)
         _refuse_open_flow(attrition, tables.frame("performance"), key=key)
         summaries.append(_summary(recipe, of))
+    check_closed(attrition)
     for name in GATHERED:
         _write(run, name, tables.frame(name))
     _write(run, "attrition", attrition)
@@ -73,8 +75,7 @@ def evaluate(study: Study, run: Run, *, store: Store) -> list[StageSummary]:
 
 def csv_text(rows: pl.DataFrame) -> str:
     """CSV of a table: floats in their shortest exact form; text that a spreadsheet would run gets an apostrophe."""
-    text = pl.col(pl.String)
-    return rows.with_columns(pl.when(text.str.contains(INJECTS)).then("'" + text).otherwise(text)).write_csv()
+    return rows.with_columns(pl.col(pl.String).str.replace(INJECTS, "'$1")).write_csv()
 
 
 def _people(study: Study, recipe: Recipe, *, run: Run, rejects: pl.DataFrame, digest: tuple[str, str]) -> AnalysisSet:
@@ -104,15 +105,14 @@ def _threshold(recipe: Recipe, of: AnalysisSet) -> LockedThreshold:
     declared = recipe.threshold
     if declared.fixed is not None:
         return fixed_threshold(-declared.fixed if recipe.name in NEGATED else declared.fixed, unit=unit)
-    rules = {
-        "youden": None,
+    targets: dict[str, float | None] = {
         "sensitivity_at_least": declared.sensitivity_at_least,
         "specificity_at_least": declared.specificity_at_least,
     }
-    rule = declared.rule or next(name for name, target in rules.items() if target is not None)
+    rule: str = declared.rule or next(name for name, target in targets.items() if target is not None)
     tuning = performance_people(of.paired).filter(pl.col("partition") == "tuning")
     truth, score = tuning["truth"].to_numpy(), tuning["score"].to_numpy()
-    return lock_threshold(truth, score, rule=rule, target=rules[rule], partition="tuning", unit=unit)
+    return lock_threshold(truth, score, rule=rule, target=targets.get(rule), partition="tuning", unit=unit)
 
 
 def _tabulate(context: Context, of: AnalysisSet, tables: _Tables) -> None:

@@ -68,9 +68,9 @@ def read_catalog(study: Study, run: Run, *, store: Store) -> Catalog:
         return store.current(table, snapshot=run.snapshot, columns=columns or None).filter(mine)
 
     series, labels = read("series"), read("label")
-    exams = read("exam", "center", "exam_key", "accession_number")
+    exams = read("exam", "center", "exam_key", "accession_number", "n_export_rows")
     with_number = labels.join(
-        exams.rename({"accession_number": "exam_accession_number"}), on=["center", "exam_key"], how="left"
+        exams.select("center", "exam_key", exam_accession_number="accession_number"), on=["center", "exam_key"], how="left"
     )
     if with_number.height != labels.height:
         raise LedgerError(f"match: {labels.height} labels became {with_number.height} when joined with their exams")
@@ -78,10 +78,14 @@ def read_catalog(study: Study, run: Run, *, store: Store) -> Catalog:
     files = read("file", "center", "fate", "reason")
     instances = read("instance", "center").group_by("center").agg(n=pl.len())
     _refuse_gaps(files, instances, rejects=rejects, series=series)
+    # an event, too, is a row of an export that was read
+    rows_read = pl.concat(
+        [exams.select("center", n="n_export_rows"), read("event", "center").with_columns(n=pl.lit(1, pl.Int64))]
+    )
     counts = {
         "file": _file_counts(files),
         "instance": _rest(instances, _refused(rejects, "catalog", "instance")),
-        "export_row": _went_on(exams.group_by("center").agg(n=pl.len()), _refused(rejects, "label", "export_row")),
+        "export_row": _went_on(rows_read.group_by("center").agg(pl.col("n").sum()), _refused(rejects, "label", "export_row")),
     }
     for reference in study.references:
         drawn = labels.filter(pl.col("reference_id") == reference.id).group_by("center").agg(n=pl.len())
@@ -122,11 +126,11 @@ def nobody_left(attrition: pl.DataFrame) -> str:
     for (recipe,), rows in mine.group_by("recipe", maintain_order=True):
         steps = rows.group_by("level", "step_number", "step", "reason").agg(pl.col("n_in", "n_excluded").sum())
         eligible = steps.filter(pl.col("n_excluded") > 0).sort("step_number")
-        for level in ("person", "series"):
+        for level, noun in (("person", "persons"), ("series", "series")):
             last = eligible.filter(pl.col("level") == level)
             if last.height:
                 row = last.row(-1, named=True)
-                said.append(f"recipe {recipe}: the last {row['n_excluded']} {level}s left at {row['step']!r} ({row['reason']})")
+                said.append(f"recipe {recipe}: the last {row['n_excluded']} {noun} left at {row['step']!r} ({row['reason']})")
                 break
         else:
             said.append(f"recipe {recipe}: the catalog holds no series")
@@ -174,7 +178,8 @@ def _refused(rejects: pl.DataFrame, stage: str, level: str) -> pl.DataFrame:
 
 
 def _went_on(kept: pl.DataFrame, refused: pl.DataFrame) -> pl.DataFrame:
-    return pl.concat([kept.with_columns(reason=pl.lit(None, pl.String)).select(refused.columns), refused])
+    everyone = [kept.with_columns(reason=pl.lit(None, pl.String)).select("center", "reason", "n"), refused]
+    return pl.concat([part.with_columns(pl.col("n").cast(pl.Int64)) for part in everyone])
 
 
 def _rest(everyone: pl.DataFrame, refused: pl.DataFrame) -> pl.DataFrame:

@@ -14,7 +14,8 @@ from ospor_batch.store import Store, write_text
 
 TABLES = {
     "attrition": "tables", "prevalence": "tables", "performance": "tables", "agreement": "tables", "heterogeneity": "tables",
-    "reject_count": "tables", "roc_point": "tables", "agreement_point": "tables", "linkage": "tables", "calibration": "",
+    "reject_count": "tables", "roc_point": "tables", "agreement_point": "tables", "linkage": "tables", "calibration": "tables",
+    "threshold": "tables",
     "window": "",
 }  # fmt: skip
 STEMS = {"reject_count": "rejects_by_reason"}
@@ -33,8 +34,6 @@ def report(study: Study, run: Run, *, store: Store) -> Path:  # noqa: ARG001 -- 
 
 
 def _table(run: Run, name: str) -> pl.DataFrame:
-    """A table of the run, under tables/ or at its root; empty when the run has none."""
-    for under in dict.fromkeys((TABLES[name], "tables", "")):
-        if run.has(name, under=under, stem=STEMS.get(name)):
-            return run.read(name, under=under, stem=STEMS.get(name))
-    return empty(name)
+    """A table of the run; empty when the run has none."""
+    under, stem = TABLES[name], STEMS.get(name)
+    return run.read(name, under=under, stem=stem) if run.has(name, under=under, stem=stem) else empty(name)

@@ -71,7 +71,7 @@ def _catalog_ledger(store: Store, center: str) -> list[StageSummary]:
     n_waiting = files.filter(pl.col("fate") == "waiting").height
     refused = rejects.filter(pl.col("stage") == "catalog").height
     rows = rejects.filter((pl.col("stage") == "label") & (pl.col("level") == "export_row")).height
-    n_read = int(exams["n_export_rows"].sum())
+    n_read = int(exams["n_export_rows"].sum()) + store.current("event", center=center, columns=["event_key"]).height
     return [
         StageSummary(
             "crawl", center, "file", files.height, instances.height, crawled.height - n_transient + n_waiting, n_transient

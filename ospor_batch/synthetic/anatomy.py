@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ospor_batch.synthetic.population import LEVELS, Person
+from ospor_batch.synthetic.population import Person
 
 Array = NDArray[np.float32]
 Along = Array | float  # a number, or one number a slice
@@ -38,7 +38,9 @@ class Grid:
 
     def axes(self) -> tuple[Array, Array, Array]:
         """Centers along x, y and z."""
-        x, y, z = (o + s * np.arange(n, dtype=np.float32) for o, s, n in zip(self.origin, self.step, self.shape[::-1], strict=True))
+        x, y, z = (
+            o + s * np.arange(n, dtype=np.float32) for o, s, n in zip(self.origin, self.step, self.shape[::-1], strict=True)
+        )
         return x, y, z
 
 
@@ -122,7 +124,9 @@ class _Painter:
         return (z if n > 1 else slice(None), ys, xs), np.asarray(inside * s, dtype=np.float32)
 
 
-def tissues(trunk: Trunk, grid: Grid, *, core_hu: tuple[float, ...], enhancement: Enhancement) -> tuple[Array, NDArray[np.uint8]]:
+def tissues(
+    trunk: Trunk, grid: Grid, *, core_hu: tuple[float, ...], enhancement: Enhancement
+) -> tuple[Array, NDArray[np.uint8]]:
     """Fill a grid: CT numbers without noise, and labels of the voxels that lie wholly in the trabecular core of L1-L4."""
     volume = np.full(grid.shape, AIR, dtype=np.float32)
     put = _Painter(volume, grid)
@@ -204,8 +208,8 @@ def _ribs(put: _Painter, trunk: Trunk) -> None:
 def _table(put: _Painter, trunk: Trunk) -> None:
     dip = trunk.half_depth + 9 - put.x[None, :] ** 2 / 900  # a shallow trough under the back
     for depth, value in ((14.0, TABLE_SHELL), (9.0, TABLE_CORE)):
-        share = np.clip(0.5 + (depth / 2 - np.abs(put.y[:, None] - dip - 7)) / put.grid.step[1], 0, 1)
-        share = (share * (np.abs(put.x[None, :]) < 165)).astype(np.float32)[None]
+        over = np.clip(0.5 + (depth / 2 - np.abs(put.y[:, None] - dip - 7)) / put.grid.step[1], 0, 1)
+        share = np.asarray(over * (np.abs(put.x[None, :]) < 165), dtype=np.float32)[None]
         put.volume += share * (np.float32(value) - put.volume)
 
 

@@ -59,7 +59,7 @@ def scan(
     person: Person, *, sampling: Sampling, spacing_mm: float, thickness_mm: float, is_contrast: bool, is_noisy: bool = True
 ) -> Scan:
     """Image a person's trunk from below L4 to above L1."""
-    trunk, draw = trunk_of(person), person.draws("ct", is_contrast)
+    trunk, draw = trunk_of(person), person.draws("position")  # the same for every series of one visit
     more = PORTAL_VENOUS if is_contrast else PLAIN
     low, high = trunk.extent
     n_slices = math.ceil((high - low + 12) / spacing_mm)  # 6 mm beyond the end-plates on either side, at least
@@ -68,11 +68,14 @@ def scan(
     shift = draw.uniform(-6, 6, size=2)  # the patient does not lie in the middle of the field
     table = float(np.round(draw.uniform(-900, 300), 1))  # z of L4 in the scanner's coordinates
     first = low - 6 - float(draw.uniform(0, 1)) * (n_slices * spacing_mm - (high - low + 12))
-    inner = Grid((-half + shift[0], -half + shift[1], first), (pixel, pixel, spacing_mm), _shape(n_slices, sampling), thickness_mm)
+    inner = Grid(
+        (-half + shift[0], -half + shift[1], first), (pixel, pixel, spacing_mm), _shape(n_slices, sampling), thickness_mm
+    )
     core = tuple(expected_hu(v, kvp_kv=person.kvp_kv) + more.trabecular for v in person.level_vbmd)
     volume, labels = tissues(trunk, inner, core_hu=core, enhancement=more)
     if is_noisy:
-        volume += _noise(draw, volume.shape) * np.float32(NOISE_SD_HU * math.sqrt(person.weight_kg / 65 * 5 / thickness_mm))
+        noise = _noise(person.draws("noise", is_contrast), volume.shape)
+        volume += noise * np.float32(NOISE_SD_HU * math.sqrt(person.weight_kg / 65 * 5 / thickness_mm))
     origin = (round(inner.origin[0], 4), round(inner.origin[1], 4), round(inner.origin[2] + table, 4))
     return Scan(
         grid=Grid(origin, inner.step, inner.shape, thickness_mm),
@@ -87,7 +90,7 @@ def scout(scanned: Scan) -> NDArray[np.int16]:
     """A frontal scout of the same trunk: mean CT number along y, stretched to a square matrix."""
     flat = scanned.hu.astype(np.float32).mean(axis=1)[::-1]
     rows = np.linspace(0, flat.shape[0] - 1, flat.shape[1]).round().astype(int)
-    return np.rint(flat[rows]).astype(np.int16)
+    return np.asarray(np.rint(flat[rows]), dtype=np.int16)
 
 
 def _shape(n_slices: int, sampling: Sampling) -> tuple[int, int, int]:

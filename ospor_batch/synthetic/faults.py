@@ -15,6 +15,7 @@ OUTSIDE_PERIOD = "image date in the study period"
 TOO_YOUNG = "age 50 or older"
 AGE_UNKNOWN = "age 50 or older: unknown"
 ENHANCED = "unenhanced"
+ENHANCEMENT_UNKNOWN = "unenhanced: unknown"
 OTHER_KVP = "120 kV"
 
 
@@ -52,6 +53,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("missing_mask", "east", "paired", is_predicted=False),
     Fault("duplicate_different_content", "east", "paired"),
     Fault("kvp_100_only", "west", "excluded", OTHER_KVP, is_predicted=False),
+    Fault("contrast_tag_empty", "west", "excluded", ENHANCEMENT_UNKNOWN, is_predicted=False),
     Fault("radiograph_only", "west", "excluded", NOT_CT, is_predicted=False),
     Fault("non_dicom_files", "west", "image_only"),
     Fault("chinese_name", "west", "image_only"),

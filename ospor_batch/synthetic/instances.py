@@ -14,10 +14,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.filewriter import dcmwrite
 from pydicom.pixels.encoders import RLELosslessEncoder
+from pydicom.sr.codedict import Code, codes
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     CTImageStorage,
     DigitalXRayImageStorageForPresentation,
+    ImplicitVRLittleEndian,
     RLELossless,
 )
 
@@ -25,6 +27,7 @@ from ospor_batch.synthetic.ct import Scan
 from ospor_batch.synthetic.population import Person
 from ospor_batch.synthetic.radiograph import FIELD_MM
 from ospor_batch.synthetic.seeding import uid
+from ospor_batch.synthetic.template import Template, pixel_element, text_element
 from ospor_batch.synthetic.vendor import CHARSETS, EXPLICIT, HABITS, RADIOGRAPH_HABITS, Habit
 
 IMPLEMENTATION = "2.25.180286943107355190217213283812416871907"  # of this generator, any fixed UID
@@ -58,7 +61,7 @@ class Series:
 
     @property
     def accession(self) -> str:
-        return f"{self.person.center[0].upper()}{self.image_date:%y%m%d}{self.person.number:05d}{self.study_word[0].upper()}"
+        return self.person.ct_accession if self.study_word == "ct" else f"{self.person.ct_accession[:-1]}X"
 
     def sop_uid(self, instance: int) -> str:
         return self.uid_of("instance", self.number, instance)
@@ -82,15 +85,32 @@ def ct_slices(series: Series, scan: Scan) -> Iterator[Instance]:
     ds = _ct_header(series, habit, scan)
     stored = stored_values(scan, habit)
     n_slices = scan.grid.shape[0]
+    template: Template | None = None
     for number in range(1, n_slices + 1):
         k = n_slices - number if habit.is_head_first else number - 1
-        z = scan.grid.origin[2] + k * scan.grid.step[2]
-        ds.SOPInstanceUID = series.sop_uid(number)
-        ds.InstanceNumber = number
-        ds.ImagePositionPatient = [scan.grid.origin[0], scan.grid.origin[1], round(z, 4)]
-        ds.SliceLocation = round(z, 4)
-        _put_pixels(ds, stored[k], syntax=habit.transfer_syntax)
-        yield Instance(number, ds.SOPInstanceUID, as_file(ds, syntax=habit.transfer_syntax))
+        z = f"{round(scan.grid.origin[2] + k * scan.grid.step[2], 4)}"
+        place = [f"{scan.grid.origin[0]}", f"{scan.grid.origin[1]}", z]
+        pixels = _pixels(stored[k], habit)
+        varying = _varying(series.sop_uid(number), number, place, pixels, syntax=habit.transfer_syntax)
+        if template is None:
+            ds.update({"SOPInstanceUID": series.sop_uid(number), "InstanceNumber": f"{number}"})
+            ds.update({"ImagePositionPatient": place, "SliceLocation": z})
+            _put_pixels(ds, pixels, syntax=habit.transfer_syntax)
+            template = Template.of(as_file(ds, syntax=habit.transfer_syntax), varying)
+        yield Instance(number, series.sop_uid(number), template.fill(varying))
+
+
+def _varying(sop_uid: str, number: int, place: list[str], pixels: bytes, *, syntax: str) -> list[bytes]:
+    """The elements that differ between slices, in the order of the file."""
+    is_implicit = syntax == ImplicitVRLittleEndian
+    return [
+        text_element(0x00020003, "UI", sop_uid, is_implicit=False),  # the meta group is always explicit
+        text_element(0x00080018, "UI", sop_uid, is_implicit=is_implicit),
+        text_element(0x00200013, "IS", f"{number}", is_implicit=is_implicit),
+        text_element(0x00200032, "DS", "\\".join(place), is_implicit=is_implicit),
+        text_element(0x00201041, "DS", place[2], is_implicit=is_implicit),
+        pixel_element(pixels, is_implicit=is_implicit, is_encapsulated=syntax == RLELossless),
+    ]
 
 
 def stored_values(scan: Scan, habit: Habit) -> NDArray[np.int16] | NDArray[np.uint16]:
@@ -114,6 +134,7 @@ def scout_file(series: Series, scan: Scan, pixels: NDArray[np.int16]) -> Instanc
     x, y, z = scan.grid.origin
     high = z + (scan.grid.shape[0] - 1) * scan.grid.step[2]
     ds.update({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesDescription": "SCOUT", "InstanceNumber": 1})
+    ds.RescaleType = "US"  # a localizer's values are no CT numbers (PS3.3 C.8.2.1)
     ds.update({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1], "ImagePositionPatient": [x, round(y, 4), round(high, 4)]})
     ds.PixelSpacing = [round((high - z) / (rows - 1), 5), scan.grid.step[0]]
     ds.SOPInstanceUID = series.sop_uid(1)
@@ -121,7 +142,8 @@ def scout_file(series: Series, scan: Scan, pixels: NDArray[np.int16]) -> Instanc
     del ds.ConvolutionKernel
     low = 0 if not habit.is_signed else -32768
     stored = np.maximum(pixels.astype(np.int32) - habit.intercept, low)
-    _put_pixels(ds, stored.astype(np.int16 if habit.is_signed else np.uint16), syntax=habit.transfer_syntax)
+    pixels_out = _pixels(stored.astype(np.int16 if habit.is_signed else np.uint16), habit)
+    _put_pixels(ds, pixels_out, syntax=habit.transfer_syntax)
     return Instance(1, ds.SOPInstanceUID, as_file(ds, syntax=habit.transfer_syntax))
 
 
@@ -136,18 +158,21 @@ def radiograph_file(series: Series, pixels: NDArray[np.uint16]) -> Instance:
     ds.update({"SeriesDescription": "Chest PA", "StudyDescription": "Chest X-ray", "BodyPartExamined": "CHEST"})
     ds.update({"ViewPosition": "PA", "PatientOrientation": ["L", "F"], "KVP": "120", "BurnedInAnnotation": "NO"})
     if not is_cr:
-        ds.update({"ImageType": ["ORIGINAL", "PRIMARY", ""], "PresentationIntentType": "FOR PRESENTATION", "ImageLaterality": "U"})
-        inverse = habit.photometric == "MONOCHROME1"
-        ds.update({"PixelIntensityRelationship": "LOG", "PixelIntensityRelationshipSign": -1 if inverse else 1})
-        ds.update({"RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "US", "LossyImageCompression": "00"})
-        ds.PresentationLUTShape = "INVERSE" if inverse else "IDENTITY"
+        _digital_xray(ds, is_inverse=habit.photometric == "MONOCHROME1")
     spacing = round(FIELD_MM / pixels.shape[0], 5)
     ds.ImagerPixelSpacing = [spacing, spacing]
     ds.update({"WindowCenter": "2048", "WindowWidth": "4096"})
     _matrix(ds, pixels.shape, bits_stored=12, is_signed=False, photometric=habit.photometric)
     stored = pixels if habit.photometric == "MONOCHROME2" else (4095 - pixels).astype(np.uint16)
-    _put_pixels(ds, stored, syntax=EXPLICIT)
+    _put_pixels(ds, stored.astype("<u2").tobytes(), syntax=EXPLICIT)
     return Instance(1, ds.SOPInstanceUID, as_file(ds, syntax=habit.transfer_syntax))
+
+
+def code_item(code: Code) -> Dataset:
+    """A coded concept as an item of a code sequence."""
+    item = Dataset()
+    item.update({"CodeValue": code.value, "CodingSchemeDesignator": code.scheme_designator, "CodeMeaning": code.meaning})
+    return item
 
 
 def as_file(ds: Dataset, *, syntax: str) -> bytes:
@@ -217,7 +242,9 @@ def _ct_header(series: Series, habit: Habit, scan: Scan) -> Dataset:
     ds.SeriesDescription = habit.description + (" CE PV" if series.is_contrast else "")
     ds.update({"KVP": str(scan.kvp_kv), "XRayTubeCurrent": 180, "Exposure": 110, "GantryDetectorTilt": "0"})
     ds.update({"SliceThickness": scan.grid.thickness, "PixelSpacing": [scan.grid.step[1], scan.grid.step[0]]})
-    ds.update({"ReconstructionDiameter": FIELD_OF_VIEW_MM, "FrameOfReferenceUID": series.frame_uid})
+    ds.update(
+        {"ReconstructionDiameter": f"{scan.grid.shape[2] * scan.grid.step[0]:g}", "FrameOfReferenceUID": series.frame_uid}
+    )
     ds.update({"PositionReferenceIndicator": "", "AcquisitionNumber": 1, "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]})
     if habit.manufacturer == "Philips":
         ds.SpacingBetweenSlices = scan.grid.step[2]
@@ -231,7 +258,15 @@ def _ct_header(series: Series, habit: Habit, scan: Scan) -> Dataset:
     return ds
 
 
-FIELD_OF_VIEW_MM = "360"
+def _digital_xray(ds: Dataset, *, is_inverse: bool) -> None:
+    ds.update({"ImageType": ["ORIGINAL", "PRIMARY", ""], "PresentationIntentType": "FOR PRESENTATION", "ImageLaterality": "U"})
+    ds.update({"PixelIntensityRelationship": "LOG", "PixelIntensityRelationshipSign": 1 if is_inverse else -1})
+    ds.update({"RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "US", "LossyImageCompression": "00"})
+    ds.update({"PresentationLUTShape": "INVERSE" if is_inverse else "IDENTITY", "DetectorType": "DIRECT", "PositionerType": ""})
+    view = code_item(codes.SCT.PosteroAnterior)
+    view.ViewModifierCodeSequence = []
+    ds.update({"AcquisitionContextSequence": [], "ViewCodeSequence": [view]})
+    ds.AnatomicRegionSequence = [code_item(codes.SCT.Chest)]
 
 
 def _contrast(ds: Dataset, series: Series, habit: Habit) -> None:
@@ -245,17 +280,24 @@ def _contrast(ds: Dataset, series: Series, habit: Habit) -> None:
 
 def _matrix(ds: Dataset, shape: tuple[int, ...], *, bits_stored: int, is_signed: bool, photometric: str) -> None:
     ds.update({"SamplesPerPixel": 1, "PhotometricInterpretation": photometric, "Rows": shape[0], "Columns": shape[1]})
-    ds.update({"BitsAllocated": 16, "BitsStored": bits_stored, "HighBit": bits_stored - 1, "PixelRepresentation": int(is_signed)})
+    ds.update(
+        {"BitsAllocated": 16, "BitsStored": bits_stored, "HighBit": bits_stored - 1, "PixelRepresentation": int(is_signed)}
+    )
 
 
-def _put_pixels(ds: Dataset, stored: NDArray[Any], *, syntax: str) -> None:
-    if syntax != RLELossless:
-        ds.add_new(0x7FE00010, "OW", stored.astype(stored.dtype.newbyteorder("<")).tobytes())
-        return
+def _pixels(stored: NDArray[Any], habit: Habit) -> bytes:
+    """One frame as the transfer syntax wants it."""
+    if habit.transfer_syntax != RLELossless:
+        return stored.astype(stored.dtype.newbyteorder("<")).tobytes()
     frame = RLELosslessEncoder.encode(
-        stored, rows=ds.Rows, columns=ds.Columns, samples_per_pixel=1, number_of_frames=1, bits_allocated=16,
-        bits_stored=ds.BitsStored, pixel_representation=ds.PixelRepresentation, photometric_interpretation="MONOCHROME2",
+        stored, rows=stored.shape[0], columns=stored.shape[1], samples_per_pixel=1, number_of_frames=1, bits_allocated=16,
+        bits_stored=habit.bits_stored, pixel_representation=int(habit.is_signed), photometric_interpretation="MONOCHROME2",
         encoding_plugin="pylibjpeg",
     )  # fmt: skip
-    ds.add_new(0x7FE00010, "OB", encapsulate([frame]))
-    ds["PixelData"].is_undefined_length = True
+    return bytes(encapsulate([frame]))
+
+
+def _put_pixels(ds: Dataset, pixels: bytes, *, syntax: str) -> None:
+    is_encapsulated = syntax == RLELossless
+    ds.add_new(0x7FE00010, "OB" if is_encapsulated else "OW", pixels)
+    ds["PixelData"].is_undefined_length = is_encapsulated

@@ -10,12 +10,12 @@ from nibabel.nifti1 import Nifti1Image
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pack_bits
-from pydicom.sr.codedict import Code, codes
+from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, SegmentationStorage
 
 from ospor_batch.synthetic.anatomy import FIRST_LABEL, Grid
 from ospor_batch.synthetic.ct import Scan
-from ospor_batch.synthetic.instances import Instance, Series, as_file, patient_module
+from ospor_batch.synthetic.instances import Instance, Series, as_file, code_item, patient_module
 from ospor_batch.synthetic.population import LEVELS
 from ospor_batch.synthetic.vendor import EXPLICIT, HABITS
 
@@ -91,7 +91,13 @@ def _seg_header(series: Series) -> Dataset:
     ds.update({"Manufacturer": "Generated", "ManufacturerModelName": "Vertebra contours", "DeviceSerialNumber": "GEN-SEG"})
     ds.update({"SoftwareVersions": "1", "SeriesDescription": "L1-L4 trabecular bodies", "ImageType": ["DERIVED", "PRIMARY"]})
     ds.update({"FrameOfReferenceUID": series.frame_uid, "PositionReferenceIndicator": ""})
-    ds.update({"ContentLabel": "L1_TO_L4", "ContentDescription": "Trabecular bodies L1 to L4", "ContentCreatorName": "Generated"})
+    ds.update(
+        {
+            "ContentLabel": "L1_TO_L4",
+            "ContentDescription": "Trabecular bodies L1 to L4",
+            "ContentCreatorName": "Generated^Study",
+        }
+    )
     ds.update({"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 1, "BitsStored": 1})
     ds.update({"HighBit": 0, "PixelRepresentation": 0, "LossyImageCompression": "00", "SegmentationType": "BINARY"})
     ds.SegmentsOverlap = "NO"
@@ -109,15 +115,9 @@ def _seg_header(series: Series) -> Dataset:
 def _segment(number: int, level: str) -> Dataset:
     segment = Dataset()
     segment.update({"SegmentNumber": number, "SegmentLabel": level, "SegmentAlgorithmType": "MANUAL"})
-    segment.SegmentedPropertyCategoryCodeSequence = [_code(codes.SCT.AnatomicalStructure)]
-    segment.SegmentedPropertyTypeCodeSequence = [_code(getattr(codes.SCT, f"{level}Vertebra"))]
+    segment.SegmentedPropertyCategoryCodeSequence = [code_item(codes.SCT.AnatomicalStructure)]
+    segment.SegmentedPropertyTypeCodeSequence = [code_item(getattr(codes.SCT, f"{level}Vertebra"))]
     return segment
-
-
-def _code(code: Code) -> Dataset:
-    item = Dataset()
-    item.update({"CodeValue": code.value, "CodingSchemeDesignator": code.scheme_designator, "CodeMeaning": code.meaning})
-    return item
 
 
 def _dimension(series: Series, pointer: int, group: int) -> Dataset:
@@ -155,9 +155,9 @@ def _frame_groups(series: Series, grid: Grid, *, k: int, segment: int, number: i
     place.ImagePositionPatient = [grid.origin[0], grid.origin[1], round(grid.origin[2] + k * grid.step[2], 4)]
     identity.ReferencedSegmentNumber = segment
     source = _reference(series, number)
-    source.PurposeOfReferenceCodeSequence = [_code(codes.DCM.SourceImageForImageProcessingOperation)]
+    source.PurposeOfReferenceCodeSequence = [code_item(codes.DCM.SourceImageForImageProcessingOperation)]
     derivation.SourceImageSequence = [source]
-    derivation.DerivationCodeSequence = [_code(codes.DCM.Segmentation)]
+    derivation.DerivationCodeSequence = [code_item(codes.DCM.Segmentation)]
     groups.FrameContentSequence, groups.PlanePositionSequence = [content], [place]
     groups.SegmentIdentificationSequence, groups.DerivationImageSequence = [identity], [derivation]
     return groups

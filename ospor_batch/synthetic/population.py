@@ -38,7 +38,7 @@ class CenterPlan:
 CENTERS: tuple[CenterPlan, ...] = (
     CenterPlan("north", (("ge", 0.7), ("siemens", 0.3)), 0.0, 0.9, "latin", "dxa"),
     CenterPlan("south", (("siemens", 1.0),), -9.0, 1.2, "korean", "dxa"),
-    CenterPlan("east", (("philips", 1.0),), 5.0, 0.7, "korean", "dxa"),
+    CenterPlan("east", (("philips", 1.0),), 7.0, 0.7, "korean", "dxa"),
     CenterPlan("west", (("canon", 0.75), ("ge", 0.25)), -4.0, 0.8, "chinese", "qct"),
 )
 
@@ -80,6 +80,10 @@ class Person:
     @property
     def age_at_image(self) -> float:
         return (self.image_date - self.birth_date).days / YEAR
+
+    @property
+    def ct_accession(self) -> str:
+        return f"{self.center[0].upper()}{self.image_date:%y%m%d}{self.number:05d}C"
 
     @property
     def level_vbmd(self) -> tuple[float, ...]:
@@ -183,5 +187,8 @@ def _name(draw: np.random.Generator, script: str, sex: Sex) -> str:
     second = int(draw.integers(0, 3))
     if script == "latin":
         return f"{LATIN[0][first]}^{LATIN[which][second]}"
-    family, given = (KOREAN if script == "korean" else CHINESE)[0][first], (KOREAN if script == "korean" else CHINESE)[which][second]
+    family, given = (
+        (KOREAN if script == "korean" else CHINESE)[0][first],
+        (KOREAN if script == "korean" else CHINESE)[which][second],
+    )
     return f"{family[0]}^{given[0]}={family[1]}^{given[1]}"

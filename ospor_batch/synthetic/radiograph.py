@@ -6,6 +6,7 @@ x to the patient's left, v downwards from the lung apices, both in mm at the det
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from scipy import ndimage
 
 from ospor_batch.synthetic.population import Person
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 FIELD_MM = 380.0
 # Linear attenuation at about 60 keV, 1/mm: water 0.0206, cortical bone 0.0605 (NIST X-ray mass attenuation tables, rounded)
 SOFT, BONE = 0.0206, 0.0605
@@ -39,7 +40,8 @@ def radiograph(person: Person, *, matrix: int) -> NDArray[np.uint16]:
     counted = signal * PHOTONS + draw.standard_normal(signal.shape, dtype=np.float32) * np.sqrt(signal * PHOTONS)
     log = -np.log(np.maximum(counted, 1) / PHOTONS)
     low, high = np.quantile(log[matrix // 8 : -matrix // 8, matrix // 6 : -matrix // 6], (0.002, 0.98))
-    return np.clip((log - low) / (high - low) * 0.9 * GRAY_LEVELS + 0.03 * GRAY_LEVELS, 0, GRAY_LEVELS - 1).astype(np.uint16)
+    gray = ((log - low) / (high - low) * 0.9 + 0.03) * GRAY_LEVELS
+    return np.asarray(np.clip(gray, 0, GRAY_LEVELS - 1), dtype=np.uint16)
 
 
 def _path(person: Person, x: Array, v: Array) -> Array:
@@ -55,7 +57,7 @@ def _path(person: Person, x: Array, v: Array) -> Array:
 
 
 def _trunk(x: Array, v: Array, girth: float) -> Array:
-    """Thickness of the body along the beam: chest, shoulders, neck, breasts are left out."""
+    """Thickness of the body along the beam: chest, shoulders, neck and arms."""
     chest = _chord(x, 165 * girth, 108 * girth) * _rise(v, 0, 22)
     neck = _chord(x, 58, 58) * (1 - _rise(v, 10, 30))
     shoulder = _chord(x, 205 * girth, 78 * girth) * _rise(v, -12 + 0 * x + np.abs(x) * 0.16, 14) * (1 - _rise(v, 70, 60))
@@ -71,13 +73,17 @@ def _lungs(x: Array, v: Array) -> Array:
         wide = width * np.clip(0.30 + 0.70 * np.sqrt(np.clip((v + 4) / 120, 0, 1)), 0, 1)  # narrow at the apex
         inner = (from_middle - 18 - (wide - 18) / 2) / ((wide - 18) / 2)  # -1 at the mediastinum, 1 at the ribs
         across = 168 * np.sqrt(np.maximum(0, 1 - np.abs(inner) ** 3)) * np.clip((v + 4) / 70, 0, 1) ** 0.5
-        dome = base - 30 * np.sqrt(np.maximum(0, 1 - ((from_middle - 66) / 80) ** 2)) + 34 * np.clip((from_middle - 66) / 52, 0, 1) ** 2
+        dome = (
+            base
+            - 30 * np.sqrt(np.maximum(0, 1 - ((from_middle - 66) / 80) ** 2))
+            + 34 * np.clip((from_middle - 66) / 52, 0, 1) ** 2
+        )
         total += across * (1 - _rise(v, dome, 8))
     heart = 120 * np.sqrt(np.maximum(0, 1 - ((x - 22 - 0.12 * (v - 190)) / 66) ** 2 - ((v - 192) / 62) ** 2))
     vessels = _chord(x, 30, 70) + 0 * v  # mediastinum
     knob = 60 * np.exp(-(((x - 24) / 14) ** 2) - ((v - 84) / 17) ** 2)
     hila = 26 * np.exp(-(((np.abs(x) - 40) / 16) ** 2) - ((v - 128) / 24) ** 2)
-    return np.maximum(0, total - heart - vessels - knob - hila)
+    return np.asarray(np.maximum(0, total - heart - vessels - knob - hila), dtype=np.float32)
 
 
 def _ribs(x: Array, v: Array) -> Array:

@@ -7,6 +7,8 @@ import uuid
 
 import numpy as np
 
+SMALLEST_LONG = 10**38  # the least number of 39 digits
+
 
 def stream(seed: int, *words: object) -> np.random.Generator:
     """Random numbers of their own for each (seed, words): adding a person changes nobody else."""
@@ -14,8 +16,11 @@ def stream(seed: int, *words: object) -> np.random.Generator:
 
 
 def uid(seed: int, *words: object) -> str:
-    """A valid DICOM UID under 2.25 (PS3.5 B.2), the same for the same seed and words."""
-    return f"2.25.{uuid.UUID(bytes=_digest(seed, words)[:16], version=5).int}"
+    """A valid DICOM UID under 2.25 (PS3.5 B.2), the same for the same seed and words; always 44 characters."""
+    number = uuid.UUID(bytes=_digest(seed, words)[:16], version=5).int
+    if number < SMALLEST_LONG:
+        number |= 1 << 127  # a number of 39 digits
+    return f"2.25.{number}"
 
 
 def secret(seed: int) -> str:

@@ -45,12 +45,12 @@ def no_overrides() -> pl.DataFrame:
 def question(key: bytes) -> Callable[..., Question]:
     """A question with default settings; keywords replace any of them."""
 
-    def made(*, criteria: tuple[Any, ...] = (), **changes: Any) -> Question:
+    def made(**changes: Any) -> Question:
         settings: dict[str, Any] = {
             "recipe": "mean_hu",
             "reference_id": "dxa",
             "match": Match(),
-            "steps": compile_steps(criteria),
+            "steps": compile_steps(()),
             "centers": ("north",),
             "target": "osteoporosis",
             "label_dates": None,

@@ -19,10 +19,11 @@ GOOD_SERIES = {
     "is_human": True, "split_position": 0.5, "age_source": "birth_date", "body_region_source": "tag", "mask_kind": "none",
 }  # fmt: skip
 GOOD_LABEL = {
-    "reference_id": "dxa", "center": "north", "label_date": date(2022, 6, 11), "standard": "dxa_who", "category": "osteoporosis",
-    "is_osteoporosis": True, "is_low_bone_mass": True, "label_value": -2.9, "label_value_unit": "t_score",
-    "label_site": "femoral_neck", "n_sites_valid": 1, "t_source": "reported", "t_reference": "unknown",
-    "densitometer_vendor": "hologic", "phantom_material": "not_applicable", "sex": "female", "age_at_label": 66.0,
+    "reference_id": "dxa", "center": "north", "label_date": date(2022, 6, 11), "standard": "dxa_who",
+    "category": "osteoporosis", "is_osteoporosis": True, "is_low_bone_mass": True, "label_value": -2.9,
+    "label_value_unit": "t_score", "label_site": "femoral_neck", "n_sites_valid": 1, "t_source": "reported",
+    "t_reference": "unknown", "densitometer_vendor": "hologic", "phantom_material": "not_applicable",
+    "sex": "female", "age_at_label": 66.0,
 }  # fmt: skip
 
 

@@ -49,13 +49,13 @@ def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Real:
 def selected(real: Real) -> pl.DataFrame:
     """One row a file: its path, its fate and why its series left."""
     files = real.store.current("file")
-    locators = real.store.current("locator").filter(pl.col("kind") == "image").select("file_key", "series_key")
+    instances = real.store.current("instance", columns=["file_key", "series_key"])
     rejects = real.store.current("reject").filter(pl.col("level").is_in(["file", "instance"]))
     fates = real.run.read("selection").select("series_key", "fate", "first_failed", "all_failed")
     return (
         files.select("file_key", "path")
         .join(rejects.select(file_key="item_key", refused="reason"), on="file_key", how="left")
-        .join(locators, on="file_key", how="left")
+        .join(instances, on="file_key", how="left")
         .join(fates, on="series_key", how="left")
     )
 

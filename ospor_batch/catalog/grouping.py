@@ -1,0 +1,126 @@
+"""Group instances: duplicates resolved by a stated rule, then one summary of the headers a series."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import polars as pl
+
+from ospor_batch.catalog.vocabulary import says
+from ospor_batch.contracts import contract
+
+LISTED = ("kvp_kv", "contrast_bolus_agent", "contrast_bolus_route", "contrast_bolus_volume_ml")
+MEDIANS = ("xray_tube_current_ma", "ctdivol_mgy", "slice_thickness_mm")
+EARLIEST = ("acquisition_date", "series_date", "study_date")
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Instances kept, and those refused with reason, detail and the series of the kept one; kept + refused = all."""
+
+    kept: pl.DataFrame
+    refused: pl.DataFrame
+
+
+def resolve_duplicates(instances: pl.DataFrame) -> Duplicates:
+    """Of the files with one SOP Instance UID keep that with the smallest file key (rule "first key")."""
+    ordered = instances.sort("sop_instance_uid", "file_key")
+    first = ordered.unique("sop_instance_uid", keep="first", maintain_order=True)
+    same = ["size_bytes", "header_digest", "series_key"]
+    of_first = first.select("sop_instance_uid", pl.col(same).name.prefix("first_"))
+    rest = ordered.join(first, on="file_key", how="anti", maintain_order="left").join(
+        of_first, on="sop_instance_uid", how="left", maintain_order="left"
+    )
+    is_same = pl.all_horizontal(pl.col(column) == pl.col(f"first_{column}") for column in same)
+    differing = pl.concat_str(
+        [pl.when(pl.col(c) != pl.col(f"first_{c}")).then(pl.lit(c)) for c in same], separator=", ", ignore_nulls=True
+    )
+    refused = rest.with_columns(
+        reason=pl.when(is_same).then(pl.lit("duplicate_same_content")).otherwise(pl.lit("duplicate_different_content")),
+        detail=pl.when(is_same)
+        .then(pl.lit("another file holds the same object"))
+        .otherwise(pl.format("another file holds the same SOP instance; these differ: {}", differing)),
+    )
+    return Duplicates(first.sort("file_key"), refused.sort("file_key"))
+
+
+def summarise(kept: pl.DataFrame) -> pl.DataFrame:
+    """One row a series: of every header value the one that most instances have, and counts of what differs."""
+    is_pixels = pl.col("is_pixel_data")
+    is_judged = is_pixels | ~is_pixels.any()  # a report filed among images has no technique of its own
+    special = {*LISTED, *MEDIANS, *EARLIEST, "series_key", "header_flags", "center"}
+    plain = [name for name in contract("instance").columns if name not in special]
+    counted = kept.sort("file_key").with_columns(
+        frames=pl.max_horizontal(pl.col("number_of_frames").fill_null(1), 1),
+        is_localizer=_has_words("image_type", "localizer"),
+        told=pl.concat_str("sop_instance_uid", pl.col("size_bytes").cast(pl.String), "header_digest", separator="|"),
+    )
+    summed = counted.group_by("series_key").agg(
+        *(_most(pl.col(name)) for name in plain),
+        *(pl.col(name).min() for name in EARLIEST),
+        *(pl.col(name).median() for name in MEDIANS),
+        *(pl.col(name).filter(is_judged).unique().sort(nulls_last=True).alias(name) for name in LISTED),
+        pl.col("header_flags").unique().sort().str.join(";"),
+        **_counts(is_pixels),
+        told=pl.col("told").sort().str.join("\n"),
+    )
+    # sorted (SOP instance UID, size, header digest): no path, so that a series may move
+    return summed.sort("series_key").with_columns(series_digest=short_digest("told"))
+
+
+def _counts(is_pixels: pl.Expr) -> dict[str, pl.Expr]:
+    """Counts and extremes of one series; those of pixels over the instances that have them."""
+    return {
+        "n_instances": pl.len(),
+        "n_pixels": is_pixels.sum(),
+        "n_slices": pl.col("frames").filter(is_pixels).sum(),
+        "n_patients": pl.col("patient_key").drop_nulls().n_unique(),
+        "n_studies": pl.col("study_key").n_unique(),
+        "n_sop_classes": pl.col("sop_class_uid").n_unique(),
+        "n_matrices": pl.struct("rows", "columns").filter(is_pixels).n_unique(),
+        "n_without_spacing": (
+            is_pixels & ~(_is_positive("pixel_spacing_row_mm") & _is_positive("pixel_spacing_column_mm"))
+        ).sum(),
+        "n_without_rescale": (is_pixels & (pl.col("rescale_intercept_hu").is_null() | ~_is_nonzero("rescale_slope"))).sum(),
+        "n_localizers": pl.col("is_localizer").sum(),
+        "spacing_row_spread": pl.col("pixel_spacing_row_mm").max() - pl.col("pixel_spacing_row_mm").min(),
+        "spacing_column_spread": pl.col("pixel_spacing_column_mm").max() - pl.col("pixel_spacing_column_mm").min(),
+        "most_samples": pl.col("samples_per_pixel").filter(is_pixels).max().fill_null(1),
+        "most_frames": pl.col("frames").filter(is_pixels).max().fill_null(1),
+        "most_bits_stored": pl.col("bits_stored").filter(is_pixels).max(),
+        "smallest_representation": pl.col("pixel_representation").filter(is_pixels).min(),
+        "least_intercept": pl.col("rescale_intercept_hu").filter(is_pixels).min(),
+        "is_burned_in": (pl.col("burned_in_annotation").str.to_uppercase() == "YES").any(),
+        "is_flagged_lossy": (pl.col("lossy_image_compression") == "01").any(),
+        "syntaxes": pl.col("transfer_syntax_uid").drop_nulls().unique().sort(),
+    }
+
+
+def short_digest(column: str) -> pl.Expr:
+    """SHA-256 of text, first 32 digits."""
+
+    def digest(text: str) -> str:
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    return pl.col(column).map_elements(digest, return_dtype=pl.String)
+
+
+def _most(value: pl.Expr) -> pl.Expr:
+    """The value of most instances; of equally frequent ones the smallest; null where all are absent."""
+    return value.drop_nulls().mode().sort().first()
+
+
+def _is_positive(column: str) -> pl.Expr:
+    return (pl.col(column) > 0).fill_null(value=False)
+
+
+def _is_nonzero(column: str) -> pl.Expr:
+    return (pl.col(column) != 0).fill_null(value=False)
+
+
+def _has_words(column: str, kind: str) -> pl.Expr:
+    def has(text: str) -> bool:
+        return says(text, kind)
+
+    return pl.col(column).map_elements(has, return_dtype=pl.Boolean).fill_null(value=False)

@@ -1,0 +1,144 @@
+"""Outcomes are the same in line and on processes; a worker that dies takes its item, not the run."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ospor_batch.compute import cluster
+from ospor_batch.compute.cluster import open_executor
+from ospor_batch.compute.executor import DaskExecutor, Executor, InLine, Outcome
+from ospor_batch.config import Compute, read_study
+from ospor_batch.errors import StudyError
+
+NO_STUDY = Path("/nonexistent/study.toml")
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Executor]:
+    with open_executor(Compute(cluster="local", workers=2)) as opened:
+        yield opened
+
+
+def test_in_line_runs_in_order_and_lets_errors_through() -> None:
+    assert list(InLine().map(abs, [-1, 2])) == [Outcome(-1, 1, None), Outcome(2, 2, None)]
+    with pytest.raises(ValueError, match="x"):
+        list(InLine().map(int, ["x"]))
+
+
+def test_processes_answer_every_item_once(processes: Executor) -> None:
+    assert processes.n_workers == 2
+    items = list(range(25))
+    outcomes = list(processes.map(math.sqrt, items))
+    assert sorted(o.item for o in outcomes) == items
+    assert all(o.value == math.sqrt(o.item) and o.error is None for o in outcomes)
+    assert list(processes.map(abs, [])) == []
+
+
+def test_equal_items_are_worked_on_each(processes: Executor) -> None:
+    assert [o.value for o in processes.map(abs, [-3, -3, -3])] == [3, 3, 3]
+
+
+def test_a_bug_comes_back_as_the_name_of_its_class(processes: Executor) -> None:
+    by_item = {o.item: o for o in processes.map(int, ["1", "secret/path", "2"])}
+    assert by_item["secret/path"] == Outcome("secret/path", None, "ValueError")
+    assert (by_item["1"].value, by_item["2"].value) == (1, 2)
+
+
+def test_an_error_of_ours_is_raised_with_its_text(processes: Executor) -> None:
+    with pytest.raises(StudyError, match="no such study file"):
+        list(processes.map(read_study, [NO_STUDY]))
+    assert [o.value for o in processes.map(abs, [-1])] == [1]  # the cluster goes on
+
+
+def test_a_killed_worker_takes_its_item_alone_and_is_replaced(processes: Executor) -> None:
+    alone = list(processes.map(signal.raise_signal, [signal.SIGKILL]))
+    assert alone == [Outcome(signal.SIGKILL, None, "worker_died")]
+    among = {o.item: o.error for o in processes.map(signal.raise_signal, [signal.SIGKILL, -1])}
+    assert among[signal.SIGKILL] == "worker_died"
+    until = time.monotonic() + 20
+    while processes.n_workers < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    assert processes.n_workers == 2
+
+
+def test_what_is_not_taken_is_dropped(processes: Executor) -> None:
+    outcomes = processes.map(time.sleep, [0.01, 5, 5, 5, 5])
+    next(outcomes)
+    outcomes.close()
+    assert isinstance(processes, DaskExecutor)
+    assert not processes.client.futures
+
+
+def test_threads_are_shared_out_and_nothing_listens_beyond_loopback(processes: Executor) -> None:
+    threads = {o.value for o in processes.map(os.getenv, ["OMP_NUM_THREADS"])}
+    assert threads == {str(max(1, (os.cpu_count() or 1) // 2))}
+    assert isinstance(processes, DaskExecutor)
+    workers = processes.client.scheduler_info(n_workers=-1)["workers"]
+    assert all(address.startswith("tcp://127.0.0.1:") for address in workers)
+    assert processes.client.dashboard_link.startswith("http://127.0.0.1:")
+
+
+def test_an_address_is_joined(processes: Executor) -> None:
+    assert isinstance(processes, DaskExecutor)
+    with open_executor(Compute(cluster=processes.client.scheduler.address)) as joined:
+        assert joined.n_workers == 2
+        assert [o.value for o in joined.map(abs, [-7])] == [7]
+    assert [o.value for o in processes.map(abs, [-1])] == [1]  # leaving does not close it
+
+
+def test_an_address_where_nobody_answers_is_the_studys_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    with pytest.raises(StudyError, match="no Dask scheduler answers"), open_executor(Compute(cluster="tcp://127.0.0.1:9")):
+        pass
+
+
+def test_cuda_without_a_gpu_says_what_is_missing() -> None:
+    if Path("/proc/driver/nvidia").exists():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(StudyError, match=r"ospor-batch\[gpu\]|no GPU"), open_executor(Compute(cluster="cuda")):
+        pass
+
+
+def test_ctrl_c_ends_the_workers(tmp_path: Path) -> None:
+    """As in a terminal, the whole process group is interrupted; no process is left behind."""
+    script = tmp_path / "work.py"
+    script.write_text(
+        "import time\n"
+        "from ospor_batch.compute.cluster import open_executor\n"
+        "from ospor_batch.config import Compute\n"
+        "if __name__ == '__main__':\n"
+        "    with open_executor(Compute(cluster='local', workers=2)) as executor:\n"
+        "        for outcome in executor.map(time.sleep, [0, 60, 60]):\n"
+        "            print('begun', flush=True)\n"
+    )
+    work = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert work.stdout is not None
+    assert work.stdout.readline() == "begun\n"
+    os.killpg(work.pid, signal.SIGINT)
+    _, said = work.communicate(timeout=60)
+    assert work.returncode in {130, -signal.SIGINT}
+    assert "KeyboardInterrupt" in said
+    assert not running_in_group(work.pid)
+
+
+def running_in_group(group: int) -> list[str]:
+    """Processes of a group that still run; one that has ended and waits to be reaped does not."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = status.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                found.append(status.parent.name)
+    return found

@@ -1,0 +1,161 @@
+"""A shard becomes whole parts: every item a prediction or a reject, and no name leaves the worker."""
+
+from __future__ import annotations
+
+import pickle
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from ospor_batch.contracts import contract
+from ospor_batch.errors import StorageError
+from ospor_batch.inference.shard import ShardReceipt, ShardTask, predict_shard
+from ospor_batch.models.registry import predictor_here
+from ospor_batch.store import read_part
+from tests.cohort.rows import hexed
+from tests.inference.cases import SPEC, expected_mean, write_shard, write_spine
+
+BLOCKED = """
+import sys
+for name in ("polars", "deltalake", "prefect", "distributed", "torch", "pydantic"):
+    sys.modules[name] = None
+from pathlib import Path
+from ospor_batch.inference.shard import ShardTask, predict_shard
+from ospor_batch.models.registry import spec_of
+spec = spec_of("mean_hu", parameters={}, pattern="*.nii*", labels={"L1": 20, "L2": 21, "L3": 22, "L4": 23})
+print(predict_shard(ShardTask("one", Path(sys.argv[1]), Path(sys.argv[2]), spec)))
+"""
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> ShardTask:
+    return ShardTask("one", tmp_path / "private" / "shards", tmp_path / "predictions", SPEC)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    root = tmp_path / "Kim^Minji"  # folder names may hold names of patients
+    write_spine(root / "a", mean_hu=150)
+    write_spine(root / "b", mean_hu=90, levels=("L1", "L2", "L3"))
+    write_spine(root / "no mask", mean_hu=90, mask="")
+    write_spine(root / "cut", mean_hu=120)
+    broken = root / "cut" / "0004.dcm"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    write_spine(root / "gone", mean_hu=120)
+    return root
+
+
+def run_shard(task: ShardTask, archive: Path) -> ShardReceipt:
+    write_shard(task.source, archive, ["a", "b", "no mask", "cut", "gone"])
+    (archive / "gone" / "0003.dcm").unlink()
+    return predict_shard(task)
+
+
+def test_every_item_ends_in_a_part(task: ShardTask, archive: Path) -> None:
+    assert run_shard(task, archive) == ShardReceipt("one", n_items=5, n_predicted=2, n_rejected=3)
+    predictions = read_part("prediction", source=task.store / "prediction-one.parquet")
+    a, b = (predictions.row(by_predicate=predictions["item_digest"] == hexed(n), named=True) for n in ("a", "b"))
+    for name, row in (("a", a), ("b", b)):
+        assert row["predicted_value"] == pytest.approx(expected_mean(archive / name), abs=1e-9)
+        assert row["score"] == -row["predicted_value"]
+        assert row["series_digest"] == hexed(name)[::-1]
+    assert (a["levels"], a["flags"], a["n_vertebrae"]) == ("L1+L2+L3+L4", "", 4)
+    assert (b["levels"], b["flags"], b["n_vertebrae"], b["device"]) == ("L1+L2+L3", "level_missing:L4", 3, "cpu")
+    assert read_part("vertebra", source=task.store / "vertebra-one.parquet").height == 7
+    lasting = read_part("reject", source=task.store / "reject-one.parquet")
+    transient = read_part("reject", source=task.store / "reject_transient-one.parquet")
+    assert dict(lasting.select("item_key", "reason").iter_rows()) == {
+        hexed("no mask"): "mask_missing", hexed("cut"): "decode_failed",
+    }  # fmt: skip
+    assert dict(transient.select("item_key", "reason").iter_rows()) == {hexed("gone"): "file_missing"}
+    assert transient["is_transient"].all()
+
+
+def test_parts_are_stamped_and_hold_the_contracts_schema(task: ShardTask, archive: Path) -> None:
+    run_shard(task, archive)
+    schema = pq.read_schema(task.store / "prediction-one.parquet")
+    assert schema.metadata[b"contract"] == contract("prediction").id.encode()
+    assert schema.metadata[b"prediction_key"] == SPEC.key.encode()
+    assert schema.remove_metadata().equals(contract("prediction").arrow_schema())
+    assert not list(task.store.glob(".*"))
+
+
+def test_no_name_leaves_the_worker(task: ShardTask, archive: Path) -> None:
+    receipt = run_shard(task, archive)
+    # the receipt and the parts must not name the patient; the task must not once the workspace lies elsewhere
+    assert b"Kim" not in pickle.dumps(receipt)
+    assert b"Kim" not in pickle.dumps(task)
+    for part in task.store.iterdir():
+        content = str(pq.read_table(part).to_pylist())
+        assert "Kim" not in content
+        assert "Secret" not in content
+        assert ".dcm" not in content
+
+
+def test_a_second_time_writes_the_same_bytes(task: ShardTask, archive: Path) -> None:
+    run_shard(task, archive)
+    before = {path.name: path.read_bytes() for path in task.store.iterdir()}
+    predict_shard(task)
+    assert {path.name: path.read_bytes() for path in task.store.iterdir()} == before
+
+
+def test_a_model_is_built_once_in_a_process(task: ShardTask, archive: Path) -> None:
+    predictor_here.cache_clear()
+    run_shard(task, archive)
+    predict_shard(task)
+    assert predictor_here.cache_info().misses == 1
+
+
+def test_a_worker_needs_neither_polars_nor_deltalake_nor_prefect(task: ShardTask, archive: Path) -> None:
+    write_shard(task.source, archive, ["a", "no mask"])
+    said = subprocess.run(
+        [sys.executable, "-c", BLOCKED, str(task.shards), str(task.predictions)], capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stderr
+    assert "n_items=2, n_predicted=1, n_rejected=1" in said.stdout
+
+
+def test_a_full_disk_ends_the_run_and_leaves_no_half_part(task: ShardTask, archive: Path) -> None:
+    write_shard(task.source, archive, ["a", "b"])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, before[1]))  # less than one part
+    try:
+        with pytest.raises(StorageError, match="free space"):
+            predict_shard(task)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(task.store.iterdir()) == []
+
+
+def test_too_little_memory_is_a_reject_worth_another_try(
+    task: ShardTask, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(paths: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("ospor_batch.inference.shard.read_volume", no_room)
+    write_shard(task.source, archive, ["a"])
+    predict_shard(task)
+    row = read_part("reject", source=task.store / "reject_transient-one.parquet").row(0, named=True)
+    assert (row["reason"], row["is_transient"]) == ("out_of_memory", True)
+
+
+@pytest.mark.parametrize(("hu", "reason"), [(float("nan"), "non_finite"), (9000.0, "impossible_hu")])
+def test_a_value_that_cannot_be_is_a_reject(
+    task: ShardTask, archive: Path, monkeypatch: pytest.MonkeyPatch, hu: float, reason: str
+) -> None:
+    from ospor_batch.imaging import reader
+
+    def spoiled(paths: list[Path]) -> object:
+        volume = reader.read_volume(paths)
+        volume.hu[:] = hu
+        return volume
+
+    monkeypatch.setattr("ospor_batch.inference.shard.read_volume", spoiled)
+    write_shard(task.source, archive, ["a"])
+    assert predict_shard(task).n_rejected == 1
+    assert read_part("reject", source=task.store / "reject-one.parquet")["reason"].to_list() == [reason]

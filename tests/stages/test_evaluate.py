@@ -1,0 +1,466 @@
+"""The evaluate stage on a small made-up manifest with predictions, written and read through a run."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ospor_batch.config import Study
+from ospor_batch.contracts import contract
+from ospor_batch.contracts.table import empty, schema_of
+from ospor_batch.errors import LedgerError, StudyError
+from ospor_batch.runs import Run, open_run
+from ospor_batch.stages.evaluate import csv_text, evaluate
+from ospor_batch.stages.infer import digests
+from ospor_batch.store import Store
+
+Row = dict[str, Any]
+TABLES = {
+    "threshold", "performance", "prevalence", "agreement", "calibration", "heterogeneity", "attrition", "linkage", "roc_point",
+    "agreement_point", "rejects_by_reason",
+}  # fmt: skip
+
+
+def key_of(*words: object) -> str:
+    return hashlib.sha256("|".join(map(str, words)).encode()).hexdigest()[:32]
+
+
+def study(**changes: Any) -> Study:
+    recipe = {"name": "mean_hu", "reference": "qct", "threshold": {"rule": "youden"}} | changes.pop("recipe", {})
+    return Study.model_validate(
+        {
+            "study": {"name": "made-up", "pseudonym_key": {"env": "NOT_READ"}},
+            "centers": [{"name": name, "archives": ["."]} for name in ("east", "north", "south", "west")],
+            "references": [{"id": "qct", "standard": "qct"}],
+            "recipes": [recipe],
+            "analysis": {"minimum_events": 3},
+            "tables": {"strata": ["center", "scanner_vendor", "center*scanner_vendor", "kvp", "densitometer_vendor"]},
+            **changes,
+        }
+    )
+
+
+@dataclass
+class Person:
+    """One eligible person of the made-up cohort; density is null for the unlabelled."""
+
+    center: str
+    number: int
+    partition: str
+    hu: float | None
+    density: float | None
+    vendor: str = "siemens"
+    kvp: float | None = 120.0
+    same_acquisition: bool | None = False
+    blind_hu: float | None = None  # set: the label-blind index is another series
+
+
+def manifest_rows(person: Person) -> list[Row]:
+    patient = key_of("patient", person.center, person.number)
+    shared = {
+        "recipe": "mean_hu", "reference_id": "qct", "center": person.center, "patient_key": patient, "mask_kind": "nifti",
+        "mask_digest": None, "role": "image_only" if person.density is None else "paired", "partition": person.partition,
+        "window_days": "-180/+180", "lumbar_spine_bmd_g_cm2": None, "is_phantom_in_view": None, "scanner_model": None,
+        "modality": "CT", "body_region": "abdomen", "contrast_evidence": "tag_absent", "kernel_class": "standard",
+        "slice_thickness_mm": 2.0, "age_at_image": 66.0, "age_band": "60-69", "sex": "female", "period": "2022Q1",
+        "scanner_vendor": person.vendor, "kvp_kv": person.kvp,
+    }  # fmt: skip
+    label: Row = {
+        "label_key": key_of("label", patient), "gap_days": -3, "category": None, "is_low_bone_mass": None,
+        "label_value_unit": "mg/cm3", "densitometer_vendor": "mindways", "t_source": "not_applicable",
+        "t_reference": "not_applicable", "is_same_acquisition": person.same_acquisition,
+    }  # fmt: skip
+    unlabelled = dict.fromkeys(label) | {
+        "densitometer_vendor": "unverified", "t_source": "unverified", "t_reference": "unverified",
+        "is_osteoporosis": None, "label_value": None,
+    }  # fmt: skip
+    if person.density is not None:
+        label |= {"is_osteoporosis": person.density < 80, "label_value": person.density}
+    rows = []
+    has_other = person.blind_hu is not None
+    for name, is_matched, is_blind in (("a", person.density is not None, not has_other), ("b", False, True)):
+        if name == "b" and not has_other:
+            continue
+        series = key_of("series", patient, name)
+        own = {
+            "study_key": key_of("study", patient, name), "series_key": series, "series_digest": key_of("images", series),
+            "item_digest": key_of("item", series), "is_performance_index": is_matched, "is_prevalence_index": is_blind,
+        }  # fmt: skip
+        rows.append(shared | own | (label if is_matched else unlabelled))
+    return rows
+
+
+def people(n: int = 60) -> list[Person]:
+    """Persons in four centers and every partition; every fourth is unlabelled, south is external."""
+    rng, made = np.random.default_rng(3), []
+    for i in range(n):
+        center = ("east", "north", "south", "west")[i % 4]
+        partition = "external" if center == "south" else ("train", "tuning", "internal_test", "internal_test")[(i // 4) % 4]
+        density = float(rng.uniform(50, 130))
+        made.append(
+            Person(
+                center,
+                i,
+                partition,
+                round(10 + 1.1 * density + float(rng.normal(0, 18)), 3),
+                None if i % 5 == 4 else density,
+                ("siemens", "ge_medical")[i % 3 == 0],
+                120.0 if i % 7 else 100.0,
+                same_acquisition=i % 2 == 0,
+            )
+        )
+    return made
+
+
+@dataclass
+class Made:
+    study: Study
+    run: Run
+    store: Store
+
+    def evaluate(self) -> None:
+        summaries = evaluate(self.study, self.run, store=self.store)
+        assert [s.closes for s in summaries] == [True] * len(self.study.recipes)
+
+    def table(self, name: str, **values: str) -> pl.DataFrame:
+        stem = "rejects_by_reason" if name == "reject_count" else None
+        rows = self.run.read(name, under="tables", stem=stem)
+        return rows.filter(pl.lit(value=True), *(pl.col(column) == value for column, value in values.items()))
+
+    def row(self, name: str, **values: str) -> Row:
+        found = self.table(name, **{"stratum": "overall", "partition": "test", "is_same_acquisition": "all", **values})
+        assert found.height == 1, found
+        return found.row(0, named=True)
+
+
+def attrition(rows: pl.DataFrame, centers: tuple[str, ...]) -> pl.DataFrame:
+    """What match leaves: series end with the manifest, persons with the paired."""
+    made = []
+    for center in centers:
+        mine = rows.filter(pl.col("center") == center)
+        n_people, n_series = mine["patient_key"].n_unique(), mine.height
+        n_paired = mine.filter(pl.col("role") == "paired")["patient_key"].n_unique()
+        for level, step, n_in, n_out in (
+            ("series", "index series", n_series + 2, n_series),
+            ("person", "label in the window", n_people, n_paired),
+        ):
+            made.append(
+                {
+                    "recipe": "mean_hu",
+                    "reference_id": "qct",
+                    "center": center,
+                    "level": level,
+                    "step_number": 1,
+                    "step": step,
+                    "stage": "match",
+                    "reason": "not_index",
+                    "n_in": n_in,
+                    "n_excluded": n_in - n_out,
+                    "n_out": n_out,
+                }
+            )
+    return pl.DataFrame(made, schema=schema_of("attrition"))
+
+
+def make(tmp_path: Path, cohort: list[Person], *, of: Study | None = None, refused: dict[int, str] | None = None) -> Made:
+    """Write what match and infer leave: ``refused`` maps a person's number to the reason of the predictor."""
+    of, refused, store = of or study(), refused or {}, Store(tmp_path)
+    run = open_run(of, store, models=digests(of), snapshot={})
+    predictor, model, parameters = digests(of)["mean_hu"]
+    rows, predictions, rejects = [], [], []
+    for person in cohort:
+        listed = manifest_rows(person)
+        rows += listed
+        for row, hu in zip(listed, (person.hu, person.blind_hu), strict=False):
+            if person.number in refused:
+                rejects.append(
+                    {
+                        "center": person.center,
+                        "stage": "infer",
+                        "level": "series",
+                        "item_key": row["series_key"],
+                        "scope": "mean_hu",
+                        "reason": refused[person.number],
+                        "detail": "",
+                        "is_transient": False,
+                    }
+                )
+            else:
+                predictions.append(
+                    {
+                        "item_digest": row["item_digest"],
+                        "series_digest": row["series_digest"],
+                        "predictor": predictor,
+                        "model_digest": model,
+                        "parameter_digest": parameters,
+                        "score": -float(hu or 0),
+                        "predicted_value": hu,
+                        "predicted_value_unit": "HU",
+                        "n_vertebrae": 4,
+                        "levels": "L1",
+                        "flags": "",
+                        "device": "cpu",
+                    }
+                )
+    manifest = pl.DataFrame(rows, schema=schema_of("manifest"))
+    run.write("manifest", manifest)
+    run.write("prediction", pl.DataFrame(predictions, schema=schema_of("prediction")))
+    run.write("reject", pl.DataFrame(rejects, schema=schema_of("reject")))
+    run.write("linkage", empty("linkage"))
+    run.write("attrition", attrition(manifest, tuple(c.name for c in of.centers)))
+    return Made(of, run, store)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    found = make(
+        tmp_path_factory.mktemp("study"), people(160), refused={2: "mask_missing", 7: "decode_failed", 24: "mask_missing"}
+    )
+    found.evaluate()
+    return found
+
+
+def test_every_table_is_written_as_parquet_and_csv(made: Made) -> None:
+    folder = made.run.folder / "tables"
+    assert {path.stem for path in folder.glob("*.parquet")} == TABLES
+    assert {path.stem for path in folder.glob("*.csv")} == TABLES
+    assert not list(folder.glob(".*"))
+
+
+def test_the_flow_ends_with_the_n_of_the_tables(made: Made) -> None:
+    flow = made.table("attrition")
+    for center in ("all", "east", "north", "south", "west"):
+        mine = flow if center == "all" else flow.filter(pl.col("center") == center)
+        row = made.row("performance", stratum="overall" if center == "all" else "center", center=center, metric="auc")
+        for level, n in (("person", row["n_persons"]), ("series", row["n_images"])):
+            steps = mine.filter(pl.col("level") == level)
+            assert steps.filter(pl.col("step_number") == steps["step_number"].max())["n_out"].sum() == n
+    reasons = flow.filter((pl.col("level") == "person") & (pl.col("stage") != "match"))
+    assert reasons.sort("step_number")["reason"].unique(maintain_order=True).to_list() == [
+        "decode_failed", "mask_missing", "train_or_tuning",
+    ]  # fmt: skip
+    assert reasons.group_by("center").agg(pl.col("step").len())["step"].unique().to_list() == [3]
+
+
+def test_counts_are_those_of_the_people(made: Made) -> None:
+    cohort = [p for p in people(160) if p.partition in {"internal_test", "external"}]
+    scored = [p for p in cohort if p.number not in {2, 7, 24}]
+    cut = made.run.read("threshold", under="tables")["score_cut"][0]
+    labelled = [p for p in scored if p.density is not None]
+    row = made.row("performance", metric="sensitivity")
+    assert (row["n_eligible"], row["n_scored"], row["n_persons"]) == (len(cohort), len(scored), len(labelled))
+    assert row["tp"] == sum(p.density < 80 and -p.hu >= cut for p in labelled if p.density and p.hu)
+    assert row["fn"] == sum(p.density < 80 and -p.hu < cut for p in labelled if p.density and p.hu)
+    assert row["estimate"] == row["tp"] / (row["tp"] + row["fn"])
+    assert row["verified_fraction"] == sum(p.density is not None for p in cohort) / len(cohort)
+    by_test = made.row("prevalence", metric="prev_test_positive")
+    assert by_test["n_persons"] == len(scored)
+    assert by_test["n_events"] == sum(-p.hu >= cut for p in scored if p.hu)
+    by_label = made.row("prevalence", metric="prev_label")
+    assert by_label["n_persons"] == sum(p.density is not None for p in cohort)  # a missing score leaves the label standing
+    assert made.row("prevalence", metric="prev_corrected")["status"] == "estimated"
+
+
+def test_strata_add_up_to_overall(made: Made) -> None:
+    for stratum in ("center", "scanner_vendor", "center*scanner_vendor", "kvp"):
+        for column in ("n_eligible", "n_scored", "n_persons", "tp", "fp", "fn", "tn"):
+            parts = made.table("performance", stratum=stratum, partition="test", is_same_acquisition="all", metric="auc")
+            assert parts[column].sum() == made.row("performance", metric="auc")[column], (stratum, column)
+
+
+def test_test_people_are_never_mixed_with_train_or_tuning(made: Made) -> None:
+    rows = made.table("performance", stratum="overall", is_same_acquisition="all", metric="auc")
+    n = {row["partition"]: row["n_persons"] for row in rows.to_dicts()}
+    assert n["test"] == n["internal_test"] + n["external"]
+    assert {"train", "tuning"} <= n.keys()
+    for partition in ("train", "tuning"):
+        assert made.table("performance", partition=partition)["stratum"].unique().to_list() == ["overall"]
+        assert made.row("prevalence", partition=partition, metric="prev_corrected")["status_reason"] == "train_or_tuning_people"
+
+
+def test_labels_of_the_very_scan_are_rows_of_their_own(made: Made) -> None:
+    parts = {kind: made.row("performance", is_same_acquisition=kind, metric="auc") for kind in ("all", "yes", "no")}
+    assert parts["all"]["n_persons"] == parts["yes"]["n_persons"] + parts["no"]["n_persons"]
+    assert parts["yes"]["verified_fraction"] is None
+    assert made.row("prevalence", is_same_acquisition="yes", metric="prev_corrected")["status_reason"] == "no_image_only_people"
+
+
+def test_the_threshold_is_locked_on_tuning_people_and_named_in_every_row(made: Made) -> None:
+    locked = made.run.read("threshold", under="tables").row(0, named=True)
+    tuning = [p for p in people(160) if p.partition == "tuning" and p.density is not None and p.number not in {2, 7, 24}]
+    assert (locked["partition"], locked["n_persons"]) == ("tuning", len(tuning))
+    assert locked["threshold_id"].startswith(f"youden@tuning n={len(tuning)} -> ")
+    for name in ("performance", "prevalence", "agreement"):
+        assert made.table(name)["threshold_id"].unique().to_list() == [locked["threshold_id"]]
+
+
+def test_densities_are_calibrated_on_train_people_at_120_kv(made: Made) -> None:
+    line = made.table("calibration").row(0, named=True)
+    fitted = [p for p in people(160) if p.partition == "train" and p.density and p.kvp == 120 and p.number not in {2, 7, 24}]
+    assert (line["partition"], line["n_persons"], line["to_unit"]) == ("train", len(fitted), "mg/cm3")
+    assert line["slope_lower"] < line["slope"] < line["slope_upper"]
+    bias = made.row("agreement", metric="bias")
+    assert bias["calibration_id"] == line["calibration_id"] == f"density@train kvp=120 n={len(fitted)}"
+    assert abs(bias["estimate"]) < 10
+    r = made.row("agreement", metric="pearson_r")
+    assert r["calibration_id"] == "none"
+    assert bias["n_persons"] < r["n_persons"]  # people at 100 kV have a rank but no density
+    points = made.table("agreement_point", partition="test")
+    assert points.height == bias["n_persons"]
+    assert points["difference"].mean() == pytest.approx(bias["estimate"])
+    at_100 = made.row("agreement", stratum="kvp", kvp="100", metric="bias")
+    assert (at_100["status_reason"], at_100["n_persons"]) == ("no_persons", 0)
+
+
+def test_centers_are_pooled_and_those_left_out_are_named(made: Made) -> None:
+    by_center = made.table("heterogeneity", partition="test", grouping="center", metric="prev_label").row(0, named=True)
+    assert by_center["n_groups"] == 4
+    assert by_center["prediction_lower"] <= by_center["estimate_lower"] <= by_center["estimate_upper"]
+    by_vendor = made.table("heterogeneity", partition="test", grouping="scanner_vendor", metric="auc").row(0, named=True)
+    assert (by_vendor["status_reason"], by_vendor["estimate"]) == ("fewer_than_3_groups", None)
+
+
+def test_refused_items_are_counted_by_reason(made: Made) -> None:
+    counted = made.table("reject_count")
+    assert counted.select("center", "reason", "n").rows() == [
+        ("east", "mask_missing", 1), ("south", "mask_missing", 1), ("west", "decode_failed", 1),
+    ]  # fmt: skip
+
+
+def test_roc_points_run_from_nobody_to_everybody(made: Made) -> None:
+    curve = made.table("roc_point", partition="test", center="all")
+    assert curve.select("false_positive_rate", "true_positive_rate").rows()[0] == (0.0, 0.0)
+    assert curve.select("false_positive_rate", "true_positive_rate").rows()[-1] == (1.0, 1.0)
+
+
+def test_a_second_evaluation_gives_the_same_bytes(made: Made, tmp_path: Path) -> None:
+    shuffled = people(160)
+    shuffled.reverse()
+    other = make(tmp_path / "other", shuffled, refused={2: "mask_missing", 7: "decode_failed", 24: "mask_missing"})
+    other.evaluate()
+    for path in sorted((made.run.folder / "tables").glob("*.csv")):
+        assert path.read_bytes() == (other.run.folder / "tables" / path.name).read_bytes(), path.name
+
+
+def test_without_a_split_a_tuned_threshold_is_not_estimable_but_the_auc_is(tmp_path: Path) -> None:
+    cohort = people(80)
+    for person in cohort:
+        person.partition = "internal_test"
+    found = make(tmp_path, cohort)
+    found.evaluate()
+    assert found.row("performance", metric="auc")["status"] == "estimated"
+    sensitivity = found.row("performance", metric="sensitivity")
+    assert (sensitivity["status_reason"], sensitivity["tp"], sensitivity["estimate"]) == ("no_threshold", None, None)
+    assert sensitivity["threshold_id"] == "youden@tuning n=0 -> not_estimable (no_tuning_people)"
+    assert found.row("prevalence", metric="prev_test_positive")["status_reason"] == "no_threshold"
+    assert found.row("prevalence", metric="prev_label")["status"] == "estimated"
+    assert found.row("agreement", metric="bias")["status_reason"] == "no_calibration_people"
+    assert found.row("agreement", metric="pearson_r")["status"] == "estimated"
+    assert not found.table("calibration").height
+
+
+def test_a_fixed_cut_off_in_hu_calls_low_values_positive(tmp_path: Path) -> None:
+    cohort = [Person("north", i, "internal_test", hu, density) for i, (hu, density) in enumerate(
+        [(90.0, 60.0), (100.0, 70.0), (110.0, 75.0), (111.0, 79.0), (110.0, 100.0), (150.0, 120.0), (140.0, None), (95.0, None)]
+    )]  # fmt: skip
+    of = study(recipe={"threshold": {"fixed": 110}})
+    found = make(tmp_path, cohort, of=of)
+    found.evaluate()
+    row = found.row("performance", metric="sensitivity")
+    assert (row["tp"], row["fp"], row["fn"], row["tn"]) == (3, 1, 1, 1)
+    assert row["threshold_id"] == "fixed -> -110.0 HU"
+    assert found.row("performance", metric="auc")["status_reason"] == "too_few_non_events"
+    assert found.row("prevalence", metric="prev_test_positive")["n_events"] == 5
+
+
+def test_prevalence_goes_by_the_label_blind_index_and_performance_by_the_matched_one(tmp_path: Path) -> None:
+    cohort = [
+        Person("north", i, "internal_test", 150.0 if i % 2 else 90.0, 100.0 if i % 2 else 70.0, blind_hu=50.0) for i in range(8)
+    ]
+    found = make(tmp_path, cohort, of=study(recipe={"threshold": {"fixed": 110}}))
+    found.evaluate()
+    assert found.row("prevalence", metric="prev_test_positive")["n_events"] == 8
+    row = found.row("performance", metric="accuracy")
+    assert (row["tp"], row["tn"], row["n_persons"]) == (4, 4, 8)
+    series = found.table("attrition", level="series", reason="prevalence_index_only")
+    assert series["n_excluded"].sum() == 8
+
+
+def test_centers_without_people_have_rows_that_say_so(tmp_path: Path) -> None:
+    cohort = [person for person in people(80) if person.center != "west"]
+    for person in cohort:
+        if person.center == "east" and person.density is not None:
+            person.density = 120.0  # nobody has the condition here
+    found = make(tmp_path, cohort, of=study(recipe={"threshold": {"fixed": 110}}))
+    found.evaluate()
+    west = found.row("performance", stratum="center", center="west", metric="auc")
+    assert (west["status_reason"], west["n_eligible"], west["n_persons"]) == ("no_persons", 0, 0)
+    assert found.row("performance", stratum="center", center="east", metric="auc")["status_reason"] == "no_events"
+    assert found.row("performance", stratum="center", center="east", metric="sensitivity")["status_reason"] == "no_events"
+    left_out = found.table("heterogeneity", partition="test", grouping="center", metric="auc")["groups_left_out"][0]
+    assert "east: no_events" in left_out
+
+
+def test_nobody_at_all_gives_tables_of_reasons(tmp_path: Path) -> None:
+    found = make(tmp_path, [])
+    found.evaluate()
+    rows = found.table("performance", stratum="overall")
+    assert set(rows["status"]) == {"not_estimable"}
+    assert rows["estimate"].null_count() == rows.height
+
+
+def test_nobody_scored_gives_tables_of_reasons(tmp_path: Path) -> None:
+    cohort = people(40)
+    found = make(tmp_path, cohort, refused={person.number: "mask_missing" for person in cohort})
+    found.evaluate()
+    assert found.row("performance", metric="auc")["status_reason"] == "no_persons"
+    assert found.row("prevalence", metric="prev_label")["status"] == "estimated"
+    assert found.row("agreement", metric="pearson_r")["status_reason"] == "no_persons"
+
+
+def test_a_manifest_row_without_outcome_stops_the_stage(tmp_path: Path) -> None:
+    found = make(tmp_path, people(40))
+    lost = found.run.read("prediction").slice(1)
+    found.run.write("prediction", lost)
+    with pytest.raises(LedgerError, match="not exactly one of prediction and reject"):
+        found.evaluate()
+
+
+def test_an_attrition_that_does_not_meet_the_manifest_stops_the_stage(tmp_path: Path) -> None:
+    found = make(tmp_path, people(40))
+    wrong = found.run.read("attrition").with_columns(n_out=pl.col("n_out") - 1, n_excluded=pl.col("n_excluded") + 1)
+    found.run.write("attrition", wrong)
+    with pytest.raises(LedgerError, match="run match again"):
+        found.evaluate()
+
+
+def test_a_misspelt_stratum_stops_before_any_table(tmp_path: Path) -> None:
+    found = make(tmp_path, people(40), of=study(tables={"strata": ["centre"]}))
+    with pytest.raises(StudyError, match="did you mean 'center'"):
+        found.evaluate()
+    assert not (found.run.folder / "tables").exists()
+
+
+def test_csv_cells_that_a_spreadsheet_would_run_get_an_apostrophe() -> None:
+    rows = pl.DataFrame(
+        {"text": ["=1+1", "+1", "-180/+180", "@a", "plain", "\tx", None], "number": [-1.5, 1 / 3, 1e-9, 1e20, 0.1, 2.0, 3.0]}
+    )
+    read = list(csv.DictReader(io.StringIO(csv_text(rows))))
+    assert [row["text"] for row in read] == ["'=1+1", "'+1", "'-180/+180", "'@a", "plain", "'\tx", ""]
+    assert [float(row["number"]) for row in read] == rows["number"].to_list()
+
+
+def test_csv_rows_are_sorted_by_the_key_and_hold_no_run(made: Made) -> None:
+    for name in ("performance", "attrition"):
+        rows = made.run.read(name, under="tables")
+        key = list(contract(name).primary_key)
+        assert rows.select(key).equals(rows.select(key).sort(key))
+        assert made.run.run_id not in (made.run.folder / "tables" / f"{name}.csv").read_text(encoding="utf-8")
