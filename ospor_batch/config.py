@@ -169,7 +169,7 @@ class Match(Section):
 
     @property
     def window(self) -> str:
-        return f"-{self.before_days}/+{self.after_days}"
+        return f"from -{self.before_days} to +{self.after_days}"
 
 
 class Criterion(Section):

@@ -47,7 +47,7 @@ def study_of(folder: Path, text: str) -> Study:
 
 def test_defaults_and_folder(tmp_path: Path) -> None:
     study = study_of(tmp_path, GOOD)
-    assert study.match.window == "-180/+180"
+    assert study.match.window == "from -180 to +180"
     assert study.workspace == tmp_path / "workspace"
     assert study.recipes[0].key == "mean_hu"
     assert study.split.internal_test == 1.0

@@ -108,9 +108,9 @@ def _check(value: pl.Expr, kind: str, bound: Any) -> pl.Expr:
     if kind == "required":
         return value.is_not_null() if bound else pl.lit(value=True)
     if kind == "minimum":
-        return value >= bound
+        return value.ge(bound)
     if kind == "maximum":
-        return value <= bound
+        return value.le(bound)
     if kind == "enum":
         return value.is_in(list(bound))
     if kind == "pattern":

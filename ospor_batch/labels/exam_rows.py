@@ -107,7 +107,7 @@ def _one_row_each(rows: pl.DataFrame, *, measured: list[str]) -> pl.DataFrame:
         *[pl.lit(None, dtype=pl.String).alias(c) for c in (REASON, DETAIL)],
     )
     for site in SITES:
-        exams = flag(exams, pl.col("twice").list.contains(site), f"lowest_of_two:{site}")
+        exams = flag(exams, pl.col("twice").list.contains(site), remark=f"lowest_of_two:{site}")
     return exams.drop("twice")
 
 
@@ -197,9 +197,9 @@ def _differing(columns: list[str]) -> pl.Expr:
 def flag_values(exams: pl.DataFrame, *, export: Export) -> pl.DataFrame:
     """Remark on a height that the export has a column for but not here, and on values that are possible but rare."""
     if "height_m" in export.columns:
-        exams = flag(exams, pl.col("height_m").is_null(), "missing_height")
+        exams = flag(exams, pl.col("height_m").is_null(), remark="missing_height")
     for column in schema_of("exam"):
         of = measure(column)
         if of is not None and of.usual is not None:
-            exams = flag(exams, ~pl.col(column).is_between(*of.usual), f"unusual_value:{column}")
+            exams = flag(exams, ~pl.col(column).is_between(*of.usual), remark=f"unusual_value:{column}")
     return exams

@@ -88,7 +88,7 @@ def _by_t_score(rows: pl.DataFrame, reference: Reference) -> pl.DataFrame:
     missing = f"no {reference.t_source} T-score at {', '.join(reference.sites)}"
     rows = refuse(rows, pl.col("label_value").is_null(), reason="no_valid_site", detail=say(missing, _why_none(reference)))
     unrounded = _who_category(reference.model_copy(update={"t_rounding": "none"}))
-    return flag(rows, unrounded != pl.col("category"), "rounding_decides_class")
+    return flag(rows, unrounded != pl.col("category"), remark="rounding_decides_class")
 
 
 def _of_lowest(of_site: dict[str, pl.Expr]) -> pl.Expr:
@@ -124,7 +124,7 @@ def _with_spine_validity(rows: pl.DataFrame, reference: Reference) -> pl.DataFra
     fewest = max(FEWEST_VERTEBRAE, reference.minimum_vertebrae)
     is_short = (pl.col("n_vertebrae") < fewest).fill_null(value=False)
     rows = rows.with_columns((~is_short).alias("is_spine_valid"))
-    return flag(rows, is_short, "lumbar_spine_too_few_vertebrae")
+    return flag(rows, is_short, remark="lumbar_spine_too_few_vertebrae")
 
 
 def _only_who_group(rows: pl.DataFrame, reference: Reference) -> pl.DataFrame:
@@ -142,8 +142,8 @@ def _only_who_group(rows: pl.DataFrame, reference: Reference) -> pl.DataFrame:
     )
     rows = refuse(rows, ~pl.col("is_in_who_group"), reason="who_not_applicable", detail=detail)
     is_assumed = (sex == "female") & ~menopause.is_in(["post", "pre"]) & age.is_not_null()
-    rows = flag(rows, is_assumed, "menopause_assumed")
-    return flag(rows, pl.col("is_in_who_group").is_null(), "who_applicability_unknown")
+    rows = flag(rows, is_assumed, remark="menopause_assumed")
+    return flag(rows, pl.col("is_in_who_group").is_null(), remark="who_applicability_unknown")
 
 
 def _why_none(reference: Reference) -> pl.Expr:
@@ -156,9 +156,9 @@ def _by_vbmd(rows: pl.DataFrame, reference: Reference) -> pl.DataFrame:
     value, n = pl.col("vbmd_mg_cm3"), pl.col("n_vertebrae")
     few = say(n, f" vertebrae measured, expected at least {reference.minimum_vertebrae}")
     rows = refuse(rows, n < reference.minimum_vertebrae, reason="vertebrae_too_few", detail=few)
-    rows = flag(rows, n.is_null(), "n_vertebrae_unknown")
+    rows = flag(rows, n.is_null(), remark="n_vertebrae_unknown")
     is_younger = (pl.col("menopause") == "pre") | (pl.col("age_at_label") < MALE_AGE)
-    rows = flag(rows, is_younger, "outside_acr_population")
+    rows = flag(rows, is_younger, remark="outside_acr_population")
     at_ends = pl.when(value < QCT_OSTEOPOROSIS_BELOW).then(pl.lit("osteoporosis"))
     classes = at_ends.when(value > QCT_NORMAL_ABOVE).then(pl.lit("normal")).otherwise(pl.lit("low_bone_mass"))
     return rows.with_columns(value.alias("label_value"), classes.alias("category"))

@@ -78,7 +78,7 @@ def judge_t_scores(exams: pl.DataFrame) -> pl.DataFrame:
         lowest, highest = _span(site)
         margin = float(_tables()["tolerance"]["unknown"])
         is_far = expected.is_null() & ~t.is_between(lowest - margin, highest + margin)
-        exams = flag(exams, is_far, f"t_contradicts_bmd:{site}")
+        exams = flag(exams, is_far, remark=f"t_contradicts_bmd:{site}")
     return exams
 
 

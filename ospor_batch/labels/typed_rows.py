@@ -186,7 +186,7 @@ def with_words(rows: pl.DataFrame, *, export: Export) -> pl.DataFrame:
         declared = sexes if column == "sex" else None
         found = worded(rows[column], column=column, declared=declared)
         rows = rows.with_columns(found["word"].alias(column), found["is_recognised"].alias("is_recognised"))
-        rows = flag(rows, ~pl.col("is_recognised"), f"{column}_not_recognised").drop("is_recognised")
+        rows = flag(rows, ~pl.col("is_recognised"), remark=f"{column}_not_recognised").drop("is_recognised")
     return rows
 
 
@@ -197,7 +197,7 @@ def with_age(rows: pl.DataFrame) -> pl.DataFrame:
     years = (exam.dt.year() - birth.dt.year() - (~had_birthday).cast(pl.Int32)).cast(pl.Float64)
     if "age_at_label" in rows.columns:
         # two years apart is more than counting age by calendar year or in the Korean way can explain
-        rows = flag(rows, (pl.col("age_at_label") - years).abs() > 2, "age_contradicts_birth_date")
+        rows = flag(rows, (pl.col("age_at_label") - years).abs() > 2, remark="age_contradicts_birth_date")
         years = pl.coalesce([years, pl.col("age_at_label")])
     return rows.with_columns(years.alias("age_at_label"))
 

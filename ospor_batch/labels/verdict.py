@@ -24,7 +24,7 @@ def refuse(rows: pl.DataFrame, when: pl.Expr, *, reason: str, detail: pl.Expr) -
     )
 
 
-def flag(rows: pl.DataFrame, when: pl.Expr, remark: str) -> pl.DataFrame:
+def flag(rows: pl.DataFrame, when: pl.Expr, *, remark: str) -> pl.DataFrame:
     """Add a remark to the rows for which ``when`` holds."""
     added = pl.when(pl.col(FLAGS) == "").then(pl.lit(remark)).otherwise(pl.col(FLAGS) + ";" + remark)
     return rows.with_columns(pl.when(when.fill_null(value=False)).then(added).otherwise(pl.col(FLAGS)).alias(FLAGS))

@@ -11,7 +11,8 @@ from ospor_batch.contracts import contract
 NOT_ESTIMABLE = "not estimable"
 ACRONYMS = {
     "auc": "AUC", "ppv": "PPV", "npv": "NPV", "f1": "F1", "tp": "TP", "fp": "FP", "fn": "FN", "tn": "TN", "kvp": "kVp",
-    "mae": "MAE", "rmse": "RMSE", "sd": "SD", "loa": "LoA", "id": "ID", "t": "T", "i2": "I²", "tau2": "τ²", "q": "Q", "r": "r", "n": "n",
+    "mae": "MAE", "rmse": "RMSE", "sd": "SD", "loa": "LoA", "id": "ID", "t": "T", "i2": "I²", "tau2": "τ²", "q": "Q",
+    "r": "r", "n": "n",
     "prev": "prevalence",
 }  # fmt: skip
 MINUS = "−"

@@ -76,7 +76,8 @@ def _section(section: Section) -> str:
     blocks = "\n".join(_block(block) for block in section.blocks)
     if not section.heading:
         return blocks
-    head = f'<h{section.level} id="{_anchor(section)}">{escape(section.heading)}</h{section.level}>'
+    anchor = f' id="{_anchor(section)}"' if section.level == 2 else ""  # lower headings repeat from recipe to recipe
+    head = f"<h{section.level}{anchor}>{escape(section.heading)}</h{section.level}>"
     if section.is_closed:
         return f"<section>{head}<details><summary>Show</summary>\n{blocks}\n</details></section>"
     return f"<section>{head}\n{blocks}\n</section>"

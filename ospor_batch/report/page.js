@@ -8,10 +8,10 @@ for (const box of document.querySelectorAll(".table")) {
     const cell = row.cells[at];
     return "sort" in cell.dataset ? Number(cell.dataset.sort) : cell.textContent.trim();
   };
-  const compare = (a, b) => {
-    if (typeof a === "number" && typeof b === "number") return a - b;
-    if (typeof a === typeof b) return a.localeCompare(b, "en", { numeric: true });
-    return typeof a === "number" ? -1 : 1; // words, such as "not estimable", after numbers
+  const compare = (a, b, way) => {
+    if (typeof a === "number" && typeof b === "number") return way * (a - b);
+    if (typeof a === typeof b) return way * a.localeCompare(b, "en", { numeric: true });
+    return typeof a === "number" ? -1 : 1; // words, such as "not estimable", stand last either way
   };
   const heads = Array.from(table.tHead.rows[0].cells);
   heads.forEach((head, at) => {
@@ -23,7 +23,7 @@ for (const box of document.querySelectorAll(".table")) {
       const way = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", way === 1 ? "ascending" : "descending");
-      rows.sort((a, b) => way * compare(value(a, at), value(b, at)));
+      rows.sort((a, b) => compare(value(a, at), value(b, at), way));
       body.append(...rows);
     });
   });

@@ -236,6 +236,13 @@ def _where_they_went(recipe: Recipe, *, run: RunTables) -> list[Section]:
             blocks.append(
                 tables.attrition(rows, slug=safe_name("attrition", recipe.key, level), caption=f"{called}, {recipe.key}")
             )
+    linked = Section(f"Linkage of {recipe.key}", _linked(run, recipe), level=3)
+    windows = Section(f"Window sensitivity of {recipe.key}", (_windows(run, recipe),), level=3)
+    told = tuple(blocks) or (Remark("No attrition was written."),)
+    return [Section(f"Attrition of {recipe.key}", told, level=3), linked, windows]
+
+
+def _linked(run: RunTables, recipe: Recipe) -> tuple[DisplayTable, DisplayTable]:
     linkage = run.of("linkage", recipe)
     caption = f"Persons imaged, labelled and both, {recipe.key} (month: all)"
     linked = tables.plain(
@@ -254,11 +261,7 @@ def _where_they_went(recipe: Recipe, *, run: RunTables) -> list[Section]:
         empty="No linkage was counted by month in this run.",
         hide=["recipe", "reference_id", "warning"],
     )
-    return [
-        Section(f"Attrition of {recipe.key}", tuple(blocks) or (Remark("No attrition was written."),), level=3),
-        Section(f"Linkage of {recipe.key}", (linked, monthly), level=3),
-        Section(f"Window sensitivity of {recipe.key}", (_windows(run, recipe),), level=3),
-    ]
+    return linked, monthly
 
 
 def _windows(run: RunTables, recipe: Recipe) -> DisplayTable:

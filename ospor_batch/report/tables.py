@@ -106,6 +106,9 @@ def estimates(rows: pl.DataFrame, name: str, *, slug: str, caption: str) -> Disp
     fields = contract(name).fields
     asked = [field.name for field in fields if field.type in {"string", "boolean"} and field.name not in ESTIMATE_FIELDS]
     shared, varying = _shared_and_varying(rows, [column for column in asked if column not in {"recipe", "stratum"}])
+    key = contract(name).primary_key
+    parts = set(key[key.index("stratum") + 1 : key.index("metric")])
+    varying.sort(key=lambda column: column not in parts)  # who the row is about stands first
     counts = [field.name for field in fields if field.type == "integer" and field.name not in {"n_images", "n_events"}]
     metrics = [metric for metric in dict(contract(name).field("metric").constraints)["enum"] if metric in set(rows["metric"])]
     groups = _grouped(rows, [column for column in contract(name).primary_key if column != "metric"])

@@ -233,9 +233,11 @@ def _changes(fresh: pl.DataFrame, known: pl.DataFrame, verdicts: Verdicts) -> di
 
     def retired(fate: str) -> pl.DataFrame:
         still = rows.filter(pl.col("fate") == fate)
-        return gone.filter(pl.col("fate") == fate).join(still, on="file_key", how="anti").select("center", "file_key")
+        return gone.filter(pl.col("fate") == fate).join(still, on="file_key", how="anti")
 
-    ended = retired("reject").select("center", stage=pl.lit("crawl"), level=pl.lit("file"), item_key="file_key")
+    ended = retired("reject").select(
+        "center", stage=pl.lit("crawl"), level=pl.lit("file"), item_key="file_key", scope="archive"
+    )
     return {
         "file": Change(changed, verdicts.vanished.select("center", "file_key")),
         "instance": Change(_instances(rows) if rows.height else empty("instance"), retired("instance")),

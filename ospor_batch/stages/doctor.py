@@ -38,7 +38,7 @@ def examine(folder: Path) -> list[Finding]:
     """Look at the machine and at the disk that holds a folder."""
     found = [Finding("ospor_batch", "ok", f"{__version__} on Python {platform.python_version()}, {os.cpu_count()} cores")]
     found += [_library(name) for name in LIBRARIES]
-    found += [_codec(syntax, name) for syntax, name in CODECS.items()]
+    found += [codec_of(syntax, name) for syntax, name in CODECS.items()]
     return [*found, *_flows(), _gpu(), _telemetry(), _disk(folder)]
 
 
@@ -58,7 +58,7 @@ def _library(name: str) -> Finding:
     return Finding(name, "ok", version)
 
 
-def _codec(syntax: str, name: str) -> Finding:
+def codec_of(syntax: str, name: str) -> Finding:
     version = _version(name)
     if version is None:
         return Finding(f"codec {syntax}", "fault", f"{name} is missing: such pixels become rejects; pip install {name}")

@@ -113,8 +113,7 @@ def read_overrides(study: Study, recipe: Recipe) -> pl.DataFrame:
         bad = rows.with_row_index("row", offset=2).filter(~pl.col(column).str.contains("^[0-9a-f]{32}$").fill_null(value=False))
         if bad.height:
             raise StudyError(
-                f"match.overrides: {named} row {bad['row'][0]}, column {column}: found {bad[column][0]!r}, "
-                f"expected a key of 32 hexadecimal digits"
+                f"match.overrides: {named} row {bad['row'][0]}, column {column}: expected a key of 32 hexadecimal digits"
             )
     return rows.select(OVERRIDES.keys())
 

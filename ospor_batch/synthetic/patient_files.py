@@ -17,7 +17,7 @@ from ospor_batch.synthetic.radiograph import radiograph
 from ospor_batch.synthetic.vendor import HABITS
 
 SCOUT_SERIES, PLAIN_SERIES, CONTRAST_SERIES = 1, 2, 3
-HEADER_BYTES = 700  # what is left of a file that was cut off in its header
+HEADER_BYTES = 500  # what is left of a file that was cut off in its header
 LOST_BYTES = 3000  # what is lost of one that was cut off in its pixels
 RESENT_SLICES = 3
 

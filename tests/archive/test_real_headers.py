@@ -58,7 +58,7 @@ def test_real_instances_say_what_the_manifest_says(outcomes: dict[str, Outcome],
         header, _ = outcomes[row["path"]]
         if header is None:
             continue
-        for told, ours in {**columns, "rows": "rows", "columns": "columns", "photometric": "photometric_interpretation"}.items():
+        for told, ours in {**columns, "rows": "rows", "cols": "columns", "photometric": "photometric_interpretation"}.items():
             if row[told]:
                 assert str(header.values[ours]) == row[told].strip(), (row["path"], told)
                 compared += 1

@@ -206,7 +206,7 @@ def test_sex_is_that_of_the_header_else_of_the_export(series, labels, built, cas
 def test_age_bands_and_periods(series, labels, built, age, band):
     rows = series({"patient_key": "A", "age_at_image": age, "image_date": date(2022, 7, 1)})
     row = built(rows, labels()).manifest.row(0, named=True)
-    assert (row["age_band"], row["period"], row["window_days"]) == (band, "2022Q3", "-180/+180")
+    assert (row["age_band"], row["period"], row["window_days"]) == (band, "2022Q3", "from -180 to +180")
 
 
 def test_linkage_warns_where_few_of_the_labelled_are_imaged(people, built):

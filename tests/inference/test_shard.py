@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
@@ -58,7 +59,7 @@ def run_shard(task: ShardTask, archive: Path) -> ShardReceipt:
 def test_every_item_ends_in_a_part(task: ShardTask, archive: Path) -> None:
     assert run_shard(task, archive) == ShardReceipt("one", n_items=5, n_predicted=2, n_rejected=3)
     predictions = read_part("prediction", source=task.store / "prediction-one.parquet")
-    a, b = (predictions.row(by_predicate=predictions["item_digest"] == hexed(n), named=True) for n in ("a", "b"))
+    a, b = (predictions.row(by_predicate=pl.col("item_digest") == hexed(n), named=True) for n in ("a", "b"))
     for name, row in (("a", a), ("b", b)):
         assert row["predicted_value"] == pytest.approx(expected_mean(archive / name), abs=1e-9)
         assert row["score"] == -row["predicted_value"]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.labels.conftest import GOOD, HEADER, Settle, Write, export
 
 from ospor_batch.errors import ArchiveError, StudyError
+from tests.labels.conftest import GOOD, HEADER, Settle, Write, export
 
 
 def columns(**changes: Any) -> dict[str, Any]:
@@ -51,7 +51,12 @@ def test_a_date_format_without_year_month_and_day_is_refused(write: Write, settl
 
 @pytest.mark.parametrize(
     ("form", "text"),
-    [("%d.%m.%Y", "4.3.2022"), ("%Y%m%d", "20220304"), ("%d-%b-%Y", "04-MAR-2022"), ("%Y-%m-%d %H:%M:%S", "2022-03-04 09:30:00")],
+    [
+        ("%d.%m.%Y", "4.3.2022"),
+        ("%Y%m%d", "20220304"),
+        ("%d-%b-%Y", "04-MAR-2022"),
+        ("%Y-%m-%d %H:%M:%S", "2022-03-04 09:30:00"),
+    ],
 )
 def test_dates_are_read_by_the_declared_form(write: Write, settled: Settle, form: str, text: str) -> None:
     found = settled(write(HEADER, (GOOD[0], text, *GOOD[2:])), date_format=form)

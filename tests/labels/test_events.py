@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.labels.conftest import Write
 
 from ospor_batch.config import EventFile
 from ospor_batch.contracts.table import whole
 from ospor_batch.errors import ArchiveError, StudyError
 from ospor_batch.labels.events import Events, inspect_events, read_events, settle_events
+from tests.labels.conftest import Write
 
 HEADER = ("MRN", "Event", "From", "To")
 COLUMNS = {"patient_id": "MRN", "code": "Event", "start": "From", "end": "To"}

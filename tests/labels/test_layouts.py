@@ -8,20 +8,30 @@ from pathlib import Path
 import polars as pl
 import pytest
 import xlsxwriter
-from tests.labels.conftest import GOOD, HEADER, Settle, Write, changed, export, reasons
 
 from ospor_batch.errors import ArchiveError, StudyError
+from tests.labels.conftest import GOOD, HEADER, Settle, Write, changed, export, reasons
 
 MEASURED = ["exam_date", "sex", "lumbar_spine_t", "femoral_neck_t", "total_hip_t", "lumbar_spine_bmd_g_cm2", "height_m"]
 ROW = (datetime.date(2022, 3, 4), "female", -2.5, -1.9, None, 0.801, 1.58)
 KOREAN = {
-    "patient_id": "환자 번호", "exam_date": "검사일", "sex": "성별", "lumbar_spine_t": "요추 T점수", "femoral_neck_t": "대퇴경부 T점수",
-    "lumbar_spine_bmd_g_cm2": {"column": "요추 골밀도", "unit": "mg/cm²"}, "height_m": {"column": "키", "unit": "cm"},
-}  # fmt: skip
+    "patient_id": "환자 번호",
+    "exam_date": "검사일",
+    "sex": "성별",
+    "lumbar_spine_t": "요추 T점수",
+    "femoral_neck_t": "대퇴경부 T점수",
+    "lumbar_spine_bmd_g_cm2": {"column": "요추 골밀도", "unit": "mg/cm²"},
+    "height_m": {"column": "키", "unit": "cm"},
+}
 CHINESE = {
-    "patient_id": "病历号", "exam_date": "检查日期", "sex": "性别", "lumbar_spine_t": "腰椎T值", "femoral_neck_t": "股骨颈T值",
-    "lumbar_spine_bmd_g_cm2": "腰椎骨密度", "height_m": "身高",
-}  # fmt: skip
+    "patient_id": "病历号",
+    "exam_date": "检查日期",
+    "sex": "性别",
+    "lumbar_spine_t": "腰椎T值",
+    "femoral_neck_t": "股骨颈T值",
+    "lumbar_spine_bmd_g_cm2": "腰椎骨密度",
+    "height_m": "身高",
+}
 
 
 def headers(columns: dict[str, object]) -> tuple[str, ...]:
@@ -128,9 +138,14 @@ def test_a_broken_workbook_is_an_archive_error(tmp_path: Path, settled: Settle) 
 
 
 LONG = {
-    "patient_id": "ID", "exam_date": "Date", "sex": "Sex", "site": "Region", "t_score": "T", "bmd_g_cm2": {"column": "BMD", "unit": "mg/cm2"},
+    "patient_id": "ID",
+    "exam_date": "Date",
+    "sex": "Sex",
+    "site": "Region",
+    "t_score": "T",
+    "bmd_g_cm2": {"column": "BMD", "unit": "mg/cm2"},
     "height_m": {"column": "Height", "unit": "cm"},
-}  # fmt: skip
+}
 SITES = {"lumbar_spine": ["L1-L4"], "femoral_neck": ["Neck L", "Neck R"], "total_hip": ["Total"]}
 LONG_HEADER = ("ID", "Date", "Sex", "Region", "T", "BMD", "Height")
 

@@ -33,7 +33,9 @@ def cases(shared: Path, *columns: str) -> list[tuple[Path, list[dict[str, str]]]
     return found
 
 
-def drawn(tmp_path: Path, rows: list[dict[str, str]], *, key: bytes, kind: str, columns: dict[str, Any], **reference: Any) -> Drawn:
+def drawn(
+    tmp_path: Path, rows: list[dict[str, str]], *, key: bytes, kind: str, columns: dict[str, Any], **reference: Any
+) -> Drawn:
     """Write an export, read it as any export is read, and draw its labels; patients are numbered by row."""
     path = tmp_path / "export.csv"
     with path.open("w", encoding="utf-8", newline="") as handle:

@@ -75,7 +75,9 @@ def test_real_table_goes_through_whole_and_its_flaws_are_caught(shared: Path, tm
     for header, rows in real_tables(shared):
         found, said = adapted(tmp_path, header, rows, key=key)
         wrong = {i + 2: names for i, row in enumerate(rows) if (names := implausible(header, row, said))}
-        refused = {int(k.rsplit(":", 1)[1]): (r, d) for k, r, d in found.rejects.select("item_key", "reason", "detail").iter_rows()}
+        refused = {
+            int(k.rsplit(":", 1)[1]): (r, d) for k, r, d in found.rejects.select("item_key", "reason", "detail").iter_rows()
+        }
         assert set(refused) == set(wrong)
         for number, (reason, detail) in refused.items():
             assert reason == "impossible_value"

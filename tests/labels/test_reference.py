@@ -47,9 +47,18 @@ def test_the_lowest_t_score_of_the_declared_sites_decides() -> None:
     assert (label["is_osteoporosis"], label["is_low_bone_mass"]) == (True, True)
     assert (label["n_sites_valid"], label["label_sites_available"]) == (3, "lumbar_spine+femoral_neck+total_hip")
     label = one(exam, sites=["lumbar_spine", "total_hip"])
-    assert (label["label_site"], label["category"], label["label_sites_available"]) == ("total_hip", "low_bone_mass", "lumbar_spine+total_hip")
+    assert (label["label_site"], label["category"], label["label_sites_available"]) == (
+        "total_hip",
+        "low_bone_mass",
+        "lumbar_spine+total_hip",
+    )
     label = one({"total_hip_t": -1.0})
-    assert (label["category"], label["n_sites_valid"], label["t_source"], label["t_reference"]) == ("normal", 1, "reported", "unknown")
+    assert (label["category"], label["n_sites_valid"], label["t_source"], label["t_reference"]) == (
+        "normal",
+        1,
+        "reported",
+        "unknown",
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,7 +149,11 @@ def test_one_vertebra_is_no_spine() -> None:
 def test_qct_classes_include_both_bounds_in_low_bone_mass(vbmd: float, category: str) -> None:
     label = one({**QCT, "vbmd_mg_cm3": vbmd}, standard="qct")
     assert (label["category"], label["label_value"], label["label_value_unit"]) == (category, vbmd, "mg/cm3")
-    assert (label["t_source"], label["t_reference"], label["phantom_material"]) == ("not_applicable", "not_applicable", "k2hpo4")
+    assert (label["t_source"], label["t_reference"], label["phantom_material"]) == (
+        "not_applicable",
+        "not_applicable",
+        "k2hpo4",
+    )
 
 
 def test_qct_needs_its_vertebrae_and_says_who_it_was_not_made_for() -> None:
@@ -154,7 +167,10 @@ def test_tbs_has_classes_of_its_own_and_no_osteoporosis() -> None:
     settings = {"standard": "tbs"}
     label = one({"lumbar_spine_t": 0.0, "tbs": 1.30}, **settings)
     assert (label["category"], label["is_osteoporosis"], label["is_low_bone_mass"]) == ("tbs_partially_degraded", None, None)
-    assert one({"lumbar_spine_t": 0.0, "tbs": 1.34}, tbs_cut_offs="postmenopausal_1200_1350", **settings)["category"] == "tbs_partially_degraded"
+    assert (
+        one({"lumbar_spine_t": 0.0, "tbs": 1.34}, tbs_cut_offs="postmenopausal_1200_1350", **settings)["category"]
+        == "tbs_partially_degraded"
+    )
     assert drawn({"lumbar_spine_t": 0.0}, **settings).rejects["reason"].to_list() == ["category_not_defined"]
     heavy = {"lumbar_spine_t": 0.0, "tbs": 1.3, "height_m": 1.5, "weight_kg": 90.0}
     assert "tbs_not_valid" in drawn(heavy, **settings).rejects["detail"][0]

@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.labels.conftest import GOOD, HEADER, TODAY, Settle, Write, changed, export, reasons
 
 from ospor_batch.contracts.table import whole
 from ospor_batch.labels.raw_table import RawTable
 from ospor_batch.labels.table_export import adapt, inspect_export, settle
+from tests.labels.conftest import GOOD, HEADER, TODAY, Settle, Write, changed, export, reasons
 
 
 def test_a_good_row_becomes_an_exam_with_every_value_as_measured(write: Write, settled: Settle) -> None:
@@ -65,7 +65,10 @@ def test_a_broken_row_is_refused_with_row_column_and_rule(
 
 
 def test_identifiers_and_dates_never_stand_in_a_reject(write: Write, settled: Settle) -> None:
-    rows = [changed(MRN=f"MRN{i}", **cells) for i, cells in enumerate([{"Date": "1931-02-31"}, {"LS_T": "Kim"}, {"Age": "12345678"}])]
+    rows = [
+        changed(MRN=f"MRN{i}", **cells)
+        for i, cells in enumerate([{"Date": "1931-02-31"}, {"LS_T": "Kim"}, {"Age": "12345678"}])
+    ]
     found = settled(write(HEADER, *rows))
     said = " ".join(found.rejects["detail"])
     assert found.rejects.height == 3
@@ -121,9 +124,7 @@ def test_repeats_are_found_across_the_exports_of_a_center(write: Write, key: byt
     second = write(HEADER, changed(MRN="P3"), GOOD, changed(MRN="P2", LS_T="1.0"), name="more.csv")
     from ospor_batch.labels.table_export import read_export
 
-    read = [
-        read_export(path, export(path=path.name), center="north", key=key, today=TODAY) for path in (first, second)
-    ]
+    read = [read_export(path, export(path=path.name), center="north", key=key, today=TODAY) for path in (first, second)]
     found = settle(read, center="north")
     assert dict(found.rejects.select("item_key", "reason").iter_rows()) == {
         "more.csv:3": "duplicate_exam",
@@ -213,7 +214,11 @@ def test_keys_are_pseudonyms_that_depend_on_center_and_key(write: Write, key: by
 
     path = write(HEADER, GOOD)
     keys = [
-        tuple(settle([read_export(path, export(), center=c, key=k, today=TODAY)], center=c).exams.select("exam_key", "patient_key").row(0))
+        tuple(
+            settle([read_export(path, export(), center=c, key=k, today=TODAY)], center=c)
+            .exams.select("exam_key", "patient_key")
+            .row(0)
+        )
         for c, k in (("north", key), ("south", key), ("north", key + b"x"), ("north", key))
     ]
     assert keys[0] == keys[3]
@@ -231,7 +236,9 @@ def test_inspect_says_what_each_column_becomes(write: Write) -> None:
     assert missing.problems == ("dxa.csv: no such file; mend its path in the study file",)
 
 
-cells = st.sampled_from(["", "-", "P1", "p 1", "P2", "2022-01-01", "2022-02-30", "F", "1", "-2.5", "0.8", "800", "1e9", "x", "김", "9" * 30])
+cells = st.sampled_from(
+    ["", "-", "P1", "p 1", "P2", "2022-01-01", "2022-02-30", "F", "1", "-2.5", "0.8", "800", "1e9", "x", "김", "9" * 30]
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -244,7 +251,13 @@ def test_every_row_ends_in_exactly_one_exam_or_one_reject(key: bytes, rows: list
     changes: dict[str, Any] = {"columns": {**shared, **(wide if layout == "wide" else long)}, "layout": layout}
     source = export(**changes, sites={"lumbar_spine": ("F", "1"), "total_hip": ("x",)})
     # most rows good enough to reach the later rules
-    filled = [[a or b for a, b in zip(row + [""] * (8 - len(row)), ("P1", "2022-01-01", "F", "66", "-1", "0.9", "1.6", "F"), strict=False)] for row in rows]
+    filled = [
+        [
+            a or b
+            for a, b in zip(row + [""] * (8 - len(row)), ("P1", "2022-01-01", "F", "66", "-1", "0.9", "1.6", "F"), strict=False)
+        ]
+        for row in rows
+    ]
     raw = RawTable(header, tuple(tuple(r) for r in filled), tuple(range(2, len(rows) + 2)), "test")
     read = adapt(raw, source, center="north", key=key, today=TODAY)
     found = settle([read], center="north")

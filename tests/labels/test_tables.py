@@ -12,9 +12,13 @@ from ospor_batch.labels.words import worded, worded_columns
 
 # standardised BMD in g/cm2 = slope * BMD + offset: Lu 2001 (femoral neck), Hanson 1997 (total hip)
 EQUATIONS = {
-    ("femoral_neck", "hologic"): (1.087, 0.019), ("femoral_neck", "lunar"): (0.939, -0.023), ("femoral_neck", "norland"): (0.985, 0.006),
-    ("total_hip", "hologic"): (1.008, 0.006), ("total_hip", "lunar"): (0.979, -0.031), ("total_hip", "norland"): (1.012, 0.026),
-}  # fmt: skip
+    ("femoral_neck", "hologic"): (1.087, 0.019),
+    ("femoral_neck", "lunar"): (0.939, -0.023),
+    ("femoral_neck", "norland"): (0.985, 0.006),
+    ("total_hip", "hologic"): (1.008, 0.006),
+    ("total_hip", "lunar"): (0.979, -0.031),
+    ("total_hip", "norland"): (1.012, 0.026),
+}
 
 
 def test_every_population_has_a_source_and_a_status() -> None:
@@ -40,8 +44,10 @@ def test_hip_populations_of_all_devices_are_one_population(name: str, within: fl
 
 @pytest.mark.parametrize("reference_id", t_reference_ids())
 def test_a_computed_t_score_is_null_without_bmd(reference_id: str) -> None:
-    rows = pl.DataFrame({"lumbar_spine_bmd_g_cm2": [None, 1.0], "densitometer_vendor": ["hologic", "other"], "sex": ["female"] * 2},
-                        schema_overrides={"lumbar_spine_bmd_g_cm2": pl.Float64})  # fmt: skip
+    rows = pl.DataFrame(
+        {"lumbar_spine_bmd_g_cm2": [None, 1.0], "densitometer_vendor": ["hologic", "other"], "sex": ["female"] * 2},
+        schema_overrides={"lumbar_spine_bmd_g_cm2": pl.Float64},
+    )
     over, under = computed_t("lumbar_spine", reference_id=reference_id)
     assert rows.select(over.alias("over"), under.alias("under")).rows() == [(None, None)] * 2
 
@@ -57,7 +63,16 @@ def test_every_measured_column_has_a_unit_that_converts_to_itself() -> None:
             assert factor(unit, of=of, where=name) > 0
 
 
-@pytest.mark.parametrize(("key", "unit", "times"), [("height_m", " CM ", 0.01), ("lumbar_spine_bmd_g_cm2", "mg/cm²", 0.001), ("vbmd_mg_cm3", "g/cm³", 1000), ("bmd_g_cm2", "mg/cm^2", 0.001), ("weight_kg", "lb", 0.45359237)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("key", "unit", "times"),
+    [
+        ("height_m", " CM ", 0.01),
+        ("lumbar_spine_bmd_g_cm2", "mg/cm²", 0.001),
+        ("vbmd_mg_cm3", "g/cm³", 1000),
+        ("bmd_g_cm2", "mg/cm^2", 0.001),
+        ("weight_kg", "lb", 0.45359237),
+    ],
+)
 def test_units_are_read_however_they_are_written(key: str, unit: str, times: float) -> None:
     of = measure(key)
     assert of is not None

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import polars as pl
 import pytest
 
-from ospor_batch.report import compose
+from ospor_batch.report import Page, compose
 from ospor_batch.report.figures import MOST_VECTOR_POINTS, Picture, bland_altman, roc
 from tests.report.made import HOSPITALS, Made
 
@@ -16,17 +16,17 @@ SVG = "{http://www.w3.org/2000/svg}"
 NAMES = ("flow-mean-hu", "roc-mean-hu", "forest-mean-hu", "bland-altman-mean-hu", "flow-reference-mean-hu")
 
 
-def pictures(made: Made) -> dict[str, Picture]:
-    return {picture.name: picture for picture in compose(made.study, made.tables()).pictures}
+def pictures(page: Page) -> dict[str, Picture]:
+    return {picture.name: picture for picture in page.pictures}
 
 
-def test_every_figure_is_there_once(made: Made) -> None:
-    assert tuple(pictures(made)) == NAMES
+def test_every_figure_is_there_once(unchanged: Page) -> None:
+    assert tuple(pictures(unchanged)) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_figure_says_what_it_shows(made: Made, name: str) -> None:
-    picture = pictures(made)[name]
+def test_a_figure_says_what_it_shows(unchanged: Page, name: str) -> None:
+    picture = pictures(unchanged)[name]
     drawn = ET.fromstring(picture.svg)
     assert drawn.attrib["role"] == "img"
     assert drawn.findtext(f"{SVG}title") == picture.title
@@ -37,15 +37,15 @@ def test_a_figure_says_what_it_shows(made: Made, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_figure_knows_no_date_and_no_maker(made: Made, name: str) -> None:
-    svg = pictures(made)[name].svg
+def test_a_figure_knows_no_date_and_no_maker(unchanged: Page, name: str) -> None:
+    svg = pictures(unchanged)[name].svg
     assert "metadata" not in svg
     assert "Matplotlib" not in svg
-    assert "xmlns" not in pictures(made)[name].inline
+    assert "xmlns" not in pictures(unchanged)[name].inline
 
 
-def test_the_roc_plot_tells_auc_and_operating_point(made: Made) -> None:
-    said = pictures(made)["roc-mean-hu"].says
+def test_the_roc_plot_tells_auc_and_operating_point(unchanged: Page) -> None:
+    said = pictures(unchanged)["roc-mean-hu"].says
     assert "all centers: AUC 0.91 (0.85 to 0.95)" in said
     assert "locked threshold: sensitivity 68.2 %, specificity 95.0 %" in said
     assert "east" not in said
@@ -57,8 +57,8 @@ def test_the_roc_plot_needs_no_threshold(made: Made) -> None:
     assert "locked threshold" not in drawn.says
 
 
-def test_the_bland_altman_plot_tells_bias_and_limits(made: Made) -> None:
-    said = pictures(made)["bland-altman-mean-hu"].says
+def test_the_bland_altman_plot_tells_bias_and_limits(unchanged: Page) -> None:
+    said = pictures(unchanged)["bland-altman-mean-hu"].says
     assert "120 persons" in said
     assert "bias: −1.25 (−3.50 to 1.00) mg/cm³" in said
 
@@ -66,7 +66,7 @@ def test_the_bland_altman_plot_tells_bias_and_limits(made: Made) -> None:
 def test_no_bland_altman_plot_where_bias_is_not_estimable(made: Made) -> None:
     rows = made.frames["agreement"]
     made.frames["agreement"] = rows.filter(pl.col("metric") == "pearson_r")
-    assert "bland-altman-mean-hu" not in pictures(made)
+    assert "bland-altman-mean-hu" not in pictures(compose(made.study, made.tables()))
 
 
 def test_many_points_become_one_picture(made: Made) -> None:
@@ -77,5 +77,5 @@ def test_many_points_become_one_picture(made: Made) -> None:
 
 def test_settings_of_matplotlib_are_put_back(made: Made) -> None:
     before = dict(mpl.rcParams)
-    pictures(made)
+    pictures(compose(made.study, made.tables()))
     assert dict(mpl.rcParams) == before

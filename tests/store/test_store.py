@@ -39,7 +39,7 @@ def commit(store: Store, rows: pl.DataFrame, retired: pl.DataFrame | None = None
     return store.commit({"reject": Change(rows, retired)}, stage="crawl", center="north", counts=COUNTS)
 
 
-KEY = {"center": ["north"], "stage": ["crawl"], "level": ["file"]}
+KEY = {"center": ["north"], "stage": ["crawl"], "level": ["file"], "scope": ["archive"]}
 
 
 def test_a_later_row_replaces_and_a_retired_key_is_gone(tmp_path: Path) -> None:

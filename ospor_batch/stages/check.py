@@ -1,0 +1,127 @@
+"""Everything that can be known before work: key, archives, exports, criteria, split, strata, codecs, disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from ospor_batch.cohort.criteria import compile_steps
+from ospor_batch.cohort.split import check_split
+from ospor_batch.config import Center, Recipe, Study, read_key
+from ospor_batch.errors import ArchiveError, OsporError, StorageError, StudyError
+from ospor_batch.evaluation.strata import parse_strata
+from ospor_batch.labels.table_export import inspect_export
+from ospor_batch.stages.doctor import CODECS, Verdict, codec_of
+from ospor_batch.stages.label import check_exports
+from ospor_batch.stages.match import read_overrides
+
+NEEDED_GB = 1.0  # a catalog of a million instances takes about 0.3 GB, its runs less
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One thing looked at, how it is, what was found, and the exit code that a run would end with."""
+
+    subject: str
+    verdict: Verdict
+    said: str
+    exit_code: int = 0
+
+
+def check_study(study: Study) -> list[Checked]:
+    """Look at everything that the study file names; nothing is written, nothing raised that is ours."""
+    found = [_try("pseudonym key", lambda: f"{len(read_key(study))} characters, from where the study file says")]
+    if study.split.key is not None:
+        split_secret = study.split.key
+        found.append(_try("split key", lambda: f"{len(read_key(study, split_secret))} characters"))
+    for center in study.centers:
+        found += [_try(f"archive of {center.name}", partial(_archive, study, center, a)) for a in center.archives]
+        found += _exports(study, center)
+    found += [Checked("labels", "fault", fault, StudyError.exit_code) for fault in check_exports(study)]
+    for recipe in study.recipes:
+        found.append(_try(f"criteria of {recipe.key}", partial(_criteria, study, recipe)))
+        found.append(_threshold(study, recipe))
+    found.append(_try("split", lambda: _split(study)))
+    found.append(_try("strata", lambda: ", ".join(s.name for s in parse_strata(study.tables.strata))))
+    for syntax, name in CODECS.items():
+        codec = codec_of(syntax, name)
+        found.append(Checked(codec.subject, "ok" if codec.verdict == "ok" else "note", codec.said))
+    found.append(_try("disk", lambda: _disk(study)))
+    return found
+
+
+def _try(subject: str, look: Callable[[], str]) -> Checked:
+    try:
+        return Checked(subject, "ok", look())
+    except OsporError as error:
+        return Checked(subject, "fault", str(error), error.exit_code)
+
+
+def _archive(study: Study, center: Center, archive: str) -> str:
+    root = study.resolve(archive)
+    where = f"centers.{center.name}.archives: {archive}"
+    if not root.is_dir():
+        raise ArchiveError(f"{where}: no such folder; expected a folder of DICOM files")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise ArchiveError(f"{where}: the folder may not be listed by this user")
+    n_entries = sum(1 for _ in os.scandir(root))
+    if n_entries == 0:
+        raise ArchiveError(f"{where}: the folder is empty; is the archive mounted?")
+    return f"{archive}: {n_entries} entries at the top"
+
+
+def _exports(study: Study, center: Center) -> list[Checked]:
+    found = []
+    for export in center.exports:
+        report = inspect_export(study.resolve(export.path), export)
+        subject = f"export of {center.name}"
+        if not study.resolve(export.path).is_file():
+            found.append(Checked(subject, "fault", f"{export.path}: no such file", ArchiveError.exit_code))
+        if report.problems:
+            continue  # told with the faults of the labels
+        found.append(Checked(subject, "ok", f"{export.path}: {report.n_rows} rows; " + "; ".join(report.columns)))
+        found += [
+            Checked(subject, "note", f"{export.path}: {n} rows would be refused as {reason}, such as {first}")
+            for reason, n, first in report.refused
+        ]
+    return found
+
+
+def _criteria(study: Study, recipe: Recipe) -> str:
+    compile_steps(study.criteria_of(recipe), image_dates=study.analysis.image_dates)
+    n_overrides = read_overrides(study, recipe).height
+    names = [criterion.name for criterion in study.criteria_of(recipe)]
+    said = "; ".join(names) if names else "none beside those of the recipe"
+    return said + (f"; {n_overrides} overrides of the choice of series" if n_overrides else "")
+
+
+def _threshold(study: Study, recipe: Recipe) -> Checked:
+    subject, rule = f"threshold of {recipe.key}", recipe.threshold
+    if rule.fixed is not None:
+        return Checked(subject, "ok", f"fixed at {rule.fixed:g}")
+    if study.split.tuning == 0:
+        said = "is chosen on tuning people, but split.tuning is 0; set it, or give a fixed threshold"
+        return Checked(subject, "fault", said, StudyError.exit_code)
+    return Checked(subject, "ok", f"chosen on the tuning people ({study.split.tuning:.0%}) and locked")
+
+
+def _split(study: Study) -> str:
+    check_split(study.split, centers=tuple(center.name for center in study.centers))
+    parts = (f"{name} {getattr(study.split, name):.0%}" for name in ("train", "tuning", "internal_test"))
+    external = "; ".join(f"external {by}: {', '.join(names)}" for by, names in sorted(study.split.external.items()))
+    return ", ".join(parts) + (f"; {external}" if external else "")
+
+
+def _disk(study: Study) -> str:
+    there = study.workspace.resolve()
+    while not there.exists():
+        there = there.parent
+    if not os.access(there, os.W_OK):
+        raise StorageError(f"study.workspace: {study.study.workspace} cannot be written to by this user")
+    free = shutil.disk_usage(there).free / 1e9
+    if free < NEEDED_GB:
+        raise StorageError(f"study.workspace: {free:.1f} GB free, expected at least {NEEDED_GB:g} GB")
+    return f"{free:.0f} GB free for the workspace"

@@ -1,0 +1,109 @@
+"""The generated study as a whole: the same words make the same bytes, and everything that it promises is there."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from pathlib import Path
+
+import pytest
+
+from ospor_batch.config import read_key, read_study
+from ospor_batch.contracts.table import whole
+from ospor_batch.errors import StudyError
+from ospor_batch.synthetic.archive import FIRST_NIGHT, add_night, write_study
+from tests.synthetic.conftest import Generated
+
+
+def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
+    """Digest of the content and time of the last change of every file."""
+    return {
+        path.relative_to(folder).as_posix(): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_same_seed_gives_the_same_bytes(tiny: Generated, tmp_path: Path) -> None:
+    write_study(tmp_path / "again", preset="tiny")
+    assert fingerprint(tmp_path / "again") == fingerprint(tiny.folder)
+
+
+def test_another_seed_gives_other_people_with_the_same_faults(tiny: Generated, tmp_path: Path) -> None:
+    import polars as pl
+
+    write_study(tmp_path / "other", preset="tiny", seed=7)
+    other = pl.read_parquet(tmp_path / "other" / "truth.parquet")
+    assert other["vbmd_mg_cm3"].to_list() != tiny.truth["vbmd_mg_cm3"].to_list()
+    assert sorted(other["fault"]) == sorted(tiny.truth["fault"])
+
+
+def test_a_night_that_is_added_equals_a_study_written_with_it(tmp_path: Path) -> None:
+    write_study(tmp_path / "at_once", preset="tiny", nights=2)
+    write_study(tmp_path / "by_night", preset="tiny")
+    before = fingerprint(tmp_path / "by_night")
+    added = add_night(tmp_path / "by_night")
+    after = fingerprint(tmp_path / "by_night")
+    assert after == fingerprint(tmp_path / "at_once")
+    images = {name for name in after if name.startswith("archives/")}
+    assert {path.relative_to(tmp_path / "by_night").as_posix() for path in added} == images - before.keys()
+    assert all(after[name] == before[name] for name in images & before.keys()), "a night must leave earlier files alone"
+
+
+def test_exports_only_grow_by_night(tmp_path: Path) -> None:
+    write_study(tmp_path / "study", preset="tiny")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "study" / "exports").glob("*.csv")}
+    add_night(tmp_path / "study", n_patients=8)
+    for name, content in before.items():
+        assert (tmp_path / "study" / "exports" / name).read_bytes().startswith(content)
+
+
+def test_it_is_not_written_over_other_files(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StudyError, match="not empty"):
+        write_study(tmp_path, preset="tiny")
+    with pytest.raises(StudyError, match="no preset named 'huge'"):
+        write_study(tmp_path / "new", preset="huge")
+    with pytest.raises(StudyError, match="no generated study"):
+        add_night(tmp_path)
+
+
+def test_study_file_is_ready(tiny: Generated) -> None:
+    study = read_study(tiny.folder / "study.toml")
+    assert study.study.is_generated
+    assert len(read_key(study)) >= 32
+    assert stat.S_IMODE((tiny.folder / "pseudonym.key").stat().st_mode) == 0o600
+    for center in study.centers:
+        assert all(study.resolve(archive).is_dir() for archive in center.archives)
+        assert all(study.resolve(export.path).is_file() for export in center.exports)
+    assert {r.key for r in study.recipes} == {"mean_hu_dxa", "mean_hu_qct"}
+    assert "Nothing in this folder is clinical" in (tiny.folder / "README.txt").read_text()
+
+
+def test_truth_keeps_its_contract(tiny: Generated) -> None:
+    whole(tiny.truth, "truth")
+    excluded = tiny.truth.filter(tiny.truth["expected_role"] == "excluded")
+    assert excluded["expected_step"].null_count() == 0
+    assert not excluded["expected_prediction"].any()
+    paired = tiny.truth.filter(tiny.truth["expected_role"] == "paired")
+    assert paired["lowest_t"].null_count() == 0
+    assert paired["is_osteoporosis"].to_list() == (paired["lowest_t"] <= -2.5).to_list()
+
+
+def test_every_file_was_changed_long_ago(tiny: Generated) -> None:
+    times = {path.stat().st_mtime for path in tiny.folder.rglob("*") if path.is_file()}
+    assert times == {FIRST_NIGHT.timestamp()}
+
+
+def test_vendor_and_center_are_not_the_same_thing(tiny: Generated) -> None:
+    import polars as pl
+
+    vendors = tiny.truth.drop_nulls("scanner_vendor").group_by("center").agg(pl.col("scanner_vendor").n_unique())
+    assert vendors["scanner_vendor"].max() > 1
+    assert tiny.truth["scanner_vendor"].drop_nulls().n_unique() == 4
+
+
+def test_progress_counts_persons(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    write_study(tmp_path / "study", preset="tiny", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, len(seen)) for i in range(1, len(seen) + 1)]

@@ -1,0 +1,156 @@
+"""Every planted fault is really there, seen by readers that know nothing of the generator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+from ospor_batch.pseudonym import normal_patient_id
+from ospor_batch.synthetic.faults import FAULTS, NO_FAULT
+from tests.synthetic.conftest import Found, Generated
+
+
+def positions(files: list[Found]) -> list[float]:
+    return sorted(float(f.header.ImagePositionPatient[2]) for f in files)
+
+
+def series_of(files: list[Found]) -> dict[str, list[Found]]:
+    found: dict[str, list[Found]] = {}
+    for file in files:
+        found.setdefault(file.header.SeriesInstanceUID, []).append(file)
+    return found
+
+
+def test_each_fault_is_carried_by_one_person(tiny: Generated) -> None:
+    carried = Counter(tiny.truth["fault"])
+    del carried[NO_FAULT]
+    assert carried == Counter(fault.name for fault in FAULTS)
+    for fault in FAULTS:
+        person = tiny.person(fault.name)
+        expected = (fault.center, fault.role, fault.step, fault.is_predicted)
+        told = (person["center"], person["expected_role"], person["expected_step"], person["expected_prediction"])
+        assert told == expected
+
+
+def test_people_without_a_fault_have_whole_series(tiny: Generated) -> None:
+    for row in tiny.truth.filter((tiny.truth["fault"] == NO_FAULT) & tiny.truth["kvp_kv"].is_not_null()).iter_rows(named=True):
+        files = [f for f in tiny.files[row["center"], row["patient_id"]] if f.header.Modality == "CT"]
+        (series,) = series_of(files).values()
+        steps = np.diff(positions(series))
+        assert np.allclose(steps, steps[0], atol=1e-3)
+
+
+def test_truncated_header(tiny: Generated) -> None:
+    (cut,) = [p for p in tiny.unreadable if p.stat().st_size == 500]
+    assert cut.read_bytes()[128:132] == b"DICM"
+    steps = np.diff(positions(tiny.files_of("truncated_header")))
+    assert round(steps.max() / steps.min()) == 2
+
+
+def test_truncated_pixels(tiny: Generated) -> None:
+    files = tiny.files_of("truncated_pixels")
+    whole = files[0].header
+    short = [f for f in files if len(f.header.get("PixelData", b"")) != whole.Rows * whole.Columns * 2]
+    assert len(short) == 1
+    sizes = {f.path.stat().st_size for f in files if f is not short[0]}
+    assert short[0].path.stat().st_size < min(sizes) - 2000
+    with pytest.raises((ValueError, AttributeError)):
+        _ = short[0].header.pixel_array
+
+
+def test_missing_slice(tiny: Generated) -> None:
+    steps = np.diff(positions(tiny.files_of("missing_slice")))
+    assert sorted(np.round(steps / steps.min()).astype(int))[-2:] == [1, 2]
+
+
+def test_duplicates(tiny: Generated) -> None:
+    for fault, same in (("duplicate_same_content", True), ("duplicate_different_content", False)):
+        twins: dict[str, list[Found]] = {}
+        for file in tiny.files_of(fault):
+            twins.setdefault(file.header.SOPInstanceUID, []).append(file)
+        twice = [pair for pair in twins.values() if len(pair) == 2]
+        assert len(twice) == 3
+        for a, b in twice:
+            assert a.path.parent != b.path.parent
+            assert (a.path.read_bytes() == b.path.read_bytes()) is same
+            assert (a.header.pixel_array == b.header.pixel_array).all()
+
+
+def test_scout_stands_beside_the_axial_series(tiny: Generated) -> None:
+    series = series_of(tiny.files_of("scout_beside")).values()
+    kinds = {tuple(files[0].header.ImageType)[2]: len(files) for files in series}
+    assert kinds["LOCALIZER"] == 1
+    assert kinds["AXIAL"] > 20
+
+
+def test_contrast(tiny: Generated) -> None:
+    assert all(f.header.ContrastBolusAgent.startswith("Io") for f in tiny.files_of("contrast_only"))
+    beside = series_of(tiny.files_of("contrast_beside")).values()
+    assert sorted(files[0].header.ContrastBolusAgent for files in beside) == ["Iohexol 350", "NONE"]
+    assert {f.header.ContrastBolusAgent for f in tiny.files_of("contrast_tag_empty")} <= {"", None}
+    assert not any("ContrastBolusAgent" in f.header for f in tiny.files_of("korean_name"))
+
+
+def test_tube_voltage(tiny: Generated) -> None:
+    assert {float(f.header.KVP) for f in tiny.files_of("kvp_100_only")} == {100.0}
+    assert {float(f.header.KVP) for f in tiny.files_of("chinese_name")} == {120.0}
+
+
+def test_radiograph_only(tiny: Generated) -> None:
+    assert not tiny.files_of("radiograph_only")
+    (film,) = tiny.files_of("radiograph_only", modality="DX")
+    assert film.header.ViewPosition == "PA"
+    assert film.header.PhotometricInterpretation == "MONOCHROME1"
+
+
+def test_ages(tiny: Generated) -> None:
+    def years(file: Found) -> float:
+        header = file.header
+        born, taken = (datetime.strptime(day, "%Y%m%d") for day in (header.PatientBirthDate, header.AcquisitionDate))  # noqa: DTZ007
+        return (taken - born).days / 365.25
+
+    assert years(tiny.files_of("under_50_at_image")[0]) < 49
+    assert 50 < years(tiny.files_of("under_50_at_label")[0]) < 50.4
+    unknown = tiny.files_of("age_unknown")[0].header
+    assert not unknown.PatientBirthDate
+    assert "PatientAge" not in unknown
+    assert tiny.files_of("image_before_period")[0].header.AcquisitionDate < "20220101"
+
+
+def test_patient_numbers(tiny: Generated) -> None:
+    blanks = tiny.files_of("patient_id_blanks")[0].header.PatientID
+    assert " " in blanks.strip()
+    lower = tiny.files_of("patient_id_case")[0].header.PatientID
+    assert lower == lower.lower() != lower.upper()
+    assert normal_patient_id(lower) == tiny.person("patient_id_case")["patient_id"]
+    east, west = ({number for center, number in tiny.files if center == name} for name in ("east", "west"))
+    assert east & west, "equal numbers of two centers are two people"
+
+
+def test_names_in_their_scripts(tiny: Generated) -> None:
+    korean, chinese = tiny.files_of("korean_name")[0].header, tiny.files_of("chinese_name")[0].header
+    assert list(korean.SpecificCharacterSet) == ["", "ISO 2022 IR 149"]
+    assert all("\uac00" <= c <= "\ud7a3" for c in korean.PatientName.ideographic.replace("^", ""))
+    assert chinese.SpecificCharacterSet == "GB18030"
+    assert all("\u4e00" <= c <= "\u9fff" for c in chinese.PatientName.ideographic.replace("^", ""))
+
+
+def test_missing_height_and_mask(tiny: Generated) -> None:
+    assert "PatientSize" not in tiny.files_of("missing_height")[0].header
+    folder = tiny.files_of("missing_mask")[0].path.parent
+    assert not list(folder.glob("*.nii*"))
+
+
+def test_files_that_are_no_dicom(tiny: Generated) -> None:
+    west = tiny.folder / "archives" / "west"
+    strangers = {p.name: p.read_bytes() for p in tiny.unreadable if p.parent == west}
+    assert sorted(len(content) > 0 for content in strangers.values()) == [False, True, True]
+    assert any(content.startswith(b"\x89PNG") for content in strangers.values())
+
+
+def test_transfer_syntaxes(tiny: Generated) -> None:
+    found = {f.header.file_meta.TransferSyntaxUID.name for files in tiny.files.values() for f in files}
+    assert {"Explicit VR Little Endian", "Implicit VR Little Endian", "RLE Lossless"} <= found
