@@ -11,6 +11,7 @@ SAME_DIRECTION = 1e-3  # cosines of one series differ by rounding only
 UNIT_LENGTH = 1e-2  # how far from length 1 and from a right angle cosines may be
 SAME_PLACE_MM = 1e-2  # two slices nearer than this share a position
 UNEVEN = 0.1  # share of the spacing that a slice may stand off the even grid
+GAP = 0.2  # share of the spacing by which a gap may differ from whole slices; else the spacing itself changes
 PLANE = 0.9  # cosine of 26 degrees: gantry tilt and disc-parallel slices are still axial
 TILT_DEG = 0.5  # beyond rounding of positions
 DIGITS = 6  # a nanometer: beyond it stands the noise of the last bits
@@ -89,7 +90,8 @@ def _spacing(places: Floats) -> tuple[float, int, bool]:
     # the lower median: of two steps, one of which spans a gap, the shorter is the spacing
     spacing = float(np.percentile(steps, 50, method="lower"))
     slots = np.maximum(np.rint(steps / spacing), 1)
+    is_gap = (slots > 1) & (np.abs(steps / spacing - slots) <= GAP)
     at = np.concatenate([[0.0], np.cumsum(slots)])
     slope, start = np.polyfit(at, places, 1)
     off = np.abs(places - (start + slope * at)).max()
-    return spacing, int((slots - 1).sum()), bool(off <= UNEVEN * spacing)
+    return spacing, int((slots - 1)[is_gap].sum()), bool(off <= UNEVEN * spacing)

@@ -31,11 +31,11 @@ def measure(volume: Volume, labels: npt.NDArray[np.int32], *, levels: Mapping[st
 
     labels: on the volume's grid. levels: vertebral level to label.
     """
-    wanted = np.isin(labels, list(levels.values()))
+    is_measured = labels != 0
     if volume.is_padding is not None:
-        wanted &= ~volume.is_padding
-    label, hu = labels[wanted], volume.hu[wanted].astype(np.float64)
-    on_edge = set(labels[0][wanted[0]].tolist()) | set(labels[-1][wanted[-1]].tolist())
+        is_measured &= ~volume.is_padding
+    label, hu = labels[is_measured], volume.hu[is_measured].astype(np.float64)
+    on_edge = set(labels[0][is_measured[0]].tolist()) | set(labels[-1][is_measured[-1]].tolist())
     found = []
     for level in sorted(levels, key=anatomical_order):
         values = hu[label == levels[level]]

@@ -125,32 +125,49 @@ def onto_volume(grid: LabelGrid, volume: Volume) -> npt.NDArray[np.int32]:
     Where axes agree up to order, flips and spacing, each axis is looked up on its own: on equal voxels the result is
     exact. ItemRefused mask_geometry_mismatch when labelled voxels lie outside the volume.
     """
+    found = np.zeros(volume.hu.shape, np.int32)
+    if not np.isfinite(grid.affine).all() or abs(np.linalg.det(grid.affine[:3, :3])) < np.finfo(np.float32).tiny:
+        raise ItemRefused("mask_geometry_mismatch", "the mask's affine is singular")
+    grid = _cropped(grid)
+    if not grid.labels.any():
+        return found
     _refuse_elsewhere(grid, volume)
-    mapping = np.linalg.solve(grid.affine, volume.affine)
+    block = _reached(grid, volume)
+    first = np.eye(4)
+    first[:3, 3] = [part.start for part in block]
+    mapping = np.linalg.solve(grid.affine, volume.affine @ first)
     axes = _own_axes(mapping, volume.hu.shape)
     if axes is None:
-        return _nearest_oblique(grid, mapping, shape=volume.hu.shape)
-    looked_up, inside = [], []
-    for axis in range(3):
-        own = axes[axis]
-        index = _nearest(mapping[axis, own] * np.arange(volume.hu.shape[own]) + mapping[axis, 3])
-        is_inside = (index >= 0) & (index < grid.labels.shape[axis])
-        looked_up.append(np.where(is_inside, index, 0))
-        inside.append(is_inside)
-    order = np.argsort(axes)  # volume axis -> axis of the grid
-    found = grid.labels[np.ix_(*looked_up)].transpose(order).astype(np.int32)
-    for own, axis in enumerate(order):
-        found[(slice(None),) * own + (~inside[axis],)] = 0
+        _look_up_oblique(grid, mapping, found=found[block])
+    else:
+        _look_up_by_axis(grid, mapping, axes=axes, found=found[block])
     return found
 
 
+def _cropped(grid: LabelGrid) -> LabelGrid:
+    """The box that holds all labels; a spine is a small part of its images."""
+    is_label = grid.labels != 0
+    spans = [np.flatnonzero(is_label.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    if not all(len(span) for span in spans):
+        return LabelGrid(grid.labels[:0], grid.affine)
+    affine = grid.affine.copy()
+    affine[:3, 3] = (grid.affine @ [*(span[0] for span in spans), 1])[:3]
+    return LabelGrid(grid.labels[tuple(slice(span[0], span[-1] + 1) for span in spans)], affine)
+
+
+def _reached(grid: LabelGrid, volume: Volume) -> tuple[slice, slice, slice]:
+    """The block of the volume that voxels of the grid can be nearest to."""
+    there = np.linalg.solve(volume.affine, grid.affine)
+    ends = np.array(np.meshgrid(*([-1, size] for size in grid.labels.shape))).reshape(3, -1)
+    corners = there[:3, :3] @ ends + there[:3, 3:]
+    low = np.clip(np.floor(corners.min(axis=1)), 0, volume.hu.shape).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=1)) + 1, 0, volume.hu.shape).astype(int)
+    slices, rows, columns = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return slices, rows, columns
+
+
 def _refuse_elsewhere(grid: LabelGrid, volume: Volume) -> None:
-    linear = grid.affine[:3, :3]
-    if not np.isfinite(grid.affine).all() or abs(np.linalg.det(linear)) < np.finfo(np.float32).tiny:
-        raise ItemRefused("mask_geometry_mismatch", "the mask's affine is singular")
     labelled = np.argwhere(grid.labels)
-    if not len(labelled):
-        return
     there = np.linalg.solve(volume.affine, grid.affine)
     index = labelled @ there[:3, :3].T + there[:3, 3]
     # a coarse mask may stand over the border by half a voxel of its own
@@ -177,13 +194,24 @@ def _nearest(index: Array) -> npt.NDArray[np.int64]:
     return nearest
 
 
-def _nearest_oblique(grid: LabelGrid, mapping: Array, *, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
-    found = np.zeros(shape, np.int32)
-    rows, columns = np.meshgrid(np.arange(shape[1]), np.arange(shape[2]), indexing="ij")
+def _look_up_by_axis(grid: LabelGrid, mapping: Array, *, axes: list[int], found: npt.NDArray[np.int32]) -> None:
+    """Fill the block axis by axis; axes: for each axis of the grid the axis of the volume."""
+    looked_up, filled = [], []
+    for axis, own in enumerate(axes):
+        index = _nearest(mapping[axis, own] * np.arange(found.shape[own]) + mapping[axis, 3])
+        inside = np.flatnonzero((index >= 0) & (index < grid.labels.shape[axis]))
+        looked_up.append(index[inside])
+        filled.append(inside)
+    order = [axes.index(own) for own in range(3)]
+    found[np.ix_(*(filled[axis] for axis in order))] = grid.labels[np.ix_(*looked_up)].transpose(order)
+
+
+def _look_up_oblique(grid: LabelGrid, mapping: Array, *, found: npt.NDArray[np.int32]) -> None:
+    """Fill the block voxel by voxel, one slice at a time, so that coordinates need the memory of one slice."""
+    rows, columns = np.meshgrid(np.arange(found.shape[1]), np.arange(found.shape[2]), indexing="ij")
     in_plane = rows[..., None] * mapping[:3, 1] + columns[..., None] * mapping[:3, 2] + mapping[:3, 3]
     extent = np.array(grid.labels.shape)
-    for place in range(shape[0]):  # slice by slice, so that coordinates need no more memory than one slice
+    for place in range(found.shape[0]):
         index = _nearest(in_plane + place * mapping[:3, 0])
         inside = ((index >= 0) & (index < extent)).all(axis=-1)
         found[place][inside] = grid.labels[tuple(index[inside].T)]
-    return found

@@ -23,6 +23,7 @@ KEPT = {
     "person": "persons eligible", "export_row": "rows read", "exam": "exams with a reference label", "label": "labels kept",
 }  # fmt: skip
 REGROUPED = {"series": "grouped by series", "person": "the same images, counted by person", "exam": "grouped by exam"}
+ONE_TO_ONE = ("instance", "label")  # a file that was read is an instance, an exam with a class is a label
 STAGE_KEPT = {"infer": "persons read by the predictor", "evaluate": "persons in a test partition, analysed"}
 # sizes in units of the drawing, which is scaled to the page
 WIDTH, LEFT, MAIN, GAP, SIDE, LINE, PAD, SPACE = 760, 10, 300, 40, 400, 18, 10, 26
@@ -69,8 +70,8 @@ def flow(attrition: pl.DataFrame, *, recipe: str, reference_id: str, levels: tup
     boxes: list[Box] = []
     for level in levels:
         found = _level(summed.filter(pl.col("level") == level).to_dicts(), level)
-        if found and boxes and level == "instance" and boxes[-1].n == found[0].n:
-            boxes.pop()  # a file that was read is an instance: one box, not two
+        if found and boxes and level in ONE_TO_ONE and boxes[-1].n == found[0].n:
+            boxes.pop()  # one box, not two
         boxes += found
     return tuple(boxes)
 

@@ -176,7 +176,7 @@ def _bodies(put: _Painter, trunk: Trunk, *, spine: Array, core_hu: tuple[float, 
         part_of_body = np.divide(part, share, out=np.zeros_like(share), where=share > 0)
         value = CORTICAL + part_of_body * (np.float32(core_hu[i]) - CORTICAL)
         put.volume[where] += share * (value - put.volume[where])
-        labels[core > 0.999] = FIRST_LABEL + i
+        labels[core > 0.9999] = FIRST_LABEL + i
     return labels
 
 

@@ -109,7 +109,7 @@ def test_radiograph_only(tiny: Generated) -> None:
 def test_ages(tiny: Generated) -> None:
     def years(file: Found) -> float:
         header = file.header
-        born, taken = (datetime.strptime(day, "%Y%m%d") for day in (header.PatientBirthDate, header.AcquisitionDate))  # noqa: DTZ007
+        born, taken = (datetime.strptime(day, "%Y%m%d") for day in (header.PatientBirthDate, header.AcquisitionDate))
         return (taken - born).days / 365.25
 
     assert years(tiny.files_of("under_50_at_image")[0]) < 49
