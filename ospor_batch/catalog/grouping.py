@@ -93,6 +93,7 @@ def _counts(is_pixels: pl.Expr) -> dict[str, pl.Expr]:
         "least_intercept": pl.col("rescale_intercept_hu").filter(is_pixels).min(),
         "is_burned_in": (pl.col("burned_in_annotation").str.to_uppercase() == "YES").any(),
         "is_flagged_lossy": (pl.col("lossy_image_compression") == "01").any(),
+        "is_flagged_lossless": (pl.col("lossy_image_compression").fill_null("") == "00").all(),
         "syntaxes": pl.col("transfer_syntax_uid").drop_nulls().unique().sort(),
     }
 

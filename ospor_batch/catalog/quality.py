@@ -121,5 +121,8 @@ def _hounsfield(row: dict[str, Any]) -> set[str]:
 
 
 def is_lossy(row: dict[str, Any]) -> bool:
-    """Lossy by the header's own flag or by a transfer syntax that cannot be anything else."""
-    return bool(row["is_flagged_lossy"]) or any(sop_class_is(uid, "lossy_transfer_syntax") for uid in row["syntaxes"])
+    """Lossy by the header's own flag, or by a transfer syntax that loses, unless the header denies what is optional."""
+    if row["is_flagged_lossy"] or any(sop_class_is(uid, "lossy_transfer_syntax") for uid in row["syntaxes"]):
+        return True
+    may_be = any(sop_class_is(uid, "maybe_lossy_transfer_syntax") for uid in row["syntaxes"])
+    return may_be and not row["is_flagged_lossless"]

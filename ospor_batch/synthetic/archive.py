@@ -41,7 +41,7 @@ class Size:
 
 
 PRESETS: dict[str, Size] = {
-    "tiny": Size(9, Sampling(64), 96, Rates(0.0, 0.0, 0.0, 0.15), tuning=0.5, cluster="in_line"),
+    "tiny": Size(10, Sampling(64), 96, Rates(0.0, 0.0, 0.0, 0.15), tuning=0.5, cluster="in_line"),
     "demo": Size(60, Sampling(80), 192, Rates(0.06, 0.05, 0.08, 0.25), tuning=0.3, cluster="local"),
 }
 

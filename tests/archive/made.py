@@ -48,7 +48,13 @@ def ct(*, series: int = 1, slice_: int = 0, **changes: Any) -> Dataset:
 def cr(**changes: Any) -> Dataset:
     """One frontal chest radiograph."""
     geometry = dict.fromkeys(("ImagePositionPatient", "ImageOrientationPatient", "RescaleIntercept", "RescaleSlope"))
-    told = {"SOPClassUID": CR, "Modality": "CR", "BodyPartExamined": "CHEST", "ViewPosition": "PA", "SeriesDescription": "Thorax"}
+    told = {
+        "SOPClassUID": CR,
+        "Modality": "CR",
+        "BodyPartExamined": "CHEST",
+        "ViewPosition": "PA",
+        "SeriesDescription": "Thorax",
+    }
     return ct(**geometry | told | changes)
 
 
@@ -98,5 +104,3 @@ def write_series(folder: Path, *, n: int = 5, series: int = 1, **changes: Any) -
         here = {keyword: value(number) if callable(value) else value for keyword, value in changes.items()}
         paths.append(write(ct(series=series, slice_=number, **here), folder / f"s{series}-{number:03d}.dcm"))
     return paths
-
-

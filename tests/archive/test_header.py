@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -231,11 +232,5 @@ def test_random_damage_never_raises_anything_else() -> None:
         for _ in range(4):
             state = (1103515245 * state + 12345) % 2**31  # a fixed sequence: the same files every time
             hurt[132 + state % (len(hurt) - 132)] = state // 7 % 256
-        refused_or_read(bytes(hurt))
-
-
-def refused_or_read(content: bytes) -> None:
-    try:
-        read(content)
-    except ItemRefused as refused:
-        assert refused.reason
+        with contextlib.suppress(ItemRefused):
+            read(bytes(hurt))

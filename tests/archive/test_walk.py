@@ -63,7 +63,9 @@ def test_a_pipe_in_the_place_of_a_file_does_not_hang(tmp_path: Path) -> None:
     assert refused.value.reason == "special_file"
 
 
-@pytest.mark.parametrize("raw", [b"\xb1\xe8.dcm", b"back\\slash", b"\\udcff", b"\\u005c", "이름".encode(), b"a\\u005cudc80\xff"])
+@pytest.mark.parametrize(
+    "raw", [b"\xb1\xe8.dcm", b"back\\slash", b"\\udcff", b"\\u005c", "이름".encode(), b"a\\u005cudc80\xff"]
+)
 def test_any_name_survives_as_text_and_is_found_again(tmp_path: Path, raw: bytes) -> None:
     name = os.fsdecode(raw)
     (tmp_path / name).write_bytes(b"x")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import polars as pl
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from ospor_batch.archive.header import read_header
 from ospor_batch.catalog.series import Catalogued, catalog_center
@@ -24,14 +26,12 @@ def keyed(text: str | None, kind: str) -> str | None:
 
 
 def tables(
-    images: Mapping[str, Dataset], nifti: Mapping[str, str] | None = None
+    images: Mapping[str, Dataset], nifti: Mapping[str, str] | None = None, *, syntax: UID = ExplicitVRLittleEndian
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Instance and file rows of data sets by path; nifti: path to content digest."""
-    import io
-
     instances, files = [], []
     for path, ds in images.items():
-        content = encoded(ds)
+        content = encoded(ds, syntax=syntax)
         header = read_header(io.BytesIO(content))
         row = header.values
         keys = {
@@ -73,8 +73,10 @@ def file_row(path: str, *, digest: str | None, reason: str | None = None, size: 
 def catalogue() -> Catalogue:
     """Catalogue data sets by path; every result keeps its contracts."""
 
-    def run(images: Mapping[str, Dataset], *, nifti: Mapping[str, str] | None = None) -> Catalogued:
-        instances, files = tables(images, nifti)
+    def run(
+        images: Mapping[str, Dataset], *, nifti: Mapping[str, str] | None = None, syntax: str = ExplicitVRLittleEndian
+    ) -> Catalogued:
+        instances, files = tables(images, nifti, syntax=UID(syntax))
         found = catalog_center(instances, files, center="north", split_key=SPLIT_KEY)
         for name, rows in (("series", found.series), ("locator", found.locator), ("reject", found.rejects)):
             assert whole(rows, name).height == rows.height

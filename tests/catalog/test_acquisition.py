@@ -54,8 +54,10 @@ def test_a_volume_is_contrast() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "without contrast", "Abdomen w/o contrast", "CT BRAIN WO IVCON", "Abd NATIVE", "Abdomen nativ", "non-contrast chest", "NECT",
-        "unenhanced", "C- thorax", "plain CT", "ohne KM", "senza mdc", "sans injection", "sin contraste", "腹部平扫", "비조영 CT",
+        "without contrast",
+        "Abdomen w/o contrast", "CT BRAIN WO IVCON", "Abd NATIVE", "Abdomen nativ", "non-contrast chest", "NECT",
+        "unenhanced", "C- thorax", "plain CT", "ohne KM", "senza mdc", "sans injection", "sin contraste", "腹部平扫",
+        "비조영 CT",
         "non contrast", "THORAX W/O", "pre contrast", "no contrast",
     ],
 )  # fmt: skip
@@ -68,7 +70,8 @@ def test_words_for_a_plain_series(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "with contrast", "Chest C+", "CECT abdomen", "portal venous", "arterial phase", "FDG_TK_KM", "mit KM", "con mdc", "enhanced",
+        "with contrast",
+        "Chest C+", "CECT abdomen", "portal venous", "arterial phase", "FDG_TK_KM", "mit KM", "con mdc", "enhanced",
         "avec injection", "腹部增强", "조영", "造影CT", "Head 0.5 CE Axial", "CT PULM ANGIO", "CT W/ CONTRAST",
     ],
 )  # fmt: skip
@@ -81,14 +84,23 @@ def test_words_for_an_enhanced_series(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["CT abdomen w/wo contrast", "with and without contrast", "COLLO CRANIO TOTBODY SENZA E CON", "ohne und mit KM", "C-/C+", "平扫+增强"],
+    [
+        "CT abdomen w/wo contrast",
+        "with and without contrast",
+        "COLLO CRANIO TOTBODY SENZA E CON",
+        "ohne und mit KM",
+        "C-/C+",
+        "平扫+增强",
+    ],
 )
 def test_words_for_both_phases_say_nothing(text: str) -> None:
     assert evidence(series=text) == "tag_absent"
     assert evidence("CE", protocol=text) == "given"
 
 
-@pytest.mark.parametrize("text", ["Abdomen 5.0", "Chest", "CT Body 3.0 Br38f", "Lung", "Thorax low dose", None, "conventional", "SILICONE"])
+@pytest.mark.parametrize(
+    "text", ["Abdomen 5.0", "Chest", "CT Body 3.0 Br38f", "Lung", "Thorax low dose", None, "conventional", "SILICONE"]
+)
 def test_other_words_are_no_evidence(text: str | None) -> None:
     assert evidence(series=text or "") == "tag_absent"
 
@@ -199,7 +211,8 @@ def test_tube_voltage(values: list[float | None], expected: tuple[float | None, 
     ("written", "vendor"),
     [
         ("GE MEDICAL SYSTEMS", "ge"), ("GE Healthcare", "ge"), ("G.E. Medical Systems", "ge"), ("SIEMENS", "siemens"),
-        ("Siemens Healthineers", "siemens"), ("Philips Medical Systems", "philips"), ("TOSHIBA", "canon"), ("Canon Inc.", "canon"),
+        ("Siemens Healthineers", "siemens"),
+        ("Philips Medical Systems", "philips"), ("TOSHIBA", "canon"), ("Canon Inc.", "canon"),
         ("Canon Medical Systems", "canon"), ("TOSHIBA_MEC", "canon"), ("UIH", "united_imaging"), ("Hitachi, Ltd.", "fujifilm"),
         ("FUJI PHOTO FILM CO. LTD.", "fujifilm"), ("FUJIFILM Corporation", "fujifilm"), ("Neusoft Medical", "neusoft"),
         ("Agfa-Gevaert", "agfa"), ("Acme", "other"), ("General Imaging", "other"), ("", "unknown"), (None, "unknown"),
@@ -213,7 +226,8 @@ def test_vendors(written: str | None, vendor: str) -> None:
     ("kernel", "vendor", "expected"),
     [
         ("STANDARD", "ge", "standard"), ("SOFT", "ge", "soft"), ("BONEPLUS", "ge", "sharp"), ("LUNG", "ge", "sharp"),
-        ("B20f", "siemens", "soft"), ("Br38f\\3", "siemens", "standard"), ("B70f", "siemens", "sharp"), ("H31s", "siemens", "standard"),
+        ("B20f", "siemens", "soft"), ("Br38f\\3", "siemens", "standard"), ("B70f", "siemens", "sharp"),
+        ("H31s", "siemens", "standard"),
         ("FC03", "canon", "soft"), ("FC13", "canon", "standard"), ("FC52", "canon", "sharp"), ("FC30", "canon", "sharp"),
         ("B", "philips", "standard"), ("YA", "philips", "sharp"), ("B30f", "unknown", "unknown"), (None, "ge", "unknown"),
     ],

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import polars as pl
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 
 from ospor_batch.catalog.series import Catalogued
 from tests.archive.made import SEGMENTATION, cr, ct, uid
@@ -46,7 +48,12 @@ def test_a_plain_stack_is_usable_and_measured(catalogue: Catalogue) -> None:
     assert (row["grade"], row["grade_reason"], row["findings"]) == ("usable", None, "")
     assert (row["orientation"], row["slice_spacing_mm"], row["extent_mm"], row["tilt_deg"]) == ("axial", 5.0, 30.0, 0.0)
     assert (row["n_instances"], row["n_slices"], row["n_missing_slices"]) == (6, 6, 0)
-    assert (row["modality"], row["sop_class"], row["scanner_vendor"], row["kernel_class"]) == ("CT", "image", "siemens", "standard")
+    assert (row["modality"], row["sop_class"], row["scanner_vendor"], row["kernel_class"]) == (
+        "CT",
+        "image",
+        "siemens",
+        "standard",
+    )
     assert (row["body_region"], row["body_region_source"], row["contrast_evidence"]) == ("abdomen", "tag", "tag_absent")
     assert (row["age_at_image"], row["age_source"], row["sex"]) == (62.0, "birth_date", "female")
     assert not any(row[name] for name in ("is_localizer", "is_derived", "is_secondary", "is_dose_report", "is_lossy"))
@@ -122,7 +129,12 @@ def test_images_are_located_in_slice_order_along_the_normal(catalogue: Catalogue
 
 def test_a_radiograph_is_usable_alone(catalogue: Catalogue) -> None:
     row = only(catalogue({"r": cr()}))
-    assert (row["grade"], row["view"], row["body_region"], row["contrast_evidence"]) == ("usable", "pa", "chest", "not_applicable")
+    assert (row["grade"], row["view"], row["body_region"], row["contrast_evidence"]) == (
+        "usable",
+        "pa",
+        "chest",
+        "not_applicable",
+    )
     assert row["n_slices"] == 1
 
 
@@ -198,7 +210,8 @@ def test_animals_are_not_human(catalogue: Catalogue, changes: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
-    "changes", [{"ResponsiblePersonRole": "PARENT"}, {"PatientSpeciesDescription": "Homo sapiens"}, {"InstitutionName": "St. Dogan"}]
+    "changes",
+    [{"ResponsiblePersonRole": "PARENT"}, {"PatientSpeciesDescription": "Homo sapiens"}, {"InstitutionName": "St. Dogan"}],
 )
 def test_people_are_human(catalogue: Catalogue, changes: dict[str, Any]) -> None:
     assert only(catalogue({"r": cr(**changes)}))["is_human"]
@@ -253,8 +266,6 @@ def test_segmentations_go_to_the_series_that_they_name_or_share_a_frame_with(cat
 
 
 def pl_path_starts(prefix: str) -> Any:
-    import polars as pl
-
     return pl.col("path").str.starts_with(prefix)
 
 
@@ -275,3 +286,11 @@ def test_a_report_filed_among_images_does_not_blur_them(catalogue: Catalogue) ->
 def test_no_instances_are_no_series(catalogue: Catalogue) -> None:
     found = catalogue({})
     assert (found.series.height, found.locator.height, found.rejects.height) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("flag", "is_lossy"), [(None, True), ("00", False), ("01", True)])
+def test_jpeg_2000_is_lossy_unless_the_header_denies_it(catalogue: Catalogue, flag: str | None, is_lossy: bool) -> None:
+    images = stack(3, LossyImageCompression=flag, PixelData=encapsulate([b"\xff\x4f" + bytes(62)]))
+    for ds in images.values():
+        ds["PixelData"].is_undefined_length = True
+    assert only(catalogue(images, syntax="1.2.840.10008.1.2.4.91"))["is_lossy"] is is_lossy

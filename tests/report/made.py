@@ -19,7 +19,7 @@ REFERENCE = "dxa_any_site"
 COMMON: dict[str, Any] = {
     "recipe": NAME, "reference_id": REFERENCE, "t_source": "reported", "t_reference": "nhanes3_white_female",
     "partition": "test", "unit": "person", "model_digest": "0123456789abcdef",
-    "threshold_id": "youden@tuning n=63 -> -112.4 HU", 
+    "threshold_id": "youden@tuning n=63 -> -112.4 HU",
     "window_days": "from -180 to +180", "center": "all", "scanner_vendor": "all",
     "densitometer_vendor": "all", "sex": "all", "age_band": "all", "period": "all", "kvp": "all", "contrast_evidence": "all",
     "is_same_acquisition": "all", "target": "osteoporosis", "interval_method": "wilson", "status": "estimated",

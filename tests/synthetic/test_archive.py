@@ -6,12 +6,17 @@ import hashlib
 import stat
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from ospor_batch.config import read_key, read_study
 from ospor_batch.contracts.table import whole
 from ospor_batch.errors import StudyError
-from ospor_batch.synthetic.archive import FIRST_NIGHT, add_night, write_study
+from ospor_batch.pseudonym import split_position
+from ospor_batch.synthetic.archive import FIRST_NIGHT, PRESETS, SEED, Night, add_night, people_of, write_study
+from ospor_batch.synthetic.population import CENTERS
+from ospor_batch.synthetic.seeding import secret
+from ospor_batch.synthetic.truth import truth_table
 from tests.synthetic.conftest import Generated
 
 
@@ -30,8 +35,6 @@ def test_the_same_seed_gives_the_same_bytes(tiny: Generated, tmp_path: Path) -> 
 
 
 def test_another_seed_gives_other_people_with_the_same_faults(tiny: Generated, tmp_path: Path) -> None:
-    import polars as pl
-
     write_study(tmp_path / "other", preset="tiny", seed=7)
     other = pl.read_parquet(tmp_path / "other" / "truth.parquet")
     assert other["vbmd_mg_cm3"].to_list() != tiny.truth["vbmd_mg_cm3"].to_list()
@@ -96,10 +99,8 @@ def test_every_file_was_changed_long_ago(tiny: Generated) -> None:
 
 
 def test_vendor_and_center_are_not_the_same_thing(tiny: Generated) -> None:
-    import polars as pl
-
-    vendors = tiny.truth.drop_nulls("scanner_vendor").group_by("center").agg(pl.col("scanner_vendor").n_unique())
-    assert vendors["scanner_vendor"].max() > 1
+    pairs = tiny.truth.drop_nulls("scanner_vendor").select("center", "scanner_vendor").unique()
+    assert pairs.height > pairs["center"].n_unique()
     assert tiny.truth["scanner_vendor"].drop_nulls().n_unique() == 4
 
 
@@ -107,3 +108,18 @@ def test_progress_counts_persons(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     write_study(tmp_path / "study", preset="tiny", progress=lambda done, total: seen.append((done, total)))
     assert seen == [(i, len(seen)) for i in range(1, len(seen) + 1)]
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_partition_holds_both_classes(preset: str) -> None:
+    """Without both, no threshold can be chosen on tuning and no AUC be had elsewhere."""
+    size = PRESETS[preset]
+    night = Night(1, SEED, {center.name: (1, size.per_center) for center in CENTERS})
+    truth = truth_table(people_of([night], rates=size.rates))
+    scored = truth.filter((truth["expected_role"] == "paired") & truth["expected_prediction"])
+    classes: dict[str, set[bool]] = {}
+    for center, number, is_sick in scored.select("center", "patient_id", "is_osteoporosis").iter_rows():
+        position = split_position(number, center=center, key=secret(SEED).encode())
+        partition = "external" if center == "east" else "tuning" if position < size.tuning else "internal_test"
+        classes.setdefault(partition, set()).add(is_sick)
+    assert classes == {key: {True, False} for key in ("external", "tuning", "internal_test")}
