@@ -6,6 +6,7 @@ Whatever cannot be read is an ItemRefused with the class of what went wrong, nev
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from ospor_batch.imaging.segments import level_named
 from ospor_batch.imaging.volume import AIR_HU, Array, LabelGrid, Stack, Volume, affine_of, regular_stack
 from ospor_batch.sources import open_bytes
 
+# pydicom logs faulty values as they stand, names and dates among them: they must not reach a log file
+logging.getLogger("pydicom").propagate = False
 SAME_DIRECTION = 1e-3  # direction cosines; scanners write 4 to 6 digits
 SAME_SPACING = 1e-3  # relative
 MOST_MISSING = 0.5  # share of the slices; with more open places the step itself is doubtful

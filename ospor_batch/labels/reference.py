@@ -72,7 +72,10 @@ def _by_t_score(rows: pl.DataFrame, reference: Reference) -> pl.DataFrame:
     for site in reference.sites:
         over, under = _t_score(site, reference)
         rows = rows.with_columns(over.alias(f"{site}:over"), under.alias(f"{site}:under"))
-        rows = rows.with_columns((pl.col(f"{site}:over") / pl.col(f"{site}:under")).alias(f"{site}:t"))
+        # a reported T stands as it was printed; a quotient of columns may differ from it in the last bit
+        exact = pl.when(pl.col(f"{site}:over").is_not_null()).then(pl.col(f"{site}_t"))
+        quotient = pl.col(f"{site}:over") / pl.col(f"{site}:under")
+        rows = rows.with_columns((exact if reference.t_source == "reported" else quotient).alias(f"{site}:t"))
     lowest = pl.min_horizontal([f"{site}:t" for site in reference.sites])
     rows = rows.with_columns(lowest.alias("label_value"))
     rows = rows.with_columns(_of_lowest({s: pl.lit(s) for s in reference.sites}).alias("label_site"))
