@@ -143,7 +143,9 @@ def all_runs(store: Store) -> list[Run]:
 def code_digest() -> str:
     """SHA-256 (first 12 digits) over the package's sources and contracts: other code, other run."""
     package = Path(__file__).parent
-    files = sorted((p.relative_to(package).as_posix(), p) for p in package.rglob("*") if p.suffix in {".py", ".yaml", ".css", ".js"})
+    files = sorted(
+        (p.relative_to(package).as_posix(), p) for p in package.rglob("*") if p.suffix in {".py", ".yaml", ".css", ".js"}
+    )
     files += sorted((f"schemas/{p.name}", p) for p in schemas_folder().glob("*.yaml"))
     whole = hashlib.sha256()
     for name, path in files:
