@@ -11,7 +11,7 @@ from prefect.runtime import task_run
 
 from ospor_batch.config import read_study
 from ospor_batch.errors import OsporError, StorageError, nameless
-from ospor_batch.plan import Step, agenda, run_step
+from ospor_batch.plan import Step, agenda, run_step, tidy_up
 
 
 def stage_and_place() -> str:
@@ -54,6 +54,7 @@ def run_plan(study_file: str, *, is_sweep: bool) -> int:
     for step in agenda(read_study(Path(study_file))):
         run_stage(study_file, stage=step.stage, center=step.center, run_id=step.run_id, is_sweep=is_sweep)
         n_steps += 1
+    tidy_up(read_study(Path(study_file)))
     return n_steps
 
 

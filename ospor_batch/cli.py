@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import asdict
@@ -15,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ospor_batch import __version__
+from ospor_batch.audit import audit
 from ospor_batch.errors import OsporError, nameless
-from ospor_batch.screen import Screen, show_flow, show_ledger
+from ospor_batch.screen import Screen, plain, print_json, show_flow, show_ledger
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
 app = typer.Typer(
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(audit)
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary on standard output.")]
 
@@ -39,11 +40,8 @@ def main() -> None:
         code = app(standalone_mode=False)
     except OsporError as error:
         _end_with(error)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: finished work is kept; run the same command again to go on")
-        sys.exit(INTERRUPTED)
-    except typer.Abort:
-        sys.exit(INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "show"):
             error.show()
@@ -51,11 +49,13 @@ def main() -> None:
         if os.environ.get("OSPOR_DEBUG") == "1":
             raise
         _end_with(nameless(error))
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code by itself
+        Console(stderr=True).print("interrupted: finished work is kept; run the same command again to go on")
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _end_with(error: OsporError) -> NoReturn:
-    Console(stderr=True).print(f"[bold red]{type(error).__name__}[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"[bold red]{type(error).__name__}[/] {plain(str(error))}", highlight=False, soft_wrap=True)
     sys.exit(error.exit_code)
 
 
@@ -85,24 +85,46 @@ def demo(
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into.")]) -> None:
-    """Write a commented study file and a label template to fill in."""
-    from ospor_batch.stages.begin import begin
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write into.")],
+    from_export: Annotated[
+        Path | None, typer.Option("--from-export", metavar="FILE", help="Propose the column map of this export.")
+    ] = None,
+) -> None:
+    """Write a commented study file, and a label template to fill in or a column map proposed from an export."""
+    from ospor_batch.stages.begin import begin, begin_from
 
-    for path in begin(folder):
+    written, look_at = (begin(folder), ()) if from_export is None else begin_from(from_export, folder=folder)
+    for path in written:
         typer.echo(f"wrote {path}")
+    for said in look_at:
+        typer.echo(f"look at: {said}")
     typer.echo(f"next: fill in the lines marked <-, then  ospor-batch check {folder / 'study.toml'}")
 
 
 @app.command()
-def check(study_file: StudyFile, as_json: AsJson = False) -> None:
+def check(
+    study_file: StudyFile,
+    cohort: Annotated[bool, typer.Option("--cohort", help="Show the flow of the cataloged people; no pixel is read.")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Show the first 20 rows of every export as they are read.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Find everything that can be known before work: paths, columns, units, criteria, key, disk."""
     from ospor_batch.config import read_study
     from ospor_batch.stages.check import check_study
 
-    found = check_study(read_study(study_file))
+    study = read_study(study_file)
+    if cohort:
+        _check_cohort(study, as_json=as_json)
+        return
+    if preview:
+        _preview(study, as_json=as_json)
+        return
+    found = check_study(study)
     if as_json:
-        _print_json({"is_ready": all(f.verdict != "fault" for f in found), "findings": [asdict(f) for f in found]})
+        print_json({"is_ready": all(f.verdict != "fault" for f in found), "findings": [asdict(f) for f in found]})
     else:
         _show_findings(found)
     faults = [finding for finding in found if finding.verdict == "fault"]
@@ -177,6 +199,26 @@ def report(study_file: StudyFile) -> None:
 
 
 @app.command()
+def pool(
+    releases: Annotated[list[Path], typer.Argument(metavar="RELEASE...", help="release/ folders of runs, one a center.")],
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("pooled"),
+    as_json: AsJson = False,
+) -> None:
+    """Pool released aggregates of centers that cannot share rows; refuse releases that must not be pooled."""
+    from ospor_batch.stages.pool import pool as pool_releases
+
+    found = pool_releases(releases, out=out)
+    if as_json:
+        print_json({"table": str(found.table), "n_rows": found.rows.height, "warning": found.warning})
+        return
+    table = Table("recipe", "metric", "method", "n", "estimate (95 % interval)", "releases")
+    for row in found.rows.iter_rows(named=True):
+        table.add_row(*(plain(text) for text in _pooled_said(row)))
+    Console().print(table)
+    typer.echo(f"{found.warning}\nwrote {found.table}")
+
+
+@app.command()
 def status(study_file: StudyFile, as_json: AsJson = False) -> None:
     """Show the ledger: requested = done + excluded + failed, per stage and center. Exit code 12 when it does not close."""
     from ospor_batch.config import read_study
@@ -190,7 +232,7 @@ def status(study_file: StudyFile, as_json: AsJson = False) -> None:
     if as_json:
         stages = [{**asdict(s), "notes": dict(s.notes), "closes": s.closes} for s in found]
         run_said = None if newest is None else {"run_id": newest.run_id, "state": newest.record["state"]}
-        _print_json({"stages": stages, "closes": closes, "run": run_said})
+        print_json({"stages": stages, "closes": closes, "run": run_said})
     else:
         console = Console()
         show_ledger(found, console=console)
@@ -202,68 +244,42 @@ def status(study_file: StudyFile, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def rejects(
-    study_file: StudyFile,
-    reason: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
-    stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
-    locate: Annotated[bool, typer.Option("--locate", help="Show paths too: private, they may hold names of patients.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Show what was refused, at which stage and why."""
+def retry(study_file: StudyFile, as_json: AsJson = False) -> None:
+    """Do again only what failed for a reason that may have passed, then refresh the tables."""
     from ospor_batch.config import read_study
-    from ospor_batch.stages.rejects import list_rejects
+    from ospor_batch.stages.retry import reopen
+    from ospor_batch.store import Store
 
-    found = list_rejects(read_study(study_file), reason=reason, stage=stage, locate=locate)
-    if as_json:
-        _print_json({"n_rejects": len(found), "rejects": found})
-        return
-    table = Table("center", "stage", "level", "reason", "detail", "path" if locate else "key")
-    for row in found:
-        table.add_row(*(_plain(str(row[c])) for c in ("center", "stage", "level", "reason", "detail", "where")))
-    Console().print(table)
-    typer.echo(f"{len(found)} rejects")
+    study = read_study(study_file)
+    found = reopen(study, Store(study.workspace))
+    if not as_json:
+        typer.echo(f"{found.n_files} files and {found.n_series} series failed for a reason that may have passed")
+    if found.n_files or found.n_series:
+        _run(study, screen=Screen(quiet=as_json), as_json=as_json, is_sweep=False)
+    elif as_json:
+        print_json({"n_files": 0, "n_series": 0})
 
 
 @app.command()
 def synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write into.")],
-    preset: Annotated[str, typer.Option(help="Size of the study: tiny or demo.")] = "demo",
+    preset: Annotated[str, typer.Option(help="tiny, demo, paper-cxr, paper-ct or scale.")] = "demo",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 20220101,
+    factor: Annotated[float, typer.Option(help="paper-*: share of the published cohort's people.")] = 1.0,
+    files: Annotated[int, typer.Option(help="scale: number of files, all without pixels.")] = 1_000_000,
+    nights: Annotated[int, typer.Option(min=1, help="tiny and demo: nights of arrivals.")] = 1,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core for large presets.")] = None,
 ) -> None:
     """Generate DICOM archives, exports, truth and a ready study file. Nothing in them is clinical."""
+    from ospor_batch.stages.synth import ceilings
     from ospor_batch.stages.synth import synth as generate
 
     with Screen(quiet=False).step("generate") as progress:
-        study_file = generate(out, preset=preset, seed=seed, progress=progress)
-    typer.echo(f"next: ospor-batch run {study_file}")
-
-
-@app.command()
-def contract(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Contract to print; without it, all names.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print a data contract: every column with its type, unit, meaning and bounds."""
-    from ospor_batch.contracts import contract as read
-    from ospor_batch.contracts import contract_names
-
-    if name is None:
-        for known in contract_names():
-            typer.echo(f"{known:16} {read(known).title}")
-        return
-    of = read(name)
-    if as_json:
-        _print_json(asdict(of))
-        return
-    console = Console()
-    console.print(f"[bold]{of.id}[/]  {of.title}\n{of.grain}; {of.access}; key: {', '.join(of.primary_key)}", highlight=False)
-    table = Table("column", "type", "unit", "access", "meaning", "bounds")
-    for field in of.fields:
-        bounds = "; ".join(f"{kind} {_shown(bound)}" for kind, bound in field.constraints)
-        table.add_row(field.name, field.type, field.unit or "", field.access, _plain(field.description), _plain(bounds))
-    console.print(table)
-    for rule, sql in of.rules:
-        console.print(f"rule {rule}: {_plain(sql)}", highlight=False)
+        generate(out, preset=preset, seed=seed, nights=nights, factor=factor, n_files=files, workers=workers, progress=progress)
+    for study_file in sorted(out.glob("**/study.toml")):
+        for line in ceilings(study_file):
+            typer.echo(line)
+        typer.echo(f"next: ospor-batch run {study_file}")
 
 
 @app.command()
@@ -273,7 +289,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     found = examine(Path())
     if as_json:
-        _print_json({"findings": [asdict(f) for f in found]})
+        print_json({"findings": [asdict(f) for f in found]})
     else:
         _show_findings(found)
     if any(f.verdict == "fault" for f in found):
@@ -299,7 +315,7 @@ def _run(study: Any, *, screen: Screen, as_json: bool, is_sweep: bool) -> None:
     if as_json:
         steps = [asdict(step) for step in flow(run)]
         closes = all(s.closes for s in found)
-        _print_json({"run_id": run.run_id, "closes": closes, "n_steps": n_steps, "report": str(report_file), "flow": steps})
+        print_json({"run_id": run.run_id, "closes": closes, "n_steps": n_steps, "report": str(report_file), "flow": steps})
         return
     show_flow(flow(run), console=screen.console)
     screen.console.print(f"report: {report_file}", highlight=False, soft_wrap=True)
@@ -330,24 +346,44 @@ def _run_stages(stage: str, study_file: Path) -> None:
     typer.echo(f"run {run_id}")
 
 
+def _check_cohort(study: Any, *, as_json: bool) -> None:
+    from ospor_batch.plan import preview_cohort
+    from ospor_batch.stages.status import flow_of
+
+    attrition, guards = preview_cohort(study)
+    if as_json:
+        print_json({"flow": [asdict(step) for step in flow_of(attrition)], "guards": guards.to_dicts()})
+    else:
+        show_flow(flow_of(attrition), console=Console())
+
+
+def _preview(study: Any, *, as_json: bool) -> None:
+    from ospor_batch.stages.label import preview
+
+    rows = preview(study)
+    if as_json:
+        print_json({"rows": rows})
+        return
+    for row in rows:
+        said = "; ".join(f"{name} {value}" for name, value in row.items() if name not in {"center", "export", "row", "becomes"})
+        typer.echo(f"{row['center']} {row['export']} row {row['row']}: {row['becomes']}: {said}")
+
+
+def _pooled_said(row: dict[str, Any]) -> tuple[str, ...]:
+    value, lower, upper = (row[name] for name in ("estimate", "estimate_lower", "estimate_upper"))
+    said = f"not estimable: {row['status_reason']}" if value is None else f"{value:.4g}"
+    said += "" if lower is None or upper is None else f" ({lower:.4g} to {upper:.4g})"
+    n = "" if row["n_persons"] is None else str(row["n_persons"])
+    left_out = f" ({row['releases_left_out']} left out)" if row["releases_left_out"] else ""
+    return row["recipe"], row["metric"], row["method"], n, said, f"{row['n_releases']}{left_out}"
+
+
 def _show_findings(found: list[Any]) -> None:
     colours = {"ok": "green", "note": "yellow", "fault": "red"}
     table = Table("what", "how", "said")
     for finding in found:
-        table.add_row(_plain(finding.subject), f"[{colours[finding.verdict]}]{finding.verdict}[/]", _plain(finding.said))
+        table.add_row(plain(finding.subject), f"[{colours[finding.verdict]}]{finding.verdict}[/]", plain(finding.said))
     Console().print(table)
-
-
-def _print_json(body: Any) -> None:
-    sys.stdout.write(json.dumps(body, indent=2, sort_keys=True, default=str) + "\n")
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
-def _shown(bound: Any) -> str:
-    return ", ".join(map(str, bound)) if isinstance(bound, tuple) else str(bound)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ospor_batch.contracts import contract
 from ospor_batch.errors import KeyMissingError, StudyError
 from ospor_batch.faults import faults_of
+from ospor_batch.site_rules import GradingSection, LinkageSection, VocabularySection
 
 SMALLEST_KEY = 16  # characters; a shorter secret is guessed from the pseudonyms of known patients
 NOT_A_COLUMN = {"exam_key", "patient_key", "center", "export", "row_number", "flags", "exam_kind"}
 LONG_COLUMNS = {"site", "bmd_g_cm2", "t_score", "z_score"}
-MORE_COLUMNS = {"patient_id", "issuer_of_patient_id", "birth_date", "exam_number"}
+MORE_COLUMNS = {"patient_id", "birth_date", "exam_number"}
+CODED_COLUMNS = {"code", "value"}
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-Site = Literal["lumbar_spine", "femoral_neck", "total_hip"]
+Site = Literal["lumbar_spine", "femoral_neck", "total_hip", "radius_33"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -71,7 +73,7 @@ class ColumnSource(Section):
 class Export(Section):
     path: str
     kind: Literal["dxa", "qct", "body"]
-    layout: Literal["wide", "long"] = "wide"
+    layout: Literal["wide", "long", "coded"] = "wide"
     t_reference: str = "unknown"
     phantom_material: Literal["k2hpo4", "caha", "unknown"] = "unknown"
     date_format: str = "%Y-%m-%d"
@@ -83,6 +85,8 @@ class Export(Section):
     conflicts: Literal["refuse", "first"] = "refuse"
     columns: dict[str, ColumnSource]
     sites: dict[Site, tuple[str, ...]] = {}
+    codes: dict[str, tuple[str, ...]] = {}
+    units: dict[str, str] = {}
     sex_values: dict[Literal["female", "male", "other", "unknown"], tuple[str, ...]] = {}
 
     @model_validator(mode="before")
@@ -93,13 +97,16 @@ class Export(Section):
     @model_validator(mode="after")
     def _columns_are_known(self) -> Self:
         allowed = (set(contract("exam").columns) - NOT_A_COLUMN) | MORE_COLUMNS
-        allowed |= LONG_COLUMNS if self.layout == "long" else set()
-        _refuse_unknown(set(self.columns), allowed, "columns")
-        needed = {"patient_id", "exam_date"} | ({"site"} if self.layout == "long" else set())
+        of_layout = {"wide": set[str](), "long": LONG_COLUMNS, "coded": CODED_COLUMNS}[self.layout]
+        _refuse_unknown(set(self.columns), allowed | of_layout, "columns")
+        _refuse_unknown({*self.codes, *self.units}, allowed - MORE_COLUMNS, "codes and units")
+        needed = {"patient_id", "exam_date"} | {"long": {"site"}, "coded": CODED_COLUMNS}.get(self.layout, set[str]())
         if missing := needed - set(self.columns):
             raise ValueError(f"columns must name {', '.join(sorted(missing))}")
         if self.layout == "long" and not self.sites:
             raise ValueError('a long layout needs sites, such as sites = { lumbar_spine = ["L1-L4"] }')
+        if (self.layout == "coded") != bool(self.codes):
+            raise ValueError('a coded layout, and no other, needs codes, such as codes = { lumbar_spine_t = ["38267-1"] }')
         return self
 
 
@@ -143,7 +150,7 @@ class Analysis(Section):
 
 class Reference(Section):
     id: Name
-    standard: Literal["dxa_who", "qct", "tbs"]
+    standard: Literal["dxa_who", "dxa_z", "qct", "tbs", "smi"]
     sites: tuple[Site, ...] = ("lumbar_spine", "femoral_neck", "total_hip")
     t_source: Literal["reported", "computed"] = "reported"
     t_reference: str | None = None
@@ -151,6 +158,11 @@ class Reference(Section):
     minimum_vertebrae: Annotated[int, Field(ge=1)] = 2
     menopause_proxy_age: float = 50
     tbs_cut_offs: str = "mccloskey_2016"
+    smi_cut_offs: str = "prado_2008_l3"
+    compare_with: str | None = "nhanes3_white_female"  # what a recomputed T would change is shown beside a reported one
+    cross_calibration: Literal["none", "genant1994", "hui1997"] = "none"  # the spine equation; off by default
+    phantom_material: Literal["k2hpo4", "caha"] = "k2hpo4"  # the scale that the classes of vBMD are read on
+    phantom_conversion: str = "none"
 
     @model_validator(mode="after")
     def _computed_needs_a_reference(self) -> Self:
@@ -163,6 +175,8 @@ class Match(Section):
     before_days: Annotated[int, Field(ge=0)] = 180
     after_days: Annotated[int, Field(ge=0)] = 180
     index_series: Literal["nearest", "first", "last", "random", "all"] = "nearest"
+    prefer: Literal["nearest", "before_first", "after_first"] = "nearest"
+    linkage: Literal["patient", "accession"] = "patient"
     prevalence_index: Literal["first", "random"] = "first"
     sensitivity_days: tuple[int, ...] = (30, 90, 180, 365)
     overrides: str | None = None
@@ -178,6 +192,8 @@ class Criterion(Section):
     name: str
     keep: str | None = None
     rule: str | None = None
+    codes: tuple[str, ...] = ()  # of events, for the rules that guard against them
+    within_days: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -192,6 +208,7 @@ class Split(Section):
     internal_test: Share = 1.0
     external: dict[Literal["center", "scanner_vendor", "period"], tuple[str, ...]] = {}
     key: Secret | None = None
+    shared_persons: Literal["home_center", "refuse"] = "home_center"  # people whom a crosswalk finds in two centers
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -297,6 +314,10 @@ class Study(Section):
     tables: Tables = Tables()
     compute: ComputeSection = ComputeSection()
     sweep: Sweep = Sweep()
+    vocabulary: VocabularySection = VocabularySection()
+    linkage: LinkageSection = LinkageSection()
+    grading: GradingSection = GradingSection()
+    assurance: str | None = None
     folder: Path = Field(default=Path(), exclude=True)
 
     @model_validator(mode="after")
@@ -318,6 +339,10 @@ class Study(Section):
         """A path of the study file, from the folder that it lies in."""
         return self.folder / Path(path).expanduser()
 
+    def archive_root(self, archive: str) -> str:
+        """An archive of a center as everything below the stages takes it: a URL as it is, a path made absolute."""
+        return archive if "://" in archive else str(self.resolve(archive).absolute())
+
     def center(self, name: str) -> Center:
         for center in self.centers:
             if center.name == name:
@@ -334,8 +359,8 @@ class Study(Section):
         return self.criteria if recipe.criteria is None else recipe.criteria
 
     def digest(self) -> str:
-        """SHA-256 (first 16 digits) of the resolved study without [compute] and [sweep]."""
-        body = self.model_dump(mode="json", exclude={"compute", "sweep", "folder"})
+        """SHA-256 (first 16 digits) of the resolved study without [compute], [sweep] and assurance."""
+        body = self.model_dump(mode="json", exclude={"compute", "sweep", "assurance", "folder"})
         return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -7,22 +7,25 @@ run that is pinned to the catalog as it stood.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, time
 from typing import Literal
 
+import polars as pl
+
 from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import Executor
 from ospor_batch.config import Study, read_key
-from ospor_batch.errors import NothingToDoError
-from ospor_batch.runs import Run, latest_run, open_run, read_run, unfinished_run
+from ospor_batch.errors import ArchiveError, NothingToDoError
+from ospor_batch.runs import Run, latest_run, open_run, read_run, tidy, unfinished_run
 from ospor_batch.stages.catalog import catalog
 from ospor_batch.stages.crawl import crawl
+from ospor_batch.stages.drift import refuse_drift
 from ospor_batch.stages.evaluate import evaluate
 from ospor_batch.stages.infer import digests, infer
 from ospor_batch.stages.label import label
-from ospor_batch.stages.match import match
+from ospor_batch.stages.match import match, matched
 from ospor_batch.stages.report import report
 from ospor_batch.stages.summary import Progress, StageSummary
 from ospor_batch.store import Store
@@ -58,10 +61,11 @@ class Finished:
     summaries: tuple[StageSummary, ...]
 
 
-def agenda(study: Study) -> Iterator[Step]:
+def agenda(study: Study, *, stopped: Collection[str] = ()) -> Iterator[Step]:
     """The steps of a study in order; lazily, since a run is named after the catalog that the first steps fill.
 
-    A run that was begun and not completed is finished first, on the snapshot it is pinned to.
+    A run that was begun and not completed is finished first, on the snapshot it is pinned to. stopped: centers whose
+    further steps are left out, looked at before each step; while there is one, no new run is begun.
     """
     store = Store(study.workspace)
     begun = unfinished_run(study, store)
@@ -69,8 +73,10 @@ def agenda(study: Study) -> Iterator[Step]:
         yield from run_steps(begun)
     for center in study.centers:
         for stage in CENTER_STAGES:
-            yield Step(stage, center=center.name)
-    yield from run_steps(begin_run(study))
+            if center.name not in stopped:
+                yield Step(stage, center=center.name)
+    if not stopped:
+        yield from run_steps(begin_run(study))
 
 
 def begin_run(study: Study) -> Run:
@@ -101,7 +107,7 @@ def run_step(
         if step.center is not None:
             found = [_center_step(study, step, store=store, executor=executor, is_sweep=is_sweep, progress=progress)]
         else:
-            found = _run_step(study, step, store=store, executor=executor, progress=progress)
+            found = _run_step(study, step, store=store, executor=executor, is_sweep=is_sweep, progress=progress)
     return Finished(step, tuple(summary.check() for summary in found))
 
 
@@ -114,21 +120,48 @@ def run_study(
 ) -> Run:
     """Run the whole plan in this process and return the complete run.
 
-    progress: asked before each step for a function that is told (done, total); finished: told of each step.
+    In a sweep, a center whose archive or export is missing stops alone: the others are brought up to date, then the
+    error is raised, and nothing is tabulated while a center is missing. progress: asked before each step for a
+    function that is told (done, total); finished: told of each step.
     """
     store = Store(study.workspace)
     with store.lock(), contextlib.ExitStack() as opened:
         executor: Executor | None = None
-        for step in agenda(study):
+        stopped: dict[str, ArchiveError] = {}
+        for step in agenda(study, stopped=stopped):
             if step.stage in {"crawl", "infer"} and executor is None:
                 executor = opened.enter_context(open_executor(study.compute.cpu))
             told = None if progress is None else progress(step)
-            done = run_step(study, step, store=store, executor=executor, is_sweep=is_sweep, progress=told)
+            try:
+                done = run_step(study, step, store=store, executor=executor, is_sweep=is_sweep, progress=told)
+            except ArchiveError as error:
+                if not is_sweep or step.center is None:
+                    raise
+                stopped[step.center] = error
+                continue
             if finished is not None:
                 finished(done)
+        tidy(store)
+        if stopped:
+            raise ArchiveError("; ".join(str(error) for error in stopped.values()))
     run = latest_run(store)
     assert run is not None
     return run
+
+
+def tidy_up(study: Study) -> None:
+    """Merge the small files that nights leave behind and delete what no kept run can name."""
+    tidy(Store(study.workspace))
+
+
+def preview_cohort(study: Study) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The flow and the guards of the catalog as it stands, before any pixel is read; nothing is written."""
+    store = Store(study.workspace)
+    snapshot = store.snapshot()
+    if "series" not in snapshot:
+        raise NothingToDoError("check --cohort: nothing is cataloged yet; run crawl, catalog and label first")
+    found = matched(study, store=store, snapshot=snapshot, split_seed_key=split_key(study))
+    return found.attrition, pl.concat([cohort.guard for cohort in found.cohorts.values()])
 
 
 def refuse_outside_hours(study: Study, now: datetime) -> None:
@@ -157,7 +190,7 @@ def _center_step(
 
 
 def _run_step(
-    study: Study, step: Step, *, store: Store, executor: Executor | None, progress: Progress | None
+    study: Study, step: Step, *, store: Store, executor: Executor | None, is_sweep: bool, progress: Progress | None
 ) -> list[StageSummary]:
     run = begin_run(study) if step.run_id is None else read_run(store, step.run_id)
     found: list[StageSummary] = []
@@ -167,6 +200,8 @@ def _run_step(
         with _executor(study, executor) as opened:
             found = infer(study, run, store=store, executor=opened, progress=progress)
     elif step.stage == "evaluate":
+        if is_sweep:
+            refuse_drift(study, run, store=store)
         found = evaluate(study, run, store=store)
     else:
         report(study, run, store=store)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+CROSSWALK = "\0crosswalk"  # issuer of the persons of a crosswalk; no center can be named so
 
 
 def pseudonym(identifier: str, *, kind: str, issuer: str, key: bytes) -> str:
@@ -27,6 +32,51 @@ def split_position(patient_id: str, *, center: str, key: bytes) -> float:
     """Place a person between 0 and 1 by a keyed hash; it does not change when the pseudonym key does."""
     digits = pseudonym(patient_id, kind="split", issuer=center, key=key)[:13]  # 52 bits: exact in a double
     return int(digits, 16) / float(16**13)
+
+
+class Person(NamedTuple):
+    """Who issued a number, and the number: what a patient key is made of."""
+
+    issuer: str
+    number: str
+
+
+@dataclass(frozen=True)
+class Linkage:
+    """How written patient numbers become persons, on images and exports alike.
+
+    own_issuers: issuers, folded as numbers are, whose numbers are the center's own; is_issuer_key: any other issuer is part of
+    the key. crosswalk: (center, folded number) to the person; it alone joins numbers, of one center or of two.
+    """
+
+    strips_leading_zeros: bool = False
+    is_issuer_key: bool = False
+    own_issuers: frozenset[str] = frozenset()
+    crosswalk: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    def number(self, text: str | None) -> str | None:
+        """Fold one written number; null when nothing is left."""
+        folded = normal_patient_id(text)
+        return (folded.lstrip("0") or "0") if folded and self.strips_leading_zeros else folded
+
+    def person(self, text: str | None, *, center: str, issuer: str | None = None) -> Person | None:
+        """The person behind a written number; null when there is none."""
+        number = self.number(text)
+        if number is None:
+            return None
+        named = normal_patient_id(issuer) if self.is_issuer_key else None
+        if named is not None and named not in self.own_issuers:
+            return Person(f"{center}\0{named}", number)
+        joined = self.crosswalk.get((center, number))
+        return Person(center, number) if joined is None else Person(CROSSWALK, joined)
+
+    def key_of(self, text: str | None, *, center: str, key: bytes, issuer: str | None = None) -> str | None:
+        """Pseudonym of the person behind a written number; null when there is none."""
+        person = self.person(text, center=center, issuer=issuer)
+        return None if person is None else pseudonym(person.number, kind="patient", issuer=person.issuer, key=key)
+
+
+AS_WRITTEN = Linkage()
 
 
 def _bytes(text: str) -> bytes:

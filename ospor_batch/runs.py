@@ -18,7 +18,8 @@ from ospor_batch import __version__
 from ospor_batch.config import Study
 from ospor_batch.contracts.registry import schemas_folder
 from ospor_batch.contracts.table import schema_of
-from ospor_batch.store import Store, read_part, storage_errors, write_part
+from ospor_batch.errors import StudyError
+from ospor_batch.store import GRACE_HOURS, Store, read_part, storage_errors, write_part
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,26 @@ class Run:
     def completed(self) -> Run:
         """The same run marked complete; ``runs/latest`` then points at it."""
         run = self._recorded(state="complete", finished_at=datetime.now(UTC))
-        pointer = run.folder.parent / f".latest.{os.getpid()}"
+        run._pointed_at("latest")
+        return run
+
+    def accepted(self) -> Run:
+        """The same run as the one that drift is measured against: ``runs/accepted`` then points at it."""
+        self._pointed_at("accepted")
+        return self
+
+    def reopened(self, *, at: str) -> Run:
+        """The same run with a stage and all after it still to do; what was finished before stays."""
+        done = self.stages_done
+        kept = done[: done.index(at)] if at in done else done
+        return self._recorded(state="started", finished_at=None, stages_done=";".join(kept))
+
+    def _pointed_at(self, name: str) -> None:
+        pointer = self.folder.parent / f".{name}.{os.getpid()}"
         with storage_errors(remove=pointer):
             pointer.unlink(missing_ok=True)
-            pointer.symlink_to(run.run_id)
-            pointer.replace(run.folder.parent / "latest")
-        return run
+            pointer.symlink_to(self.run_id)
+            pointer.replace(self.folder.parent / name)
 
     def _recorded(self, **changes: Any) -> Run:
         record = {**self.record, **changes}
@@ -84,7 +99,7 @@ def open_run(
     snapshot = dict(store.snapshot() if snapshot is None else snapshot)
     named = {
         "study": study.digest(),
-        "snapshot": snapshot,
+        "contents": store.contents(snapshot),
         "code": code_digest(),
         "models": {recipe: list(digests) for recipe, digests in sorted(models.items())},
     }
@@ -123,8 +138,21 @@ def unfinished_run(study: Study, store: Store) -> Run | None:
 
 def latest_run(store: Store) -> Run | None:
     """The newest complete run."""
-    pointer = store.workspace / "runs" / "latest"
-    return _run(store, pointer.resolve()) if (pointer / "run.parquet").is_file() else None
+    return _pointed(store, "latest")
+
+
+def accepted_run(store: Store) -> Run | None:
+    """The run that drift is measured against; none before the first is accepted."""
+    return _pointed(store, "accepted")
+
+
+def run_at(folder: Path) -> tuple[Store, Run]:
+    """The run in a folder such as WORKSPACE/runs/latest, with its workspace; StudyError when it is none."""
+    found = folder.resolve()
+    if not (found / "run.parquet").is_file() or found.parent.name != "runs":
+        raise StudyError(f"{folder}: no run; expected a folder such as WORKSPACE/runs/latest or WORKSPACE/runs/RUN_ID")
+    store = Store(found.parent.parent)
+    return store, _run(store, found)
 
 
 def read_run(store: Store, run_id: str) -> Run:
@@ -139,6 +167,16 @@ def all_runs(store: Store) -> list[Run]:
     return [_run(store, path) for path in found]
 
 
+def tidy(store: Store, *, grace_hours: int = GRACE_HOURS) -> None:
+    """Merge small files and delete what no kept run, no last commit and no late reader can name.
+
+    A run is kept as long as its folder stands under ``runs/``: deleting the folder lets its version of the catalog go.
+    """
+    with store.lock():
+        if store.compact():  # merging alone leaves files behind
+            store.vacuum(keep=[run.snapshot for run in all_runs(store)], grace_hours=grace_hours)
+
+
 @cache
 def code_digest() -> str:
     """SHA-256 (first 12 digits) over the package's sources and contracts: other code, other run."""
@@ -151,6 +189,11 @@ def code_digest() -> str:
     for name, path in files:
         whole.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return whole.hexdigest()[:12]
+
+
+def _pointed(store: Store, name: str) -> Run | None:
+    pointer = store.workspace / "runs" / name
+    return _run(store, pointer.resolve()) if (pointer / "run.parquet").is_file() else None
 
 
 def _run(store: Store, folder: Path) -> Run:

@@ -10,14 +10,16 @@ from ospor_batch.archive.walk import LISTING_REFUSALS
 
 TRANSIENT = ("permission_denied", "read_error")
 NAME = ["archive", "path"]
+NEEDED = ("archive", "path", "size_bytes", "mtime_ns", "fate", "reason", "reader_version")
+"""Columns of the known files that compare looks at."""
 
 
 @dataclass(frozen=True)
 class Verdicts:
     """Every listed file in one of read, refused, waiting, unchanged; every known one not listed in kept or vanished.
 
-    read, refused and waiting are listing rows with ``is_known``; the others are rows of the file contract. kept:
-    files below a folder that could not be listed.
+    read, refused and waiting are listing rows with ``is_known`` and ``is_same``; the others are rows of the known
+    files. kept: files below a folder that could not be listed.
     """
 
     read: pl.DataFrame
@@ -27,9 +29,25 @@ class Verdicts:
     kept: pl.DataFrame
     vanished: pl.DataFrame
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing of the catalog can change: every file is unchanged or hidden."""
+        return not (self.read.height or self.refused.height or self.waiting.height or self.vanished.height)
 
-def compare(listing: pl.DataFrame, known: pl.DataFrame, *, reader_version: str, settled_before_ns: int | None) -> Verdicts:
-    """Sort the listed and the known files; with settled_before_ns, files changed after it wait."""
+
+def compare(
+    listing: pl.DataFrame,
+    known: pl.DataFrame,
+    *,
+    reader_version: str,
+    settled_before_ns: int | None,
+    hidden: pl.DataFrame | None = None,
+) -> Verdicts:
+    """Sort the listed and the known files of one share of the folders.
+
+    settled_before_ns: files changed after it wait; null: none does. hidden: archive and path of the folders that
+    could not be listed anywhere in the tree; null: those of the listing.
+    """
     of = known.select(
         *NAME, "fate", "reason", "reader_version", known_size=pl.col("size_bytes"), known_mtime=pl.col("mtime_ns")
     )
@@ -37,24 +55,9 @@ def compare(listing: pl.DataFrame, known: pl.DataFrame, *, reader_version: str, 
         is_known=pl.col("known_size").is_not_null(),
         is_same=(pl.col("known_size") == pl.col("size_bytes")) & (pl.col("known_mtime") == pl.col("mtime_ns")),
     )
-    may_stay = (
-        pl.col("is_same")
-        & (pl.col("fate") != "waiting")
-        & (pl.col("reader_version") == reader_version)
-        & ~pl.col("reason").is_in([*LISTING_REFUSALS, *TRANSIENT]).fill_null(value=False)
-    )
-    must_wait = pl.lit(value=False) if settled_before_ns is None else pl.col("mtime_ns") > settled_before_ns
-    judged = judged.with_columns(
-        verdict=pl.when(pl.col("refusal").is_not_null())
-        .then(pl.lit("refused"))
-        .when(may_stay.fill_null(value=False))
-        .then(pl.lit("unchanged"))
-        .when(must_wait)
-        .then(pl.lit("waiting"))
-        .otherwise(pl.lit("read"))
-    )
+    judged = judged.with_columns(verdict=_verdict(reader_version, settled_before_ns=settled_before_ns))
     absent = known.join(listing, on=NAME, how="anti", maintain_order="left")
-    is_hidden = _below(absent, listing.filter(pl.col("is_folder")))
+    is_hidden = _below(absent, listing.filter(pl.col("is_folder")) if hidden is None else hidden)
     same = judged.filter(pl.col("verdict") == "unchanged")
     columns = [*listing.columns, "is_known", "is_same"]
     read, refused, waiting = (judged.filter(verdict=name).select(columns) for name in ("read", "refused", "waiting"))
@@ -65,6 +68,34 @@ def compare(listing: pl.DataFrame, known: pl.DataFrame, *, reader_version: str, 
         unchanged=known.join(same, on=NAME, how="semi", maintain_order="left"),
         kept=absent.filter(is_hidden),
         vanished=absent.filter(~is_hidden),
+    )
+
+
+def count_moved(gone: pl.Series, come: pl.Series) -> int:
+    """How many that came are among those that are gone; each stands for one other at most."""
+    if len(gone) == 0 or len(come) == 0:
+        return 0
+    left = gone.alias("what").value_counts(name="n_gone")
+    both = left.join(come.alias("what").value_counts(name="n_come"), on="what")
+    return int(both.select(pl.min_horizontal("n_gone", "n_come").sum()).item())
+
+
+def _verdict(reader_version: str, *, settled_before_ns: int | None) -> pl.Expr:
+    may_stay = (
+        pl.col("is_same")
+        & (pl.col("fate") != "waiting")
+        & (pl.col("reader_version") == reader_version)
+        & ~pl.col("reason").is_in([*LISTING_REFUSALS, *TRANSIENT]).fill_null(value=False)
+    )
+    must_wait = pl.lit(value=False) if settled_before_ns is None else pl.col("mtime_ns") > settled_before_ns
+    return (
+        pl.when(pl.col("refusal").is_not_null())
+        .then(pl.lit("refused"))
+        .when(may_stay.fill_null(value=False))
+        .then(pl.lit("unchanged"))
+        .when(must_wait)
+        .then(pl.lit("waiting"))
+        .otherwise(pl.lit("read"))
     )
 
 

@@ -3,42 +3,55 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import logging
-import math
-import re
 import struct
 import warnings
 import zlib
 from dataclasses import dataclass, field
-from datetime import date
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pydicom
-from pydicom.charset import python_encoding
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
-from ospor_batch.archive.content import UNDEFINED, PixelElement, PixelLayout, check_encapsulated, check_native, kind_of
-from ospor_batch.contracts import Field, contract
+from ospor_batch.archive.content import (
+    PREAMBLE,
+    UNDEFINED,
+    PixelElement,
+    PixelLayout,
+    check_encapsulated,
+    check_native,
+    kind_of,
+)
+from ospor_batch.archive.elements import META_GROUP_END, PIXEL_TAGS, Odd, Short, element_at
+from ospor_batch.archive.pixel_digest import digest_of
+from ospor_batch.archive.values import (
+    CHARSET,
+    Cell,
+    Charset,
+    Keyword,
+    bad_cell,
+    cell_of_value,
+    charset_flags,
+    keywords,
+    wanted_of,
+)
+from ospor_batch.contracts import contract
 from ospor_batch.errors import ItemRefused
 from ospor_batch.sources import content_digest
 
-READER = "1"  # raised when this module judges a file differently; files are then read again
+READER = "2"  # raised when this module judges a file differently; files are then read again
 DICOMDIR = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.5", "1.2.840.10008.5.1.4.1.1.66.7")
-PIXEL_TAGS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
-PIXEL_GROUP = 0x0028  # the group that says how pixels are read
-PIXEL_KEYWORDS = ("ImagePositionPatient", "ImageOrientationPatient", "ImagerPixelSpacing", "PresentationLUTShape")
+DIRECTORY_RECORDS = 0x00041220
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # value representations that the character set governs
-DATE = re.compile(r"^(\d{4})(\d{2})(\d{2})$|^(\d{4})\.(\d{2})\.(\d{2})$")  # the second form: ACR-NEMA 2.0
-LARGEST_INTEGER = 2**63
+CUT_SEQUENCE = "No tag to read"  # how pydicom's OSError begins; any other is one of the system
+MOST_READS = 5_000_000  # of one header: some 2 million elements, 1 GB of objects; the largest known have a tenth of it
+LARGEST_INFLATED = 1 << 30
+PREFIX = 4096
 # pydicom logs faulty values as they stand, names and dates among them: they must not reach a log file
 logging.getLogger("pydicom").propagate = False
 
@@ -61,7 +74,6 @@ class _Raw:
     dataset: Dataset
     pixels: PixelElement | None = None
     end: int | None = 0
-    is_open_ended: bool = False
     flags: set[str] = field(default_factory=set)
 
 
@@ -85,7 +97,11 @@ def read_header(file: BinaryIO) -> Header:
         warnings.simplefilter("ignore")  # faults of the header become flags and rejects instead
         try:
             values = _read_dicom(file, is_bare=kind == "bare_dicom")
-        except (ItemRefused, OSError):
+        except ItemRefused:
+            raise
+        except OSError as error:
+            if str(error).startswith(CUT_SEQUENCE):
+                raise ItemRefused("truncated", "a sequence ends before its last item") from None
             raise
         except Exception as error:  # noqa: BLE001 -- a hostile header may raise anything; the file is refused, the crawl goes on
             raise ItemRefused("broken_header", type(error).__name__) from None
@@ -102,29 +118,74 @@ def _read_dicom(file: BinaryIO, *, is_bare: bool) -> dict[str, Any]:
     _identify(values, raw, is_bare=is_bare)
     values["is_pixel_data"] = raw.pixels is not None
     _check_pixels(file, raw, values, size=size)
-    values["header_digest"] = _digest(values)
+    values["header_digest"] = digest_of(values)
     values["header_flags"] = ";".join(sorted(raw.flags))
     return values
 
 
 @functools.cache
 def _tags() -> tuple[int, ...]:
-    keywords = {f.dicom.split(".")[0] for f in contract("instance").fields if f.dicom}
-    keywords |= {"DirectoryRecordSequence", "SpecificCharacterSet"}
-    return tuple(sorted(t for k in keywords if (t := tag_for_keyword(k)) is not None))
+    return (DIRECTORY_RECORDS, *(of.tag for of in keywords()))
+
+
+class _Bounded:
+    """A file that gives no more bytes than it has: a length of 4 GB in a header takes no memory; and ends endless ones."""
+
+    def __init__(self, file: BinaryIO, *, size: int) -> None:
+        self._file, self._size, self._reads = file, size, 0
+        self.tell, self.seek = file.tell, file.seek
+
+    def read(self, n: int = -1) -> bytes:
+        self._reads += 1
+        if self._reads > MOST_READS:
+            raise ItemRefused("broken_header", "more elements than a header has")
+        if n > PREFIX:
+            n = max(0, min(n, self._size - self._file.tell()))
+        return self._file.read(n)
+
+
+def _refuse_bomb(file: BinaryIO) -> None:
+    """ItemRefused when a deflated data set inflates beyond all measure; pydicom inflates it as a whole."""
+    head = file.read(PREFIX)
+    place = head.find(DEFLATED.encode())
+    file.seek(0)
+    if place < 0:
+        return
+    file.seek(_meta_end(head))
+    inflate, n_bytes = zlib.decompressobj(wbits=-zlib.MAX_WBITS), 0
+    try:
+        while not inflate.eof and (block := inflate.unconsumed_tail or file.read(PREFIX)):
+            n_bytes += len(inflate.decompress(block, 1 << 20))
+            if n_bytes > LARGEST_INFLATED:
+                raise ItemRefused("broken_header", "deflated data inflates to more than 1 GiB")
+    except zlib.error:
+        pass  # pydicom meets it too, and it is judged there
+    file.seek(0)
+
+
+def _meta_end(head: bytes) -> int:
+    at = PREAMBLE + 4 if head[PREAMBLE : PREAMBLE + 4] == b"DICM" else 0
+    try:
+        while (here := element_at(memoryview(head), at, end=len(head), is_explicit=True)).tag < META_GROUP_END:
+            at = here.at + here.size + here.length
+    except (Odd, Short):
+        pass
+    return at
 
 
 def _parse(file: BinaryIO, *, size: int) -> _Raw:
     raw = _Raw(Dataset())
+    bounded = cast(BinaryIO, _Bounded(file, size=size))
     state: dict[str, Any] = {}
 
     def note(tag: BaseTag, _vr: str | None, length: int) -> bool:
-        state.update(tag=tag, length=length, value=file.tell())
+        state.update(tag=tag, length=length, value=bounded.tell())
         return tag in PIXEL_TAGS
 
-    file.seek(0)
+    bounded.seek(0)
+    _refuse_bomb(file)
     try:
-        dataset = read_partial(file, stop_when=note, force=True, specific_tags=list(_tags()))
+        dataset = read_partial(bounded, stop_when=note, force=True, specific_tags=list(_tags()))
     except (struct.error, zlib.error):
         reason = "truncated" if file.tell() >= size else "broken_header"
         raise ItemRefused(reason, "the header ends inside an element") from None
@@ -169,117 +230,29 @@ def _meta(dataset: Dataset, keyword: str) -> str | None:
 
 
 def _values(raw: _Raw) -> dict[str, Any]:
-    charset = _charset(raw)
     values: dict[str, Any] = {"transfer_syntax_uid": _meta(raw.dataset, "TransferSyntaxUID")}
-    for of in contract("instance").fields:
-        if of.dicom:
-            values[of.name] = _value(raw, of, charset=charset)
+    charset = Charset()
+    for of in keywords():
+        cell = _element(raw, of, charset=charset)
+        if of.name == CHARSET:
+            charset = Charset(cell.values[0] or "")
+            raw.flags |= charset_flags(charset.declared)
+        raw.flags.update(cell.flags)
+        values.update(zip((field.name for field in of.fields), cell.values, strict=True))
     return values
 
 
-def _charset(raw: _Raw) -> str:
-    declared = _text(_element_value(raw, "SpecificCharacterSet")) or ""
-    for name in declared.split("\\"):
-        if name and name not in python_encoding:
-            raw.flags.add("charset_unknown")
-    return declared
-
-
-def _value(raw: _Raw, of: Field, *, charset: str) -> Any:
-    """One value in the type of its column; null with a flag when it cannot be one."""
-    assert of.dicom is not None
-    keyword = of.dicom.split(".")[0]
-    found = _nested(raw, of.dicom) if "." in of.dicom else _element_value(raw, keyword, charset=charset)
-    if found is None:
-        return None
-    if of.type == "string":
-        return _text(found)
-    if of.item is not None:
-        found = found[of.item] if _is_many(found) and len(found) > of.item else None
-    elif _is_many(found) and len(found) != 1:
-        if len(found):
-            raw.flags.add(f"multi_value:{keyword}")
-        return None
-    elif _is_many(found):
-        found = found[0]
-    if found is None or str(found).strip("\0 ") == "":
-        return None
-    converted = {"date": _date, "integer": _integer, "number": _number}[of.type](found)
-    if converted is None:
-        raw.flags.add(f"{'bad_date' if of.type == 'date' else 'bad_value'}:{keyword}")
-    return converted
-
-
-def _element_value(raw: _Raw, keyword: str, *, charset: str = "") -> Any:
-    """The decoded value, "" for an element without one, None when absent or beyond decoding."""
-    tag = BaseTag(tag_for_keyword(keyword) or 0)
+def _element(raw: _Raw, of: Keyword, *, charset: Charset) -> Cell:
+    """The columns of one element; an element beyond decoding costs its own values only."""
+    tag = BaseTag(of.tag)
     if tag not in raw.dataset:
-        return None
+        return cell_of_value(of, None, stored=None, charset=charset)
     stored = getattr(raw.dataset.get_item(tag), "value", None)
     try:
-        value = raw.dataset[tag].value
+        value = wanted_of(of, raw.dataset[tag].value)
     except Exception:  # noqa: BLE001 -- whatever one value raises costs that value, not the file
-        raw.flags.add(f"bad_value:{keyword}")
-        return None
-    if isinstance(stored, bytes) and not stored.isascii() and dictionary_VR(tag) in TEXTS and charset in {"", "ISO_IR 6"}:
-        raw.flags.add("charset_undeclared")
-        value = _undeclared(stored, otherwise=value)
-    return "" if value is None else value
-
-
-def _undeclared(stored: bytes, *, otherwise: Any) -> Any:
-    """Text beyond ASCII without a character set: UTF-8 if it is valid as such."""
-    try:
-        return stored.decode("utf-8").split("\\") if b"\\" in stored else stored.decode("utf-8")
-    except UnicodeDecodeError:
-        return otherwise
-
-
-def _nested(raw: _Raw, dotted: str) -> Any:
-    sequence, inner = dotted.split(".")
-    items = _element_value(raw, sequence)
-    if not items:
-        return None
-    try:
-        return sorted({str(item[inner].value) for item in items if inner in item}) or None
-    except Exception:  # noqa: BLE001 -- a broken item costs this value, not the file
-        raw.flags.add(f"bad_value:{sequence}")
-        return None
-
-
-def _is_many(value: Any) -> bool:
-    return not isinstance(value, str | bytes) and hasattr(value, "__len__")
-
-
-def _text(value: Any) -> str | None:
-    if value is None:
-        return None
-    parts = [str(part) for part in value] if _is_many(value) else [str(value)]
-    joined = "\\".join(part.replace("\0", "").strip() for part in parts)
-    return joined.encode("utf-8", "replace").decode()  # lone surrogates are no text
-
-
-def _date(value: Any) -> date | None:
-    if not (found := DATE.match(str(value).strip("\0 "))):
-        return None
-    year, month, day = (int(part) for part in found.groups() if part)
-    try:
-        return date(year, month, day)
-    except ValueError:
-        return None
-
-
-def _integer(value: Any) -> int | None:
-    number = _number(value)
-    return int(number) if number is not None and number.is_integer() and abs(number) < LARGEST_INTEGER else None
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
+        return bad_cell(of)
+    return cell_of_value(of, value, stored=stored if isinstance(stored, bytes) else None, charset=charset)
 
 
 def _identify(values: dict[str, Any], raw: _Raw, *, is_bare: bool) -> None:
@@ -317,19 +290,3 @@ def _check_pixels(file: BinaryIO, raw: _Raw, values: dict[str, Any], *, size: in
         photometric=values["photometric_interpretation"] or "",
     )
     check_native(raw.pixels, layout=layout, size=None if raw.end is None else size)
-
-
-@functools.cache
-def _pixel_columns() -> tuple[str, ...]:
-    found = [
-        f.name
-        for f in contract("instance").fields
-        if f.dicom and (f.dicom in PIXEL_KEYWORDS or (tag_for_keyword(f.dicom) or 0) >> 16 == PIXEL_GROUP)
-    ]
-    return ("transfer_syntax_uid", *sorted(found))
-
-
-def _digest(values: dict[str, Any]) -> str:
-    """SHA-256, first 32 digits, over what changes how pixels are read."""
-    told = json.dumps([[name, values[name]] for name in _pixel_columns()])
-    return hashlib.sha256(told.encode()).hexdigest()[:32]

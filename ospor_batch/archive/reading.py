@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ospor_batch.archive.header import read_header
+from ospor_batch.archive.opening import HeaderSource, header_source
+from ospor_batch.archive.partition import Partition, Quick, names_on_disk, read_quickly
 from ospor_batch.contracts.table import schema_of
 from ospor_batch.errors import ItemRefused
-from ospor_batch.sources import content_digest, local_path, open_bytes
+from ospor_batch.sources import content_digest, roots
 
 Listing = tuple[str, int, int]
 """Path as path_text writes it, size in bytes, modification time in nanoseconds."""
 
 
+@functools.cache
 def part_schema() -> pl.Schema:
     """Columns of a staged part: the file, its fate, and the instance's values; keys are added later."""
     file, instance, reject = schema_of("file"), schema_of("instance"), schema_of("reject")
@@ -31,10 +36,46 @@ def is_keyed(column: str) -> bool:
     return column == "center" or column.endswith("_key")
 
 
-def read_files(items: Iterable[Listing], *, root: Path) -> pl.DataFrame:
-    """One row a file, in the order given."""
-    rows = [_read(item, root=root) for item in items]
-    return pl.DataFrame(rows, schema=part_schema(), orient="row")
+def read_files(items: Sequence[Listing], *, root: str, cache: Path) -> pl.DataFrame:
+    """One row a file, in the order given.
+
+    root: the archive as Study.archive_root says. cache: private folder for what must lie on disk to be read.
+    """
+    source = header_source(root, [(path, size) for path, size, _ in items], cache=cache)
+    if roots.kind_of(root) == "dicomweb":  # a server tells values, not bytes
+        return pl.DataFrame([read_alone(item, source) for item in items], schema=part_schema(), orient="row")
+    paths, sizes = [path for path, _, _ in items], [size for _, size, _ in items]
+    quick = read_quickly(Partition(paths, sizes, source, names_on_disk(paths, root=root)))
+    return _joined(items, quick, source=source)
+
+
+def _joined(items: Sequence[Listing], quick: Quick, *, source: HeaderSource) -> pl.DataFrame:
+    """The rows of files read together, and of the others, which are read alone, in the order of the files."""
+    left = np.setdiff1d(np.arange(len(items)), quick.numbers)
+    rows = [read_alone(items[number], source) for number in left.tolist()]
+    alone = pl.DataFrame(rows, schema=part_schema(), orient="row")
+    if not quick.numbers.size:
+        return alone
+    together = instance_rows([items[number] for number in quick.numbers.tolist()], quick.columns)
+    if not left.size:
+        return together
+    return pl.concat([together, alone])[np.argsort(np.concatenate([quick.numbers, left]), kind="stable")]
+
+
+def instance_rows(items: Sequence[Listing], columns: Mapping[str, pl.Series]) -> pl.DataFrame:
+    """Rows of files that are instances."""
+    paths, sizes, times = zip(*items, strict=True)
+    told = {"path": paths, "size_bytes": sizes, "mtime_ns": times}
+    same = {"fate": "instance", "reason": None, "content_digest": None, "detail": None, "is_transient": None}
+    series = []
+    for name, dtype in part_schema().items():
+        if name in told:
+            series.append(pl.Series(name, told[name], dtype))
+        elif name in same:
+            series.append(pl.Series(name, [same[name]], dtype).new_from_index(0, len(items)))
+        else:
+            series.append(columns[name])
+    return pl.DataFrame(series)
 
 
 def refused_row(item: Listing, refusal: ItemRefused, *, digest: str | None = None) -> dict[str, Any]:
@@ -54,12 +95,13 @@ def refused_row(item: Listing, refusal: ItemRefused, *, digest: str | None = Non
     }
 
 
-def _read(item: Listing, *, root: Path) -> dict[str, Any]:
+def read_alone(item: Listing, source: HeaderSource) -> dict[str, Any]:
+    """The row of one file, by pydicom."""
     path, size, mtime = item
     try:
-        with open_bytes(local_path(root, path)) as file:
+        with source.open(path) as file:
             try:
-                header = read_header(file)
+                header = source.told(path, read_header(file))
             except ItemRefused as refusal:
                 digest = content_digest(file) if refusal.reason == "nifti" else None
                 return refused_row(item, refusal, digest=digest)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ospor_batch.errors import ArchiveError
 from ospor_batch.sources import path_name, path_text
+from ospor_batch.sources.local import refusal_of
 
 # Refusals that need no reading; a name that had one and has none now must be read.
-LISTING_REFUSALS = ("special_file", "broken_link", "permission_denied", "read_error")
+LISTING_REFUSALS = (
+    "special_file", "broken_link", "permission_denied", "read_error", "name_too_long",
+    "unsafe_name", "duplicate_name", "encrypted", "link_in_archive", "unsupported_member", "archive_limit", "nested_too_deep",
+    "object_asleep", "bad_uid",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Listed:
+FORMAT = 0o170000  # bits of a mode that say what kind of file it is (inode(7))
+
+
+class Listed(NamedTuple):  # a tuple, since a dataclass costs as much as the system call that lists the file
     """One name below the root, as path_text writes it; ``refusal`` when it cannot be read as a file.
 
     A folder that cannot be listed stands here itself, with ``is_folder``, for what it may hold.
@@ -29,6 +38,39 @@ class Listed:
     refusal: str | None = None
     detail: str = ""
     is_folder: bool = False
+
+
+class Folder(NamedTuple):
+    """Regular files of one folder, as columns: a tuple a file would cost as much as asking the system for it.
+
+    path: of the folder; names: as path_text writes them.
+    """
+
+    path: str
+    names: list[str]
+    sizes: list[int]
+    mtimes_ns: list[int]
+
+    def files(self) -> Iterator[Listed]:
+        """One by one, in the order of their names."""
+        start = f"{self.path}/" if self.path else ""
+        for name, size, mtime in sorted(zip(self.names, self.sizes, self.mtimes_ns, strict=True)):
+            yield Listed(start + name, size, mtime)
+
+
+def walk_folders(root: Path, *, skip: Sequence[Path] = ()) -> Iterator[Folder | Listed]:
+    """List as walk does; the regular files of a folder come together, what is odd about it one by one."""
+    seen = {_identity(folder) for folder in skip if folder.is_dir()}
+    folders, linked = [""], list[str]()
+    while folders or linked:
+        folder = folders.pop() if folders else linked.pop(0)
+        plain = Folder(folder, [], [], [])
+        found = _list_folder(root, folder, seen=seen, plain=plain)
+        if plain.names and not any(file.is_folder for file in found.files):
+            yield plain
+        yield from found.files
+        folders += reversed(found.folders)
+        linked += found.linked
 
 
 def walk(root: Path, *, skip: Sequence[Path] = ()) -> Iterator[Listed]:
@@ -66,7 +108,8 @@ class _Found:
     linked: list[str]
 
 
-def _list_folder(root: Path, folder: str, *, seen: set[tuple[int, int]]) -> _Found:
+def _list_folder(root: Path, folder: str, *, seen: set[tuple[int, int]], plain: Folder | None = None) -> _Found:
+    """List one folder; its regular files go to plain where that is given."""
     found = _Found([], [], [])
     path = root / path_name(folder)
     try:
@@ -75,7 +118,8 @@ def _list_folder(root: Path, folder: str, *, seen: set[tuple[int, int]]) -> _Fou
             return found
         seen.add(identity)
         with os.scandir(path) as entries:
-            for entry in sorted(entries, key=lambda e: e.name):
+            odd = entries if plain is None else _take_plain(entries, plain)
+            for entry in sorted(odd, key=lambda e: e.name):
                 _take(entry, folder, found)
     except OSError as error:
         if not folder:
@@ -87,6 +131,28 @@ def _list_folder(root: Path, folder: str, *, seen: set[tuple[int, int]]) -> _Fou
     return found
 
 
+def _take_plain(entries: Iterable[os.DirEntry[str]], plain: Folder) -> list[os.DirEntry[str]]:
+    """Take every regular file; return the entries that are something else."""
+    _, names, sizes, mtimes = plain
+    odd = []
+    for entry in entries:
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError:
+            odd.append(entry)  # asked again there, and told apart
+            continue
+        if status.st_mode & FORMAT != stat.S_IFREG:
+            odd.append(entry)
+            continue
+        names.append(entry.name)
+        sizes.append(status.st_size)
+        mtimes.append(status.st_mtime_ns)
+    together = "\0".join(names)
+    if not together.isascii() or "\\" in together:
+        names[:] = path_text(together).split("\0")
+    return odd
+
+
 def _take(entry: os.DirEntry[str], folder: str, found: _Found) -> None:
     name = path_text(entry.name)
     path = f"{folder}/{name}" if folder else name
@@ -96,7 +162,10 @@ def _take(entry: os.DirEntry[str], folder: str, found: _Found) -> None:
         if entry.is_symlink():
             found.files.append(Listed(path, 0, entry.stat(follow_symlinks=False).st_mtime_ns, "broken_link", "leads nowhere"))
         return
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG and not entry.is_symlink():
+            _take_too_long(entry, path, found)
+            return
         if not entry.is_symlink():
             raise
         found.files.append(Listed(path, 0, entry.stat(follow_symlinks=False).st_mtime_ns, "broken_link", "cannot be followed"))
@@ -109,10 +178,17 @@ def _take(entry: os.DirEntry[str], folder: str, found: _Found) -> None:
         found.files.append(Listed(path, 0, status.st_mtime_ns, "special_file", "socket, pipe or device"))
 
 
+def _take_too_long(entry: os.DirEntry[str], path: str, found: _Found) -> None:
+    if entry.is_dir(follow_symlinks=False):
+        found.folders.append(path)  # it cannot be listed either, and says so itself
+    else:
+        found.files.append(Listed(path, 0, 0, "name_too_long", "the path is longer than the system opens"))
+
+
 def _unlistable(folder: str, error: OSError) -> Listed:
-    reason = "permission_denied" if isinstance(error, PermissionError) else "read_error"
     detail = "the folder cannot be listed; what was known of its files is kept"
-    return Listed(folder, 0, 0, reason, detail, is_folder=True)
+    reason = refusal_of(error).reason
+    return Listed(folder, 0, 0, "read_error" if reason == "file_missing" else reason, detail, is_folder=True)
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What the header says of the person and of the acquisition: contrast, view, region, dates, age, sex, voltage."""
+"""What the header says of the person and of the acquisition: view, dates, age, sex, voltage, species."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal
+from typing import Any
 
-from ospor_batch.catalog.vocabulary import fold, pattern, says, vocabulary
+from ospor_batch.catalog.vocabulary import Vocabulary, fold, vocabulary
 
 RADIOGRAPHS = ("CR", "DX", "RG")
 XRAY = (*RADIOGRAPHS, "CT", "MG", "XA", "RF", "PX", "IO")
@@ -17,101 +17,54 @@ AGE = re.compile(r"^(\d{1,3})([DWMY])$")
 YEARS_PER = {"D": 1 / 365.2425, "W": 7 / 365.2425, "M": 1 / 12, "Y": 1.0}
 HEIGHT_M = (1.2, 2.2)  # methods I1: catches centimeters
 WEIGHT_KG = (20.0, 300.0)  # contract series: weight_kg
-Said = Literal["with", "without"] | None
+FRONTAL = ("pa", "ap", "frontal")
 
 
 @dataclass(frozen=True)
-class ContrastTags:
-    """Distinct values of the contrast tags over a series; None stands for an absent element."""
+class View:
+    """How a radiograph was taken: the way of the beam and the plane it gives; findings when tag and text disagree."""
 
-    agents: frozenset[str | None]
-    routes: frozenset[str | None]
-    has_volume: bool
-
-
-def contrast_evidence(tags: ContrastTags, *, series: str | None, protocol: str | None, study: str | None) -> str:
-    """given, declared_plain, tag_absent, tag_empty or conflicting; text counts only where it is explicit.
-
-    The description of the series comes before the protocol, and this before the study, which may hold several phases.
-    """
-    by_tag = _tags_say(tags)
-    near = _text_says(series)
-    text = near or _text_says(protocol) or _text_says(study)
-    if by_tag == "conflicting" or {by_tag, text} == {"with", "without"}:
-        return "conflicting"
-    if by_tag == "with" or near == "with":
-        return "given"
-    if text == "with":
-        return "conflicting"  # the study speaks of contrast, the tags of this series do not
-    if by_tag == "without" or text == "without":
-        return "declared_plain"
-    return "tag_absent" if tags.agents | tags.routes <= {None} else "tag_empty"
+    view: str
+    projection: str | None
+    findings: tuple[str, ...] = ()
 
 
-def _tags_say(tags: ContrastTags) -> Literal["with", "without", "conflicting"] | None:
-    plain = pattern(tuple(vocabulary("contrast")["tag_plain"]))
-    stated = {fold(value) for value in tags.agents | tags.routes if fold(value)}
-    is_plain = any(plain.search(value) for value in stated)
-    is_given = tags.has_volume or any(not plain.search(value) for value in stated)
-    if is_plain and is_given:
-        return "conflicting"
-    return "with" if is_given else "without" if is_plain else None
-
-
-def _text_says(text: str | None) -> Said:
-    words = vocabulary("contrast")
-    rest = pattern(tuple(words["both"])).sub(" ", fold(text))
-    if rest != fold(text):
-        return None  # names plain and enhanced phases alike
-    without = pattern(tuple(words["without"]))
-    is_without = bool(without.search(rest))
-    is_with = bool(pattern(tuple(words["with"])).search(without.sub(" ", rest)))
-    if is_with == is_without:
-        return None
-    return "with" if is_with else "without"
-
-
-def body_region(tag: str | None, *, descriptions: Sequence[str | None]) -> tuple[str, str]:
-    """Region and what the verdict rests on: the tag, else the first description that names a part."""
-    if (region := _region(tag)) is not None:
-        return region, "tag"
-    for text in descriptions:
-        if (region := _region(text)) is not None:
-            return region, "description"
-    return "unknown", "none"
-
-
-def _region(text: str | None) -> str | None:
-    words = fold(text)
-    parts = {
-        str(e["part"]) for e in vocabulary("body_regions")["parts"] if words and pattern(tuple(e["patterns"])).search(words)
-    }
-    if not parts:
-        return None
-    if "whole_body" in parts:
-        return "whole_body"
-    if len(parts) == 1:
-        return parts.pop()
-    for entry in vocabulary("body_regions")["regions"]:
-        if parts == set(entry["parts"]):
-            return str(entry["region"])
-    return "other"
-
-
-def view(modality: str, *, tag: str | None, orientation: str | None, descriptions: Sequence[str | None]) -> str:
+def view(
+    modality: str,
+    *,
+    tag: str | None,
+    orientation: str | None,
+    descriptions: Sequence[str | None],
+    words: Vocabulary | None = None,
+) -> View:
     """View of a radiograph from the tag, else the descriptions, else the direction of its rows; never guessed."""
     if modality not in RADIOGRAPHS:
-        return "not_applicable"
-    for text in (tag, *descriptions):
-        found = [name for name in ("lateral", "pa", "ap", "other") if says(text, f"view_{name}")]
-        if "other" in found:
-            return "other"
-        if len(found) == 1:
-            return found[0]
-    if fold(tag):
-        return "other"
+        return View("not_applicable", None)
+    words = words or vocabulary()
+    by_tag = _one_view(tag, words)
+    by_text = next((one for text in descriptions if (one := _one_view(text, words))), None)
     rows = (orientation or "").split("\\")[0]
-    return "lateral" if rows[:1] in {"A", "P"} else "unknown"  # rows that run front to back
+    by_rows = "lateral" if rows[:1] in {"A", "P"} else None  # rows that run front to back
+    found = by_tag or ("other" if fold(tag) else by_text or by_rows)
+    planes = {_projection(one) for one in (by_tag, by_text) if one}
+    findings = ("view_contradicted",) if len(planes) > 1 else ()
+    is_named = found in {"pa", "ap", "lateral"}
+    said = found if is_named else "unknown" if found in {None, "frontal"} else "other"
+    return View(str(said), _projection(found), findings)
+
+
+def _one_view(text: str | None, words: Vocabulary) -> str | None:
+    """The view that a text names; null when it names none or several, but for other and oblique, which win."""
+    found = words.every("views", text)
+    for name in ("oblique", "other"):
+        if name in found:
+            return name
+    found -= {"frontal"} if found & {"pa", "ap"} else set()
+    return found.pop() if len(found) == 1 else None
+
+
+def _projection(found: str | None) -> str:
+    return "unknown" if found is None else "frontal" if found in FRONTAL else found
 
 
 def image_date(first: dict[str, date | None]) -> tuple[date | None, str]:
@@ -182,7 +135,7 @@ def tube_voltage(values: Sequence[float | None], *, modality: str, is_multi: boo
     return (found, "stated") if found is not None else (None, "absent")
 
 
-def is_human(row: dict[str, Any]) -> bool:
+def is_human(row: dict[str, Any], *, words: Vocabulary | None = None) -> bool:
     """False when any part of the header says that the subject is an animal."""
     species = fold(row["patient_species"])
     if (species and "homo" not in species and "human" not in species) or fold(row["patient_breed"]):
@@ -190,4 +143,4 @@ def is_human(row: dict[str, Any]) -> bool:
     if fold(row["patient_sex_neutered"]) or fold(row["responsible_person_role"]) == "owner":
         return False
     told = ("institution_name", "acquisition_device_processing", "study_description", "series_description", "protocol_name")
-    return not any(says(row[column], "animal") for column in told)
+    return not any((words or vocabulary()).says(row[column], "animal") for column in told)

@@ -23,7 +23,8 @@ Floats = npt.NDArray[np.float64]
 class Stack:
     """What the positions say; order is the place of every slice, None where positions do not give one.
 
-    Spacing and extent in mm along the normal, tilt in degrees; null where there are too few slices.
+    Spacing, extent, start and end (first and last slice center) in mm along the normal, tilt in degrees; null where there
+    are too few slices.
     """
 
     orientation: str = "unknown"
@@ -34,6 +35,8 @@ class Stack:
     n_missing: int = 0
     n_duplicate: int = 0
     findings: tuple[str, ...] = field(default=())
+    start_mm: float | None = None
+    end_mm: float | None = None
 
 
 def measure(positions: Floats, orientations: Floats) -> Stack:
@@ -81,7 +84,8 @@ def _along(positions: Floats, normal: Floats, *, plane: str) -> Stack:
     findings += ["missing_slice"] * (n_missing > 0) + ["uneven_spacing"] * (not is_even) + ["tilted"] * (tilt > TILT_DEG)
     extent = float(along[places[-1]] - along[places[0]]) + spacing
     spacing, extent, tilt = (round(value, DIGITS) for value in (spacing, extent, tilt))
-    return Stack(plane, rank, spacing, extent, tilt, n_missing, n_duplicate, tuple(findings))
+    start, end = (round(float(along[place]), DIGITS) for place in (places[0], places[-1]))
+    return Stack(plane, rank, spacing, extent, tilt, n_missing, n_duplicate, tuple(findings), start, end)
 
 
 def _spacing(places: Floats) -> tuple[float, int, bool]:

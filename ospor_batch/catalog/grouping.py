@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ospor_batch.catalog.vocabulary import says
+from ospor_batch.catalog.vocabulary import Vocabulary
 from ospor_batch.contracts import contract
 
 LISTED = ("kvp_kv", "contrast_bolus_agent", "contrast_bolus_route", "contrast_bolus_volume_ml")
 MEDIANS = ("xray_tube_current_ma", "ctdivol_mgy", "slice_thickness_mm")
+PARTS = ("whole_series_key", "split_by")  # columns that splitting adds to instances
 EARLIEST = ("acquisition_date", "series_date", "study_date")
 
 
@@ -45,15 +46,16 @@ def resolve_duplicates(instances: pl.DataFrame) -> Duplicates:
     return Duplicates(first.sort("file_key"), refused.sort("file_key"))
 
 
-def summarise(kept: pl.DataFrame) -> pl.DataFrame:
+def summarise(kept: pl.DataFrame, *, words: Vocabulary) -> pl.DataFrame:
     """One row a series: of every header value the one that most instances have, and counts of what differs."""
     is_pixels = pl.col("is_pixel_data")
     is_judged = is_pixels | ~is_pixels.any()  # a report filed among images has no technique of its own
     special = {*LISTED, *MEDIANS, *EARLIEST, "series_key", "header_flags", "center"}
-    plain = [name for name in contract("instance").columns if name not in special]
-    counted = kept.sort("file_key").with_columns(
+    plain = [name for name in [*contract("instance").columns, *PARTS] if name not in special]
+    ordered = kept.sort("file_key")
+    counted = ordered.with_columns(
         frames=pl.max_horizontal(pl.col("number_of_frames").fill_null(1), 1),
-        is_localizer=_has_words("image_type", "localizer"),
+        is_localizer=is_localizer(ordered, words=words),
         told=pl.concat_str("sop_instance_uid", pl.col("size_bytes").cast(pl.String), "header_digest", separator="|"),
     )
     summed = counted.group_by("series_key").agg(
@@ -79,6 +81,15 @@ def _counts(is_pixels: pl.Expr) -> dict[str, pl.Expr]:
         "n_studies": pl.col("study_key").n_unique(),
         "n_sop_classes": pl.col("sop_class_uid").n_unique(),
         "n_matrices": pl.struct("rows", "columns").filter(is_pixels).n_unique(),
+        "n_birth_dates": pl.col("patient_birth_date").drop_nulls().n_unique(),
+        "n_sexes": pl.col("patient_sex").str.strip_chars().str.to_uppercase().replace({"": None}).drop_nulls().n_unique(),
+        "n_acquisitions": pl.col("acquisition_number").filter(is_pixels).n_unique(),
+        "n_folders": pl.col("folder_key").n_unique(),
+        "n_rescales": pl.struct("rescale_slope", "rescale_intercept_hu").filter(is_pixels).n_unique(),
+        "n_representations": pl.col("pixel_representation").filter(is_pixels).drop_nulls().n_unique(),
+        "least_slope": pl.col("rescale_slope").filter(is_pixels).min(),
+        "least_padding": pl.col("pixel_padding_value").filter(is_pixels).min(),
+        "greatest_padding": pl.col("pixel_padding_value").filter(is_pixels).max(),
         "n_without_spacing": (
             is_pixels & ~(_is_positive("pixel_spacing_row_mm") & _is_positive("pixel_spacing_column_mm"))
         ).sum(),
@@ -109,7 +120,7 @@ def short_digest(column: str) -> pl.Expr:
 
 def _most(value: pl.Expr) -> pl.Expr:
     """The value of most instances; of equally frequent ones the smallest; null where all are absent."""
-    return value.drop_nulls().mode().sort().first()
+    return value.drop_nulls().mode().min()
 
 
 def _is_positive(column: str) -> pl.Expr:
@@ -120,8 +131,7 @@ def _is_nonzero(column: str) -> pl.Expr:
     return (pl.col(column) != 0).fill_null(value=False)
 
 
-def _has_words(column: str, kind: str) -> pl.Expr:
-    def has(text: str) -> bool:
-        return says(text, kind)
-
-    return pl.col(column).map_elements(has, return_dtype=pl.Boolean).fill_null(value=False)
+def is_localizer(rows: pl.DataFrame, *, words: Vocabulary) -> pl.Series:
+    """Whether the image type of each row says localizer; each distinct text is judged once."""
+    judged = {text: words.says(text, "localizer") for text in rows["image_type"].unique()}
+    return rows["image_type"].replace_strict(judged, return_dtype=pl.Boolean) if judged else pl.Series([], dtype=pl.Boolean)

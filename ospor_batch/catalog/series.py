@@ -12,24 +12,40 @@ import polars as pl
 from ospor_batch.catalog import acquisition, locating, quality
 from ospor_batch.catalog.geometry import Stack, measure
 from ospor_batch.catalog.grouping import resolve_duplicates, summarise
-from ospor_batch.catalog.vendor import kernel_class, vendor_of
-from ospor_batch.catalog.vocabulary import fold, says, sop_class_is
+from ospor_batch.catalog.identity import Persons, with_collisions
+from ospor_batch.catalog.region import with_regions_by_position
+from ospor_batch.catalog.rules import Rules
+from ospor_batch.catalog.splitting import split_series
+from ospor_batch.catalog.technique import technique
+from ospor_batch.catalog.unlisted import unlisted
+from ospor_batch.catalog.vocabulary import Vocabulary, fold, sop_class_is
 from ospor_batch.contracts.table import schema_of
-from ospor_batch.pseudonym import normal_patient_id, split_position
 
 FEW_IMAGES = 3  # scouts come as one, two or three images; a stack never does
 POSITION = ["position_x_mm", "position_y_mm", "position_z_mm"]
 COSINES = [f"{line}_cosine_{axis}" for line in ("row", "column") for axis in "xyz"]
+TYPED = ("localizer", "derived", "dose_report")
 SOP_CLASSES = ("image", "enhanced_image", "secondary_capture", "segmentation", "report")
 
 
 @dataclass(frozen=True)
 class Catalogued:
-    """Rows of the contracts series, locator and reject (level instance) for one center."""
+    """Rows of the contracts series, locator, reject (level instance), collision and unlisted for one center."""
 
     series: pl.DataFrame
     locator: pl.DataFrame
     rejects: pl.DataFrame
+    collisions: pl.DataFrame
+    unlisted: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What only all series of a center together tell: regions by position, collisions of identity, words without a place."""
+
+    series: pl.DataFrame
+    collisions: pl.DataFrame
+    unlisted: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -46,31 +62,56 @@ class _Kind:
     findings: frozenset[str]
 
 
-def catalog_center(instances: pl.DataFrame, files: pl.DataFrame, *, center: str, split_key: bytes) -> Catalogued:
-    """Group, measure and grade the instances of one center; every instance ends in a series or a reject."""
-    duplicates = resolve_duplicates(instances)
-    kept = duplicates.kept
-    headers = summarise(kept)
+def catalog_center(
+    instances: pl.DataFrame,
+    files: pl.DataFrame,
+    *,
+    center: str,
+    split_key: bytes,
+    key: bytes | None = None,
+    rules: Rules | None = None,
+) -> Catalogued:
+    """Group, measure and grade the instances of one center; every instance ends in a series or a reject.
+
+    key: of the pseudonyms, to apply the study's rules of linkage; without it the patient keys of the crawl are kept.
+    """
+    rules = rules or Rules()
+    persons = Persons(center, split_key, key, rules.linkage)
+    duplicates = resolve_duplicates(persons.rekeyed(instances))
+    kept = split_series(duplicates.kept, words=rules.words)
+    headers = summarise(kept, words=rules.words)
     stacks, ordered = _measure(kept, headers)
-    kinds = {row["series_key"]: _kind(row, stacks[row["series_key"]]) for row in headers.iter_rows(named=True)}
+    kinds = {row["series_key"]: _kind(row, stacks[row["series_key"]], rules.words) for row in headers.iter_rows(named=True)}
     real = [key for key, kind in kinds.items() if kind.sop_class in quality.IMAGES]
     where = files.select("file_key", "archive", "path")
     images = ordered.join(where, on="file_key", how="left", maintain_order="left")
     masks = locating.mask_rows(images.filter(pl.col("series_key").is_in(real)), kept, files)
-    found = [
-        _series(row, kinds[row["series_key"]], center=center, split_key=split_key) for row in headers.iter_rows(named=True)
-    ]
-    extra = ["n_duplicates", "mask_kind", "mask_digest"]
-    schema = {name: dtype for name, dtype in schema_of("series").items() if name not in extra}
-    n_duplicates = _of_kept(duplicates.refused, kept).group_by("series_key").agg(n_duplicates=pl.len().cast(pl.Int64))
-    rows = pl.DataFrame(found, schema=schema, orient="row").join(n_duplicates, on="series_key", how="left")
-    rows = rows.join(locating.mask_summary(masks), on="series_key", how="left").with_columns(
-        pl.col("n_duplicates").fill_null(0), pl.col("mask_kind").fill_null("none")
-    )
+    found = [_series(row, kinds[row["series_key"]], persons=persons, rules=rules) for row in headers.iter_rows(named=True)]
+    settled = settle(_whole_rows(found, duplicates.refused, kept, masks))
     return Catalogued(
-        series=rows.select(schema_of("series").names()).sort("center", "series_key"),
+        series=settled.series,
         locator=pl.concat([locating.image_rows(images), masks]).sort("center", "series_key", "file_key"),
         rejects=_rejects(duplicates.refused, files),
+        collisions=settled.collisions,
+        unlisted=settled.unlisted,
+    )
+
+
+def settle(series: pl.DataFrame) -> Settled:
+    """Judge what depends on several series; a function of the series table, so that a sweep may recompute only some of them."""
+    identified = with_collisions(with_regions_by_position(series))
+    rows = identified.series.select(schema_of("series").names()).sort("center", "series_key")
+    return Settled(rows, identified.collisions, unlisted(rows))
+
+
+def _whole_rows(found: list[dict[str, Any]], refused: pl.DataFrame, kept: pl.DataFrame, masks: pl.DataFrame) -> pl.DataFrame:
+    """Series rows with their duplicates and masks."""
+    extra = ["n_duplicates", "mask_kind", "mask_digest"]
+    schema = {name: dtype for name, dtype in schema_of("series").items() if name not in extra}
+    n_duplicates = _of_kept(refused, kept).group_by("series_key").agg(n_duplicates=pl.len().cast(pl.Int64))
+    rows = pl.DataFrame(found, schema=schema, orient="row").join(n_duplicates, on="series_key", how="left")
+    return rows.join(locating.mask_summary(masks), on="series_key", how="left").with_columns(
+        pl.col("n_duplicates").fill_null(0), pl.col("mask_kind").fill_null("none")
     )
 
 
@@ -97,47 +138,57 @@ def _measure(kept: pl.DataFrame, headers: pl.DataFrame) -> tuple[dict[str, Stack
         row["series_key"]: row["modality"] in quality.STACKS and row["most_frames"] == 1
         for row in headers.select("series_key", "modality", "most_frames").iter_rows(named=True)
     }
-    parts = []
     images = kept.filter("is_pixel_data").sort("series_key", "instance_number", "sop_instance_uid", nulls_last=True)
-    for (key,), group in images.group_by("series_key", maintain_order=True):
-        name = str(key)
-        if is_stack[name]:
-            stacks[name] = measure(_matrix(group, POSITION), _matrix(group, COSINES))
-        order = stacks[name].order or range(group.height)
-        parts.append(group.with_columns(slice_order=pl.Series(order, dtype=pl.Int64)))
-    empty = images.with_columns(slice_order=pl.lit(0, pl.Int64)).clear()
-    return stacks, pl.concat([empty, *parts])
+    positions, cosines = _matrix(images, POSITION), _matrix(images, COSINES)
+    order = np.empty(images.height, dtype=np.int64)
+    start = 0
+    for key, length in images["series_key"].rle().struct.unnest().select("value", "len").iter_rows():
+        rows = slice(start, start + length)
+        start += length
+        if is_stack[key]:
+            stacks[key] = measure(positions[rows], cosines[rows])
+        order[rows] = stacks[key].order or range(length)
+    return stacks, images.with_columns(slice_order=pl.Series(order, dtype=pl.Int64))
 
 
 def _matrix(rows: pl.DataFrame, columns: list[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return rows.select(pl.col(columns).fill_null(float("nan"))).to_numpy()
 
 
-def _kind(row: Mapping[str, Any], stack: Stack) -> _Kind:
+def _kind(row: Mapping[str, Any], stack: Stack, words: Vocabulary) -> _Kind:
     modality = row["modality"] or "unknown"
     findings = set(stack.findings)
     sop_class = _sop_class(row, modality, findings)
     if modality == "unknown":
         findings.add("modality_missing")
-    image_type, told = row["image_type"], (row["series_description"], row["protocol_name"])
-    is_secondary = sop_class == "secondary_capture" or says(image_type, "screen")
+    image_type = row["image_type"]
+    is_secondary = sop_class == "secondary_capture" or words.says(image_type, "screen")
     is_ct = modality == "CT" and sop_class in quality.IMAGES
-    is_derived = _is_derived(row, is_ct=is_ct)
+    is_derived = _is_derived(row, is_ct=is_ct, words=words)
     is_localizer = 2 * row["n_localizers"] > row["n_instances"]  # most of them
-    is_few = row["n_slices"] <= FEW_IMAGES
-    if is_ct and is_few and not is_localizer:
-        is_upright = stack.orientation in {"coronal", "sagittal"}
-        if any(says(text, "localizer") for text in told) or (is_upright and not is_derived):
-            # an original CT image is axial: one or two upright ones are projections, whatever the header says
-            is_localizer = True
-            findings.add("localizer_by_description" if not is_upright else "localizer_by_geometry")
+    if is_ct and not is_localizer and (silent := _silent_localizer(row, stack, is_derived=is_derived, words=words)):
+        is_localizer = True
+        findings.add(silent)
     if is_ct and not is_localizer and not is_derived and stack.orientation in {"coronal", "sagittal"}:
         is_derived = True
         findings.add("reformat_by_geometry")
     is_dose = sop_class_is(row["sop_class_uid"], "dose_report") or (
-        is_secondary and (says(row["series_description"], "dose") or says(image_type, "dose"))
+        is_secondary and (words.says(row["series_description"], "dose") or words.says(image_type, "dose"))
     )
+    findings |= {name for name, is_so in zip(TYPED, (is_localizer, is_derived, is_dose), strict=True) if is_so}
     return _Kind(modality, sop_class, stack, is_localizer, is_derived, is_secondary, is_dose, frozenset(findings))
+
+
+def _silent_localizer(row: Mapping[str, Any], stack: Stack, *, is_derived: bool, words: Vocabulary) -> str | None:
+    """Why a few CT images whose type does not say so are a localizer; null when they are none."""
+    if row["n_slices"] > FEW_IMAGES:
+        return None
+    # an original CT image is axial: one or two upright ones are projections, whatever the header says
+    is_upright = stack.orientation in {"coronal", "sagittal"}
+    is_told = any(words.says(row[column], "localizer") for column in ("series_description", "protocol_name"))
+    if not is_told and (is_derived or not is_upright):
+        return None
+    return "localizer_by_geometry" if is_upright else "localizer_by_description"
 
 
 def _sop_class(row: Mapping[str, Any], modality: str, findings: set[str]) -> str:
@@ -150,34 +201,34 @@ def _sop_class(row: Mapping[str, Any], modality: str, findings: set[str]) -> str
     return "other"
 
 
-def _is_derived(row: Mapping[str, Any], *, is_ct: bool) -> bool:
+def _is_derived(row: Mapping[str, Any], *, is_ct: bool, words: Vocabulary) -> bool:
     values = [fold(value) for value in (row["image_type"] or "").split("\\")]
     if values[0] == "derived" or values[1:2] == ["secondary"]:
         return True
     told = (row["image_type"], row["series_description"])
-    return is_ct and any(says(text, kind) for text in told for kind in ("reformat", "spectral"))
+    return is_ct and any(words.says(text, kind) for text in told for kind in ("reformat", "spectral"))
 
 
-def _series(row: dict[str, Any], kind: _Kind, *, center: str, split_key: bytes) -> dict[str, Any]:
-    """One row of the contract, but for duplicates and masks."""
-    person, person_findings = _person(row, center=center, split_key=split_key)
-    is_human = acquisition.is_human(row)
-    findings = (
-        set(kind.findings) | person_findings | quality.header_findings(row, sop_class=kind.sop_class, modality=kind.modality)
+def _series(row: dict[str, Any], kind: _Kind, *, persons: Persons, rules: Rules) -> dict[str, Any]:
+    """One row of the contract, but for duplicates, masks and what other series tell."""
+    person, person_findings = _person(row, persons)
+    is_scan = kind.modality == "CT" and kind.sop_class in quality.IMAGES and not kind.is_localizer
+    made, made_findings = technique(row, modality=kind.modality, is_scan=is_scan, stack=kind.stack, words=rules.words)
+    findings = set(kind.findings) | person_findings | made_findings
+    findings |= quality.header_findings(row, sop_class=kind.sop_class, modality=kind.modality)
+    findings |= quality.pixel_findings(
+        row, sop_class=kind.sop_class, modality=kind.modality, smallest_stack=rules.smallest_stack
     )
-    findings |= quality.pixel_findings(row, sop_class=kind.sop_class, modality=kind.modality)
-    is_lossy = quality.is_lossy(row)
-    for name, is_so in (("lossy", is_lossy), ("not_human", not is_human)):
-        if is_so:
-            findings.add(name)
+    is_human, is_lossy = acquisition.is_human(row, words=rules.words), quality.is_lossy(row)
+    findings |= {name for name, is_so in (("lossy", is_lossy), ("not_human", not is_human)) if is_so}
     if kind.sop_class not in quality.IMAGES or row["n_pixels"] == 0:
         findings -= {"position_missing"}
     verdict, reason = quality.grade(findings)
     return {
-        "center": center,
-        **{name: row[name] for name in ("series_key", "study_key", "series_digest")},
+        "center": persons.center,
+        **{name: row[name] for name in ("series_key", "whole_series_key", "split_by", "study_key", "series_digest")},
         **person,
-        **_technique(row, kind),
+        **made,
         **_shape(row, kind.stack),
         "modality": kind.modality,
         "sop_class": kind.sop_class,
@@ -187,26 +238,27 @@ def _series(row: dict[str, Any], kind: _Kind, *, center: str, split_key: bytes) 
         "is_dose_report": kind.is_dose_report,
         "is_lossy": is_lossy,
         "is_human": is_human,
+        "is_identity_collision": False,
         "findings": ";".join(sorted(findings)),
         "grade": verdict,
         "grade_reason": reason,
     }
 
 
-def _person(row: dict[str, Any], *, center: str, split_key: bytes) -> tuple[dict[str, Any], set[str]]:
+def _person(row: dict[str, Any], persons: Persons) -> tuple[dict[str, Any], set[str]]:
     taken, source = acquisition.image_date(row)
     age, age_source, findings = acquisition.age(row["patient_birth_date"], at=taken, stated=row["patient_age"])
-    number = normal_patient_id(row["patient_id"])
     height = acquisition.within(row["patient_size_m"], acquisition.HEIGHT_M)
     weight = acquisition.within(row["patient_weight_kg"], acquisition.WEIGHT_KG)
     found = {
         "patient_key": row["patient_key"],
-        "split_position": None if number is None else split_position(number, center=center, key=split_key),
+        "split_position": persons.position(row["patient_id"], row["issuer_of_patient_id"]),
         "image_date": taken,
         "image_date_source": source,
         "age_at_image": age,
         "age_source": age_source,
         "sex": acquisition.sex(row["patient_sex"]),
+        "birth_date": row["patient_birth_date"],
         "height_m": height,
         "weight_kg": weight,
     }
@@ -218,49 +270,14 @@ def _person(row: dict[str, Any], *, center: str, split_key: bytes) -> tuple[dict
     return found, notes
 
 
-def _technique(row: dict[str, Any], kind: _Kind) -> dict[str, Any]:
-    vendor = vendor_of(row["manufacturer"])
-    told = (row["series_description"], row["protocol_name"], row["study_description"])
-    region, region_source = acquisition.body_region(row["body_part_examined"], descriptions=told)
-    is_multi = "multi_value:KVP" in row["header_flags"]
-    kvp, kvp_status = acquisition.tube_voltage(row["kvp_kv"], modality=kind.modality, is_multi=is_multi)
-    as_written = ("xray_tube_current_ma", "ctdivol_mgy", "filter_type", "filter_material", "reconstruction_diameter_mm")
-    return {
-        **{name: row[name] for name in as_written},
-        "scanner_vendor": vendor,
-        "manufacturer_raw": row["manufacturer"],
-        "scanner_model": row["manufacturer_model_name"],
-        "kernel_raw": row["convolution_kernel"],
-        "kernel_class": kernel_class(row["convolution_kernel"], vendor=vendor),
-        "body_region": region,
-        "body_region_source": region_source,
-        "view": acquisition.view(
-            kind.modality,
-            tag=row["view_position"],
-            orientation=row["patient_orientation"],
-            descriptions=(row["series_description"], row["protocol_name"], row["acquisition_device_processing"]),
-        ),
-        "contrast_evidence": _contrast(row) if kind.modality == "CT" else "not_applicable",
-        "kvp_kv": kvp,
-        "kvp_status": kvp_status,
-    }
-
-
-def _contrast(row: dict[str, Any]) -> str:
-    tags = acquisition.ContrastTags(
-        agents=frozenset(row["contrast_bolus_agent"]),
-        routes=frozenset(row["contrast_bolus_route"]),
-        has_volume=any(volume for volume in row["contrast_bolus_volume_ml"]),
-    )
-    return acquisition.contrast_evidence(
-        tags, series=row["series_description"], protocol=row["protocol_name"], study=row["study_description"]
-    )
-
-
 def _shape(row: dict[str, Any], stack: Stack) -> dict[str, Any]:
     as_written = ("slice_thickness_mm", "pixel_spacing_row_mm", "pixel_spacing_column_mm", "rows", "columns")
+    counted = ("n_instances", "n_slices", "n_acquisitions", "n_folders")
     return {
-        **{name: row[name] for name in (*as_written, "n_instances", "n_slices")},
+        **{name: row[name] for name in (*as_written, *counted, "frame_of_reference_uid")},
+        "field_of_view_mm": quality.field_of_view(row),
+        "stack_start_mm": stack.start_mm,
+        "stack_end_mm": stack.end_mm,
         "slice_spacing_mm": stack.spacing_mm,
         "orientation": stack.orientation,
         "tilt_deg": stack.tilt_deg,

@@ -1,20 +1,80 @@
-"""The word lists beside this module, and how text is folded before it is compared with them."""
+"""The word lists beside this module, a site's own words before them, and how text is folded before it is compared."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import re
 import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+BY_VENDOR = {"kernels": "class", "models": "model"}  # file -> the key that names an entry
+BY_NAME = {"vendors": "vendor", "body_regions": "part", "contrast": "says", "views": "view", "image_kinds": "kind"}
+CONTRAST_LISTS = ("evidence", "phases", "routes")
+
+
+class Words(NamedTuple):
+    """Patterns that a site adds to a list: vendors, models/ge, kernels/ge, body_regions, evidence, views, image_kinds ..."""
+
+    list: str
+    name: str
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Named patterns by list, in order; digest: SHA-256 (first 16 digits) over all of them."""
+
+    lists: Mapping[str, tuple[tuple[str, re.Pattern[str]], ...]]
+    regions: Mapping[frozenset[str], str]
+    digest: str
+
+    def first(self, of: str, text: str | None) -> str | None:
+        """Name of the first entry of a list that fits; null when none does or there is no text."""
+        folded = fold(text)
+        return next((name for name, fits in self.lists.get(of, ()) if fits.search(folded)), None) if folded else None
+
+    def every(self, of: str, text: str | None) -> set[str]:
+        """Names of all entries of a list that fit."""
+        folded = fold(text)
+        return {name for name, fits in self.lists.get(of, ()) if fits.search(folded)} if folded else set()
+
+    def says(self, text: str | None, name: str, *, of: str = "image_kinds") -> bool:
+        """Whether text holds a word of one entry."""
+        folded = fold(text)
+        return any(fits.search(folded) for entry, fits in self.lists[of] if entry == name) if folded else False
+
+    def without(self, text: str | None, name: str, *, of: str) -> str:
+        """Folded text with the words of one entry blanked out."""
+        left = fold(text)
+        for entry, fits in self.lists[of]:
+            left = fits.sub(" ", left) if entry == name else left
+        return left
+
+
+@functools.lru_cache(maxsize=16)
+def vocabulary(added: tuple[Words, ...] = ()) -> Vocabulary:
+    """The shipped lists with a site's words before them, so that they win."""
+    entries = [*added, *_shipped()]
+    lists: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    for entry in entries:
+        lists.setdefault(entry.list, []).append((entry.name, _pattern(entry.patterns)))
+    regions = {frozenset(entry["parts"]): str(entry["region"]) for entry in _read("body_regions")["regions"]}
+    told = json.dumps([entries, sorted((sorted(parts), region) for parts, region in regions.items())])
+    digest = hashlib.sha256(told.encode()).hexdigest()[:16]
+    return Vocabulary({name: tuple(found) for name, found in lists.items()}, regions, digest)
+
 
 @functools.cache
-def vocabulary(name: str) -> Any:
-    """One of the YAML files of this package."""
-    return yaml.safe_load((resources.files("ospor_batch.catalog") / f"{name}.yaml").read_text(encoding="utf-8"))
+def names_of(of: str) -> tuple[str, ...]:
+    """Names that the shipped lists use in one list, sorted."""
+    return tuple(sorted({entry.name for entry in _shipped() if entry.list == of}))
 
 
 @functools.lru_cache(maxsize=65536)
@@ -24,17 +84,32 @@ def fold(text: str | None) -> str:
     return " ".join(re.sub(r"[_^\\,;:()\[\]]", " ", plain).split())
 
 
-@functools.cache
-def pattern(expressions: tuple[str, ...]) -> re.Pattern[str]:
-    """One expression that fits where any of these does."""
-    return re.compile("|".join(f"(?:{one})" for one in expressions))
-
-
-def says(text: str | None, kind: str) -> bool:
-    """Whether text holds a word of image_kinds.yaml."""
-    return bool(pattern(tuple(vocabulary("image_kinds")[kind])).search(fold(text)))
-
-
 def sop_class_is(uid: str | None, kind: str) -> bool:
     """Whether a UID stands in a list of sop_classes.yaml."""
-    return any(uid == one or (one.endswith(".") and (uid or "").startswith(one)) for one in vocabulary("sop_classes")[kind])
+    return any(uid == one or (one.endswith(".") and (uid or "").startswith(one)) for one in _read("sop_classes")[kind])
+
+
+@functools.cache
+def _read(name: str) -> Any:
+    return yaml.safe_load((resources.files("ospor_batch.catalog") / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _shipped() -> tuple[Words, ...]:
+    return tuple(_words())
+
+
+def _words() -> Iterator[Words]:
+    for file, named in BY_VENDOR.items():
+        for vendor, entries in _read(file).items():
+            yield from (Words(f"{file}/{vendor}", str(e[named]), tuple(e["patterns"])) for e in entries)
+    for file in ("vendors", "views", "image_kinds"):
+        yield from (Words(file, str(e[BY_NAME[file]]), tuple(e["patterns"])) for e in _read(file))
+    yield from (Words("body_regions", str(e["part"]), tuple(e["patterns"])) for e in _read("body_regions")["parts"])
+    for of in CONTRAST_LISTS:
+        yield from (Words(of, str(e["says"]), tuple(e["patterns"])) for e in _read("contrast")[of])
+
+
+def _pattern(expressions: tuple[str, ...]) -> re.Pattern[str]:
+    """One expression that fits where any of these does."""
+    return re.compile("|".join(f"(?:{one})" for one in expressions), re.IGNORECASE)  # sites write as they speak

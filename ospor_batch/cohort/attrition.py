@@ -38,11 +38,13 @@ INSTANCE_STEPS = {
 ROW_STEPS = {
     "missing_patient_id": "patient number present",
     "missing_date": "date present",
+    "partial_date": "date has its day",
     "invalid_date": "date valid",
     "not_a_number": "numbers readable",
     "unit_mismatch": "unit as declared",
     "impossible_value": "values possible",
     "unknown_site": "site known",
+    "unknown_code": "code known",
     "unknown_event_code": "event known",
     "exam_in_future": "exam not in the future",
     "exam_before_birth": "exam after birth",
@@ -55,8 +57,10 @@ ROW_STEPS = {
 }
 EXAM_STEPS = {
     "who_not_applicable": "WHO classes apply",
+    "z_not_applicable": "Z-scores apply",
     "no_valid_site": "a valid site",
     "vertebrae_too_few": "enough vertebrae",
+    "phantom_material_differs": "phantom material of the classes",
     "height_missing": "height known",
     "category_not_defined": "class defined",
 }
@@ -94,13 +98,10 @@ def flow(counts: pl.DataFrame, level: Level, *, centers: Sequence[str], recipe: 
     rows = rows.with_columns(pl.col("n_excluded", "total").fill_null(0).cast(pl.Int64)).sort("center", "step_number")
     n_out = pl.col("total") - pl.col("n_excluded").cum_sum().over("center")
     rows = rows.with_columns(n_out=n_out).with_columns(n_in=pl.col("n_out") + pl.col("n_excluded"))
-    told = {"recipe": recipe, "reference_id": reference_id, "level": level.level, "stage": level.stage}
-    return rows.with_columns(pl.lit(value).alias(name) for name, value in told.items()).select(contract("attrition").columns)
-
-
-def units(rows: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
-    """Count units of several rows: a unit leaves at the step that removes the last of its rows."""
-    return rows.group_by(by).agg(pl.col(LEAVES_AT).max()).group_by("center", LEAVES_AT).agg(n=pl.len())
+    told = {"recipe": recipe, "reference_id": reference_id, "level": level.level, "stage": level.stage, "note": None}
+    return rows.with_columns(pl.lit(value, pl.String).alias(name) for name, value in told.items()).select(
+        contract("attrition").columns
+    )
 
 
 def by_reason(counts: pl.DataFrame, known: Mapping[str, str]) -> tuple[pl.DataFrame, tuple[tuple[str, str], ...]]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import polars as pl
 
 from ospor_batch.cohort import attrition as flows
 from ospor_batch.cohort.choose import SERIES, choose, selection
-from ospor_batch.cohort.criteria import LEAVES_AT, Step, Steps, judge
+from ospor_batch.cohort.criteria import LEAVES_AT, PERIOD, Step, Steps, judge
+from ospor_batch.cohort.fates import unit_fates
+from ospor_batch.cohort.guards import NOT_ASSESSED, guard_rows, with_guards
 from ospor_batch.cohort.linkage import linkage
 from ospor_batch.cohort.manifest import manifest, period, with_sex_of_person
 from ospor_batch.cohort.match import LOT, PERSON, in_window, lots, pair, prevalence_index, rank_pairs, window_table
+from ospor_batch.cohort.shared_persons import with_home
 from ospor_batch.config import Match
 from ospor_batch.contracts import contract
+from ospor_batch.contracts.table import empty
 from ospor_batch.errors import LedgerError
 
 
@@ -33,6 +37,7 @@ class Question:
     linkage_warning_below: float
     seed: int
     key: bytes
+    event_centers: tuple[str, ...] = ()  # centers whose events were recorded; guards say nothing of the others
 
 
 @dataclass(frozen=True)
@@ -45,21 +50,39 @@ class Cohort:
     index: pl.DataFrame
     linkage: pl.DataFrame
     window: pl.DataFrame
+    guard: pl.DataFrame
+    fate: pl.DataFrame
     attrition: pl.DataFrame
 
 
-def build(series: pl.DataFrame, labels: pl.DataFrame, *, question: Question, overrides: pl.DataFrame) -> Cohort:
+def build(
+    series: pl.DataFrame,
+    labels: pl.DataFrame,
+    *,
+    question: Question,
+    overrides: pl.DataFrame,
+    events: pl.DataFrame | None = None,
+) -> Cohort:
     """Judge, choose, match and count.
 
-    series: the whole catalog; labels: those of the reference with exam_accession_number; overrides: study_key, series_key.
+    series: the whole catalog; labels: those of the reference with exam_accession_number; overrides: study_key, series_key;
+    events: of the event contract.
     """
-    judged = judge(series, question.steps.series)
+    events = empty("event") if events is None else events
+    dated_events = _guarding(series.with_columns(period().alias(PERIOD)), question, events=events, judges_pairs=False)
+    judged = judge(dated_events, question.steps.series)
+    if shared := with_home(judged):
+        at_home, step = shared
+        question = replace(question, steps=replace(question.steps, series=(*question.steps.series, step)))
+        judged = judge(at_home, question.steps.series)
     eligible = judged.filter(pl.col("first_failed").is_null())
     selected = selection(judged, choose(eligible, overrides=overrides), overrides=overrides)
     chosen = _chosen(selected, question)
     pair_steps = _pair_steps(question)
-    pairs = judge(_pairs(chosen, labels, pair_steps), pair_steps)
-    candidates = rank_pairs(pairs.filter(pl.col(LEAVES_AT) > len(pair_steps)), index_series=question.match.index_series)
+    pairs = _guarding(_pairs(chosen, labels, pair_steps), question, events=events, judges_pairs=True)
+    pairs = judge(pairs, pair_steps)
+    inside = pairs.filter(pl.col(LEAVES_AT) > len(pair_steps))
+    candidates = rank_pairs(inside, index_series=question.match.index_series, prefer=question.match.prefer)
     matches = candidates.filter("is_match")
     prevalence = prevalence_index(chosen, rule=question.match.prevalence_index)
     rows = manifest(
@@ -70,6 +93,7 @@ def build(series: pl.DataFrame, labels: pl.DataFrame, *, question: Question, ove
         window=question.match.window,
     )
     _refuse_lost(series, selected, chosen=chosen, rows=rows)
+    fates = unit_fates(selected, pairs, labels=labels, rows=rows, matches=matches, n_criteria=len(question.steps.series))
     dated = labels if question.label_dates is None else labels.filter(_in_period(question.label_dates))
     return Cohort(
         selection=_of_contract(selected, "selection", question),
@@ -88,7 +112,9 @@ def build(series: pl.DataFrame, labels: pl.DataFrame, *, question: Question, ove
             question,
         ),
         window=_window(pairs.filter(pl.col(LEAVES_AT) >= len(pair_steps)), question),
-        attrition=_attrition(selected, pairs, labels=labels, rows=rows, matches=matches, question=question),
+        guard=_guard_table(judged, pairs, question, events=events),
+        fate=_of_contract(fates.rename({LEAVES_AT: "step_number"}), "fate", question),
+        attrition=_attrition(fates, question),
     )
 
 
@@ -99,8 +125,34 @@ def _chosen(selected: pl.DataFrame, question: Question) -> pl.DataFrame:
     return chosen
 
 
+def _guarding(rows: pl.DataFrame, question: Question, *, events: pl.DataFrame, judges_pairs: bool) -> pl.DataFrame:
+    guards = [guard for guard in question.steps.guards if guard.judges_pairs is judges_pairs]
+    return with_guards(rows, guards, events=events, assessed=question.event_centers)
+
+
+def _guard_table(judged: pl.DataFrame, pairs: pl.DataFrame, question: Question, *, events: pl.DataFrame) -> pl.DataFrame:
+    """What the guards did: those on series among all series, those on pairs among all pairs."""
+    told = [
+        guard_rows(
+            rows,
+            [guard for guard in question.steps.guards if guard.judges_pairs is judges_pairs],
+            events=events,
+            assessed=question.event_centers,
+            centers=question.centers,
+        )
+        for rows, judges_pairs in ((judged, False), (pairs, True))
+    ]
+    return _of_contract(pl.concat(told), "guard", question)
+
+
 def _pair_steps(question: Question) -> tuple[Step, ...]:
     steps = list(question.steps.pairs)
+    if question.match.linkage == "accession":
+        same = pl.col("exam_accession_number").str.strip_chars() == pl.col("accession_number").str.strip_chars()
+        steps[:0] = [
+            Step("label of the same accession", "other_accession", (~same).fill_null(value=False)),
+            Step("label of the same accession: unknown", "accession_unknown", same.is_null()),
+        ]
     if question.label_dates is not None:
         steps.insert(0, Step("label date in the study period", "outside_label_dates", ~_in_period(question.label_dates)))
     inside = in_window(before_days=question.match.before_days, after_days=question.match.after_days)
@@ -136,80 +188,34 @@ def _window(pairs: pl.DataFrame, question: Question) -> pl.DataFrame:
         sensitivity_days=question.match.sensitivity_days,
         index_series=question.match.index_series,
         event=f"is_{question.target}",
+        prefer=question.match.prefer,
     )
     return _of_contract(rows.with_columns(target=pl.lit(question.target)), "window", question)
 
 
-def _attrition(
-    selected: pl.DataFrame,
-    pairs: pl.DataFrame,
-    *,
-    labels: pl.DataFrame,
-    rows: pl.DataFrame,
-    matches: pl.DataFrame,
-    question: Question,
-) -> pl.DataFrame:
+def _attrition(fates: pl.DataFrame, question: Question) -> pl.DataFrame:
     criteria = tuple((step.name, step.reason) for step in question.steps.series)
     on_pairs = tuple((step.name, step.reason) for step in _pair_steps(question))
-    of_person = (*criteria, flows.NO_LABEL, *((flows.LABELLED, reason) for _, reason in on_pairs))
-    counted = {
-        "series": ((*criteria, flows.OUTRANKED, flows.NOT_INDEX), _series_counts(selected, rows, n_criteria=len(criteria))),
-        "study": (criteria, flows.units(selected, ["center", "study_key"])),
-        "person": (of_person, _person_counts(selected, pairs, n_criteria=len(criteria))),
-        "label": (
-            (flows.NO_IMAGE, *on_pairs, flows.NOT_THE_MATCH),
-            _label_counts(labels, pairs, matches),
-        ),
+    steps = {
+        "series": (*criteria, flows.OUTRANKED, flows.NOT_INDEX),
+        "study": criteria,
+        "person": (*criteria, flows.NO_LABEL, *((flows.LABELLED, reason) for _, reason in on_pairs)),
+        "label": (flows.NO_IMAGE, *on_pairs, flows.NOT_THE_MATCH),
     }
-    return pl.concat(
+    flow = pl.concat(
         flows.flow(
-            counts,
-            flows.Level(level, "match", steps),
+            fates.filter(pl.col("level") == level).group_by("center", LEAVES_AT).agg(n=pl.len()),
+            flows.Level(level, "match", of_level),
             centers=question.centers,
             recipe=question.recipe,
             reference_id=question.reference_id,
         )
-        for level, (steps, counts) in counted.items()
+        for level, of_level in steps.items()
     )
-
-
-def _series_counts(selected: pl.DataFrame, rows: pl.DataFrame, *, n_criteria: int) -> pl.DataFrame:
-    index = rows.select(*SERIES, is_index=pl.lit(value=True)).unique()
-    at = (
-        pl.when(pl.col("fate") == "excluded")
-        .then(LEAVES_AT)
-        .when(pl.col("fate") == "outranked")
-        .then(n_criteria + 1)
-        .when(pl.col("is_index").is_null())
-        .then(n_criteria + 2)
-        .otherwise(n_criteria + 3)
-    )
-    found = selected.join(index, on=SERIES, how="left").select("center", at.cast(pl.Int64).alias(LEAVES_AT))
-    return found.group_by("center", LEAVES_AT).agg(n=pl.len())
-
-
-def _person_counts(selected: pl.DataFrame, pairs: pl.DataFrame, *, n_criteria: int) -> pl.DataFrame:
-    """Known persons only: series without a patient number cannot be counted as persons."""
-    known = selected.filter(pl.col("patient_key").is_not_null())
-    people = known.group_by(PERSON).agg(pl.col(LEAVES_AT).max())
-    paired = pairs.group_by(PERSON).agg(at_pair=pl.col(LEAVES_AT).max())
-    at = (
-        pl.when(pl.col(LEAVES_AT) <= n_criteria)
-        .then(LEAVES_AT)
-        .otherwise(
-            n_criteria + 1 + pl.col("at_pair").fill_null(0)
-        )  # no pair: leaves at "no label", the step after the criteria
-    )
-    return flows.units(people.join(paired, on=PERSON, how="left").with_columns(at.alias(LEAVES_AT)), PERSON)
-
-
-def _label_counts(labels: pl.DataFrame, pairs: pl.DataFrame, matches: pl.DataFrame) -> pl.DataFrame:
-    one = ["center", "label_key"]
-    at_pair = pairs.group_by(one).agg(at_pair=pl.col(LEAVES_AT).max())
-    matched = matches.select(*one, is_matched=pl.lit(value=True)).unique()
-    found = labels.select(one).join(at_pair, on=one, how="left").join(matched, on=one, how="left")
-    at = 1 + pl.col("at_pair").fill_null(0) + pl.col("is_matched").is_not_null().cast(pl.Int64)
-    return flows.units(found.with_columns(at.alias(LEAVES_AT)), one)
+    # by reason: at person level every step on pairs is called "label in the window"
+    guards = [step.reason for step in (*question.steps.series, *question.steps.pairs) if step.guard is not None]
+    silent = pl.col("reason").is_in(guards) & ~pl.col("center").is_in(list(question.event_centers))
+    return flow.with_columns(note=pl.when(silent).then(pl.lit(NOT_ASSESSED)))
 
 
 def _refuse_lost(series: pl.DataFrame, selected: pl.DataFrame, *, chosen: pl.DataFrame, rows: pl.DataFrame) -> None:

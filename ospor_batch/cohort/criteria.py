@@ -10,17 +10,19 @@ from datetime import date
 
 import polars as pl
 
+from ospor_batch.cohort.guards import GUARD_RULES, Guard, guard_of
+from ospor_batch.cohort.match import GAP
 from ospor_batch.config import Criterion
 from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import schema_of
 from ospor_batch.errors import StudyError
 
-GAP = "gap_days"  # of a pair: label date minus image date
 LEAVES_AT = "leaves_at"  # 1-based number of the first step that a row fails; number of steps + 1 when it passes all
 
 # The base of every CT recipe, in the published order (methods R1): name, reason, what must hold; never NULL.
 CT_BASE = (
     ("patient number known", "patient_number_missing", "patient_key IS NOT NULL"),
+    ("patient identity consistent", "identity_collision", "NOT is_identity_collision"),
     (
         "image of a patient",
         "not_an_image",
@@ -51,7 +53,16 @@ RULES = {
     "usable_only": "grade = 'usable'",
     "no_missing_slices": "n_missing_slices = 0",
     "not_lossy": "NOT is_lossy",
+    "soft_or_standard_kernel": "CASE WHEN kernel_class <> 'unknown' THEN kernel_class IN ('soft', 'standard') END",
+    "thin_slices": "COALESCE(slice_thickness_mm, slice_spacing_mm) <= 3",  # thicker ones mix cortex into the body (I2)
+    "spine_in_region": (
+        "CASE WHEN body_region <> 'unknown' THEN body_region IN ('chest', 'abdomen', 'lumbar_spine', 'chest_abdomen', "
+        "'abdomen_pelvis', 'chest_abdomen_pelvis', 'whole_body') END"
+    ),
+    "adult": "age_at_image >= 18",
+    "has_mask": "mask_kind <> 'none'",
 }
+PERIOD = "period"  # calendar quarter of the image: the one part of a private date that a criterion may name
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,7 @@ class Step:
     name: str
     reason: str
     fails: pl.Expr
+    guard: Guard | None = None
 
 
 @dataclass(frozen=True)
@@ -70,10 +82,14 @@ class Steps:
     series: tuple[Step, ...]
     pairs: tuple[Step, ...]
 
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        return tuple(step.guard for step in (*self.series, *self.pairs) if step.guard is not None)
+
 
 def series_columns() -> dict[str, pl.DataType]:
     """Columns of a series that a criterion may name."""
-    return _allowed("series")
+    return {**_allowed("series"), PERIOD: pl.String()}
 
 
 def pair_columns() -> dict[str, pl.DataType]:
@@ -90,6 +106,13 @@ def compile_steps(criteria: Sequence[Criterion], *, image_dates: tuple[date, dat
         series.append(Step(*IN_STUDY_PERIOD, (~inside).fill_null(value=False)))  # an unknown date left before
     pairs: list[Step] = []
     for number, criterion in enumerate(criteria, start=1):
+        if criterion.rule in GUARD_RULES:
+            guard = guard_of(criterion)
+            # where it was not assessed nobody leaves; the table `guard` and the note of the step say so
+            strikes = pl.col(guard.column).fill_null(value=False)
+            step = Step(_named(criterion), _slug(criterion.name, number), strikes, guard)
+            (pairs if guard.judges_pairs else series).append(step)
+            continue
         keep, judges_pairs = _compiled(criterion)
         (pairs if judges_pairs else series).extend(_both(criterion.name, _slug(criterion.name, number), keep))
     _refuse_twins([*series, *pairs])
@@ -116,13 +139,19 @@ def _both(name: str, reason: str, keep: pl.Expr) -> list[Step]:
     return [Step(name, reason, (~keep).fill_null(value=False)), Step(f"{name}: unknown", f"{reason}_unknown", keep.is_null())]
 
 
-def _compiled(criterion: Criterion) -> tuple[pl.Expr, bool]:
-    where = f"criteria {criterion.name!r}"
+def _named(criterion: Criterion) -> str:
     if ";" in criterion.name:
-        raise StudyError(f"{where}: a name must not hold ';', which parts the names of failed criteria")
+        raise StudyError(f"criteria {criterion.name!r}: a name must not hold ';', which parts the names of failed criteria")
+    return criterion.name
+
+
+def _compiled(criterion: Criterion) -> tuple[pl.Expr, bool]:
+    where = f"criteria {_named(criterion)!r}"
+    if criterion.codes or criterion.within_days is not None:
+        raise StudyError(f"{where}: codes and within_days belong to the rules {', '.join(GUARD_RULES)}")
     if criterion.rule is not None:
         if criterion.rule not in RULES:
-            raise StudyError(f"{where}: no rule named {criterion.rule!r}{_nearest(criterion.rule, RULES)}")
+            raise StudyError(f"{where}: no rule named {criterion.rule!r}{_nearest(criterion.rule, [*RULES, *GUARD_RULES])}")
         return pl.sql_expr(RULES[criterion.rule]), False
     sql = criterion.keep or ""
     try:

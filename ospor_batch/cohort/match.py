@@ -8,11 +8,12 @@ from typing import Literal
 
 import polars as pl
 
-from ospor_batch.cohort.criteria import GAP
-
 IndexRule = Literal["nearest", "first", "last", "random", "all"]
+Preference = Literal["nearest", "before_first", "after_first"]
+GAP = "gap_days"  # of a pair: label date minus image date
 PERSON = ("center", "patient_key")
 LOT = "lot"
+THEIRS = "center_of_label"
 # The tie rule of methods M1, in order: what is compared, and what a pair has lost by where it differs from the match.
 TIE_RULE = (
     (pl.col(GAP).abs(), "larger_gap"),
@@ -23,15 +24,21 @@ TIE_RULE = (
 )
 
 
-def pair(series: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+def pair(
+    series: pl.DataFrame | pl.LazyFrame, labels: pl.DataFrame | pl.LazyFrame, *, keep: pl.Expr | None = None
+) -> pl.DataFrame:
     """Pair every series with every label of the same person, whatever the study, with the gap in whole days.
 
-    Columns that both have are those of the series.
+    Columns that both have are those of the series. keep drops pairs before they are held in memory. The join is by person
+    alone, and centers are compared after it: one key of text is joined several times faster than two.
     """
-    own = labels.drop([column for column in labels.columns if column in series.columns and column not in PERSON])
-    return series.join(own, on=PERSON, how="inner").with_columns(
-        (pl.col("label_date") - pl.col("image_date")).dt.total_days().alias(GAP)
-    )
+    left, right = series.lazy(), labels.lazy()
+    theirs = set(left.collect_schema().names()) - set(PERSON)
+    center, person = PERSON
+    own = right.drop([column for column in right.collect_schema().names() if column in theirs]).rename({center: THEIRS})
+    gap = (pl.col("label_date") - pl.col("image_date")).dt.total_days().alias(GAP)
+    pairs = left.join(own, on=person, how="inner").filter(pl.col(center) == pl.col(THEIRS)).drop(THEIRS).with_columns(gap)
+    return (pairs if keep is None else pairs.filter(keep)).collect(engine="streaming")
 
 
 def in_window(*, before_days: int, after_days: int) -> pl.Expr:
@@ -45,7 +52,13 @@ def lots(keys: pl.Series, *, seed: int, key: bytes) -> pl.Series:
     return pl.Series(LOT, drawn, dtype=pl.String)
 
 
-def rank_pairs(candidates: pl.DataFrame, *, index_series: IndexRule) -> pl.DataFrame:
+def tie_rule(prefer: Preference) -> tuple[tuple[pl.Expr, str], ...]:
+    """What pairs are compared by, in order; a label of the day of the image lies on the preferred side."""
+    is_second = {"nearest": None, "before_first": pl.col(GAP) > 0, "after_first": pl.col(GAP) < 0}[prefer]
+    return TIE_RULE if is_second is None else ((is_second, "other_side"), *TIE_RULE)
+
+
+def rank_pairs(candidates: pl.DataFrame, *, index_series: IndexRule, prefer: Preference = "nearest") -> pl.DataFrame:
     """Rank the candidates of each person; rank 1 is the match, the others say what they lost by.
 
     first, last and random fix the index series among the series that have a candidate, and only then the label;
@@ -53,18 +66,22 @@ def rank_pairs(candidates: pl.DataFrame, *, index_series: IndexRule) -> pl.DataF
     """
     group = [*PERSON, "series_key"] if index_series == "all" else list(PERSON)
     rows = candidates.with_columns(loses_index=_loses_index(index_series))
-    ties = {f"tie_{i}": value for i, (value, _) in enumerate(TIE_RULE)}
+    rules = tie_rule(prefer)
+    ties = {f"tie_{i}": value for i, (value, _) in enumerate(rules)}
     rows = rows.with_columns(**ties).sort(*group, "loses_index", *ties)
-    rows = rows.with_columns(candidate_rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int64).over(group))
-    is_match = pl.col("candidate_rank") == 1
+    starts = pl.any_horizontal(pl.col(column).ne_missing(pl.col(column).shift(1)) for column in group)
+    at = pl.int_range(pl.len(), dtype=pl.UInt32)
+    rows = rows.with_columns(first=pl.when(starts | (at == 0)).then(at).forward_fill())  # where the group's match stands
     lost = pl.coalesce(
         pl.when(pl.col("loses_index")).then(pl.lit("index_series_rule")),
         *[
-            pl.when(pl.col(tie) != pl.col(tie).first().over(group)).then(pl.lit(reason))
-            for tie, (_, reason) in zip(ties, TIE_RULE, strict=True)
+            pl.when(pl.col(tie) != pl.col(tie).gather(pl.col("first"))).then(pl.lit(reason))
+            for tie, (_, reason) in zip(ties, rules, strict=True)
         ],
     )
-    return rows.with_columns(is_match=is_match, lost_by=lost).drop("loses_index", *ties).sort("series_key", "label_key")
+    rank = (at - pl.col("first") + 1).cast(pl.Int64)
+    ranked = rows.with_columns(candidate_rank=rank, is_match=rank == 1, lost_by=lost)
+    return ranked.drop("loses_index", "first", *ties).sort("series_key", "label_key")
 
 
 def prevalence_index(chosen: pl.DataFrame, *, rule: Literal["first", "random"]) -> pl.DataFrame:
@@ -74,7 +91,13 @@ def prevalence_index(chosen: pl.DataFrame, *, rule: Literal["first", "random"]) 
 
 
 def window_table(
-    pairs: pl.DataFrame, *, declared: tuple[int, int], sensitivity_days: tuple[int, ...], index_series: IndexRule, event: str
+    pairs: pl.DataFrame,
+    *,
+    declared: tuple[int, int],
+    sensitivity_days: tuple[int, ...],
+    index_series: IndexRule,
+    event: str,
+    prefer: Preference = "nearest",
 ) -> pl.DataFrame:
     """Match again under each window: persons paired, events among them, and matches that differ from the declared window.
 
@@ -82,7 +105,7 @@ def window_table(
     persons paired only here, only under the declared window; n_changed: paired in both, with another series or label.
     """
     windows = sorted({declared, *((days, days) for days in sensitivity_days)})
-    matched = {window: _matched(pairs, window, index_series) for window in windows}
+    matched = {window: _matched(pairs, window, index_series, prefer) for window in windows}
     base = matched[declared]
     rows = []
     for window, found in matched.items():
@@ -108,9 +131,9 @@ def window_table(
     return pl.DataFrame(rows)
 
 
-def _matched(pairs: pl.DataFrame, window: tuple[int, int], index_series: IndexRule) -> pl.DataFrame:
+def _matched(pairs: pl.DataFrame, window: tuple[int, int], index_series: IndexRule, prefer: Preference) -> pl.DataFrame:
     inside = pairs.filter(in_window(before_days=window[0], after_days=window[1]))
-    return rank_pairs(inside, index_series=index_series).filter("is_match")
+    return rank_pairs(inside, index_series=index_series, prefer=prefer).filter("is_match")
 
 
 def _loses_index(rule: IndexRule) -> pl.Expr:

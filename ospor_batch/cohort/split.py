@@ -28,7 +28,9 @@ def assign(index: pl.DataFrame, *, split: Split) -> pl.DataFrame:
     """Give every person one partition.
 
     index: the prevalence index series of the persons, over all recipes, with period; a person who falls under an
-    external rule in any of them is external in all. split_position is the keyed hash of the person.
+    external rule in any of them is external in all. split_position is the keyed hash of the person. A person whom a
+    crosswalk finds in several centers has one partition whatever recipe finds them where: external if any of those
+    centers is, else that of the smallest position; the row stands under the first center by name.
     """
     people = (
         index.with_columns(rule=_external_rule(split))
@@ -70,9 +72,8 @@ def _falls_under(kind: str, value: str) -> pl.Expr:
 
 
 def _refuse_leaks(people: pl.DataFrame, *, needs_position: bool) -> None:
-    if n := people.filter(pl.col("n_centers") > 1).height:
-        raise LedgerError(f"split: {n} persons stand in two centers; partitions would leak")
-    if n := people.filter(pl.col("lowest") != pl.col("highest")).height:
+    is_of_one = pl.col("n_centers") == 1
+    if n := people.filter(is_of_one & (pl.col("lowest") != pl.col("highest"))).height:
         raise LedgerError(f"split: {n} persons have more than one split_position; run catalog again for every center")
     if needs_position and (n := people.filter(pl.col("lowest").is_null()).height):
         raise ContractError(f"split: {n} persons have no split_position; run catalog again for every center")

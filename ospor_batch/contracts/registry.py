@@ -20,8 +20,9 @@ TYPES = ("string", "integer", "number", "boolean", "date", "datetime")
 CONSTRAINTS = ("required", "minimum", "maximum", "enum", "pattern", "unique")
 FIELD_KEYS = {"name", "type", "unit", "dicom", "item", "access", "suppress", "description", "constraints"}
 CONTRACT_KEYS = {
-    "name", "version", "title", "grain", "access", "store", "primaryKey", "foreignKeys", "fields", "rules",
+    "name", "version", "title", "grain", "access", "store", "bucket", "primaryKey", "foreignKeys", "fields", "rules",
 }  # fmt: skip
+MOST_BUCKETS = 100  # a bucket's number has two digits
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,10 @@ class Field:
 
 @dataclass(frozen=True)
 class Contract:
-    """One table: its columns, key, rules and the door that it is stored behind."""
+    """One table: its columns, key, rules and the door that it is stored behind.
+
+    bucket_by: the keyed hash by which a large catalog table is spread over n_buckets, so that work follows the bucket.
+    """
 
     name: str
     version: str
@@ -58,6 +62,8 @@ class Contract:
     fields: tuple[Field, ...]
     rules: tuple[tuple[str, str], ...]
     digest: str
+    bucket_by: str | None = None
+    n_buckets: int = 1
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -128,6 +134,9 @@ def _contract(name: str, raw: dict[str, Any], digest: str) -> Contract:
         raise ContractError(f"schemas/{name}.yaml: a column is declared twice")
     if missing := set(raw["primaryKey"]) - set(columns):
         raise ContractError(f"schemas/{name}.yaml: primary key names unknown columns {sorted(missing)}")
+    bucket = raw.get("bucket", {"by": None, "into": 1})
+    if bucket["by"] not in {None, *columns} or not 1 <= bucket["into"] <= MOST_BUCKETS:
+        raise ContractError(f"schemas/{name}.yaml: bucket names no column, or not 1 to {MOST_BUCKETS} buckets")
     foreign = tuple(
         (tuple(key["fields"]), key["reference"]["resource"], tuple(key["reference"]["fields"]))
         for key in raw.get("foreignKeys", [])
@@ -144,6 +153,8 @@ def _contract(name: str, raw: dict[str, Any], digest: str) -> Contract:
         fields=fields,
         rules=tuple((rule["name"], rule["sql"]) for rule in raw.get("rules", [])),
         digest=digest,
+        bucket_by=bucket["by"],
+        n_buckets=bucket["into"],
     )
 
 

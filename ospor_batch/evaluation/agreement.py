@@ -66,7 +66,12 @@ def bland_altman(reference: ArrayLike, predicted: ArrayLike, *, level: float = L
     if reason := _no_differences(x, difference):
         none = not_estimable(reason)
         return BlandAltman(difference.size, none, none, none, none)
-    n, bias, sd = difference.size, float(difference.mean()), float(difference.std(ddof=1))
+    bias, sd = float(difference.mean()), float(difference.std(ddof=1))
+    return limits_from(difference.size, bias=bias, sd=sd, level=level)
+
+
+def limits_from(n: int, *, bias: float, sd: float, level: float = LEVEL) -> BlandAltman:
+    """Bias and limits with their intervals from n, mean and SD (n - 1) of the differences; n > 2 and sd > 0."""
     half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * sd / math.sqrt(n)
     inner, outer = tolerance_factors(n, level=level)
     z = normal_quantile(LEVEL)  # the limits themselves are the 95 % ones

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import polars as pl
@@ -13,6 +14,8 @@ TEST = ("internal_test", "external")
 PARTITIONS = (*TEST, "tuning", "train")
 AS_LABELLED = ("mg/cm3", "tbs")  # units of label values that a measurement is compared with as they are
 NO_MAKER = {"unknown", "other", "unverified"}
+NOT_FINITE = "score_not_finite"
+THICKNESS_EDGES_MM = (1.0, 2.0, 3.0, 5.0)  # judgement: thin, and the usual reconstructions
 LABEL_SIDE = ("densitometer_vendor", "t_source", "t_reference", ACQUISITION)
 
 
@@ -44,6 +47,7 @@ def analysis_set(manifest: pl.DataFrame, predictions: pl.DataFrame, *, rejects: 
     rows = _with_outcome(manifest, predictions, rejects).with_columns(
         truth=pl.col(f"is_{target}"),
         kvp=_kvp_text(pl.col("kvp_kv")),
+        slice_thickness=_thickness_band(pl.col("slice_thickness_mm")),
         is_same_acquisition=pl.col(ACQUISITION).replace_strict({True: "yes", False: "no"}, return_dtype=pl.String),
         **_compared(manifest),
     )
@@ -103,12 +107,23 @@ def _with_outcome(manifest: pl.DataFrame, predictions: pl.DataFrame, rejects: pl
     outcome = predictions.select("item_digest", "score", "predicted_value", "predicted_value_unit")
     refused = rejects.select("center", pl.col("item_key").alias("series_key"), reject_reason="reason")
     rows = manifest.join(outcome, on="item_digest", how="left").join(refused, on=["center", "series_key"], how="left")
+    rows = _without_infinite(rows)
     unclear = rows.filter(pl.col("score").is_null() == pl.col("reject_reason").is_null()).height
     if unclear or rows.height != manifest.height:
         raise LedgerError(
             f"{manifest.height} manifest rows, {unclear} of which are not exactly one of prediction and reject; run infer again"
         )
     return rows.sort("patient_key", "series_key")
+
+
+def _without_infinite(rows: pl.DataFrame) -> pl.DataFrame:
+    """A score that is no finite number is no score: the person is refused with a reason and counted as such."""
+    is_infinite = pl.col("score").is_finite().not_().fill_null(value=False)
+    return rows.with_columns(
+        reject_reason=pl.when(is_infinite).then(pl.lit(NOT_FINITE)).otherwise("reject_reason"),
+        score=pl.when(~is_infinite).then("score"),
+        predicted_value=pl.when(~is_infinite & pl.col("predicted_value").is_finite()).then("predicted_value"),
+    )
 
 
 def _compared(manifest: pl.DataFrame) -> dict[str, pl.Expr]:
@@ -130,3 +145,13 @@ def _kvp_text(kvp_kv: pl.Expr) -> pl.Expr:
     whole = kvp_kv == kvp_kv.round(0)
     text = pl.when(whole).then(kvp_kv.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(kvp_kv.cast(pl.String))
     return text.fill_null("unknown")
+
+
+def _thickness_band(millimetres: pl.Expr) -> pl.Expr:
+    """Slice thickness in mm as a band that sorts by name, such as 1 to <2; unknown without one."""
+    last = THICKNESS_EDGES_MM[-1]
+    band = pl.when(millimetres >= last).then(pl.lit(f"{last:g} and more")).otherwise(pl.lit("unknown"))
+    for low, high in itertools.pairwise((0.0, *THICKNESS_EDGES_MM)):
+        is_here = millimetres.is_between(low, high, closed="left")
+        band = pl.when(is_here).then(pl.lit(f"{low:g} to <{high:g}")).otherwise(band)
+    return band

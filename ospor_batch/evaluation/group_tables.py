@@ -50,7 +50,7 @@ def _of_grouping(context: Context, people: People, *, grouping: str) -> Iterator
             "groups_left_out": "; ".join(left_out),
             "n_persons": n_persons,
             **_between(pooled),
-            **stated(_back(pooled)),
+            **stated(back_to_share(pooled)),
         }
 
 
@@ -65,7 +65,8 @@ def _between(pooled: Pooled) -> dict[str, Any]:
     }
 
 
-def _back(pooled: Pooled) -> Estimate:
+def back_to_share(pooled: Pooled) -> Estimate:
+    """The pooled mean and its interval, back from the logit scale."""
     if pooled.mean is None or pooled.interval is None:
         return not_estimable(pooled.reason or "fewer_than_3_groups")
     return estimated(expit(pooled.mean), Interval(expit(pooled.interval.lower), expit(pooled.interval.upper)), method=METHOD)

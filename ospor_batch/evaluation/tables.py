@@ -14,6 +14,7 @@ from ospor_batch.evaluation.intervals import Estimate, not_estimable
 from ospor_batch.evaluation.prevalence import prev_corrected, prev_label, prev_test_positive
 from ospor_batch.evaluation.strata import EVERYONE, OVERALL, Cell, Stratum, cells
 from ospor_batch.evaluation.threshold import LockedThreshold
+from ospor_batch.evaluation.two_by_two import further_measures
 
 Row = dict[str, Any]
 LABEL_STRATA = {"densitometer_vendor"}  # known of labelled people only
@@ -33,6 +34,8 @@ class Context:
     minimum_events: int
     strata: tuple[Stratum, ...]
     centers: tuple[str, ...]
+    standard: str = "who_2000_2025"
+    youngest: int = 0  # five-year band at which the standard population is cut off
 
 
 def parted(context: Context, people: People, *, paired: pl.DataFrame | None = None) -> Iterator[Cell]:
@@ -132,7 +135,8 @@ def _performance(context: Context, people: People, cell: Cell) -> Iterator[Row]:
 
 
 def _at_threshold(context: Context, table: Confusion | None) -> dict[str, Estimate]:
-    measured = operating_point(table or Confusion(0, 0, 0, 0), prevalence=context.ppv_prevalence)
+    counts = table or Confusion(0, 0, 0, 0)
+    measured = operating_point(counts, prevalence=context.ppv_prevalence) | further_measures(counts)
     return measured if table is not None else dict.fromkeys(measured, not_estimable("no_threshold"))
 
 
@@ -155,7 +159,8 @@ def _prevalence(context: Context, people: People, cell: Cell) -> Iterator[Row]:
         ("prev_test_positive", by_test, scored.height, n_positive),
         ("prev_corrected", corrected, scored.height, n_positive),
     ):
-        yield base | {"metric": metric, "n_persons": n, "n_images": n, "n_events": events, **stated(estimate)}
+        counts = {"n_persons": n, "n_images": n, "n_events": events, "basis": None}
+        yield base | {"metric": metric, **counts, **stated(estimate)}
 
 
 def _verified(people: People, cell: Cell) -> float | None:

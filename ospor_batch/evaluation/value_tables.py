@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ospor_batch.evaluation.agreement import bland_altman, mean_absolute_error, pearson, root_mean_squared_error, spearman
 from ospor_batch.evaluation.analysis_set import AnalysisSet, People, one_of
 from ospor_batch.evaluation.calibration import FITTING_PARTITIONS, DensityLine, fit_density_line
+from ospor_batch.evaluation.differences import bias_in_bands, proportional_bias
 from ospor_batch.evaluation.intervals import Estimate, not_estimable
+from ospor_batch.evaluation.reliability import concordance, icc
 from ospor_batch.evaluation.strata import Cell
 from ospor_batch.evaluation.tables import Context, Row, common, parted, stated
 
+Floats = NDArray[np.float64]
 CALIBRATED_KVP = (120.0,)  # kV; HU falls as kVp rises, so one line serves one tube voltage (methods I3)
 KIND = "density_calibration"
 NO_CALIBRATION = "none"
-DIFFERENCES = ("bias", "sd_of_differences", "loa_lower", "loa_upper", "mae", "rmse")
+DIFFERENCES = (
+    "icc_a_1", "concordance", "proportional_bias", "bias", "bias_below_cut", "bias_near_cut", "bias_above_cut",
+    "sd_of_differences", "loa_lower", "loa_upper", "mae", "rmse",
+)  # fmt: skip
+# clinical cut-offs of the reference value; near: between them (methods L1, L7, L9)
+CLINICAL_CUTS = {"mg/cm3": (80.0, 120.0), "t_score": (-2.5, -1.0), "tbs": (1.23, 1.31)}
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,14 @@ def agreement_point_rows(context: Context, people: People, *, fitted: Comparison
     return [said | row for row in ordered.iter_rows(named=True)]
 
 
+def compared_values(paired: pl.DataFrame, fitted: Comparison, *, is_calibrated: bool) -> pl.DataFrame:
+    """Pairs of reference_value and value, the latter as predicted or calibrated to the unit of the reference."""
+    raw = _compared(paired)
+    if not is_calibrated:
+        return raw.select("reference_value", value="predicted_value")
+    return _in_common_unit(raw, fitted).select("reference_value", value="calibrated")
+
+
 def _agreement(context: Context, people: People, *, cell: Cell, fitted: Comparison) -> Iterator[Row]:
     base = common(context, people, cell) | {"predicted_value_unit": fitted.from_unit, "compared_unit": fitted.to_unit}
     raw = _compared(cell.frames[1])
@@ -123,13 +141,30 @@ def _differences(rows: pl.DataFrame, fitted: Comparison) -> dict[str, Estimate]:
     reference, calibrated = rows["reference_value"].to_numpy(), rows["calibrated"].to_numpy()
     limits = bland_altman(reference, calibrated)
     return {
+        "icc_a_1": _icc(reference, calibrated),
+        "concordance": concordance(reference, calibrated),
+        "proportional_bias": proportional_bias(reference, calibrated).slope,
         "bias": limits.bias,
+        **_bias_by_band(reference, calibrated, unit=fitted.to_unit),
         "sd_of_differences": limits.sd_of_differences,
         "loa_lower": limits.loa_lower,
         "loa_upper": limits.loa_upper,
         "mae": mean_absolute_error(reference, calibrated),
         "rmse": root_mean_squared_error(reference, calibrated),
     }
+
+
+def _icc(reference: Floats, calibrated: Floats) -> Estimate:
+    """Absolute agreement of single values, ICC(A,1): blind neither to bias nor to scale."""
+    return icc(np.column_stack([reference, calibrated])) if reference.size else not_estimable("no_persons")
+
+
+def _bias_by_band(reference: Floats, calibrated: Floats, *, unit: str) -> dict[str, Estimate]:
+    names = ("bias_below_cut", "bias_near_cut", "bias_above_cut")
+    if unit not in CLINICAL_CUTS:
+        return dict.fromkeys(names, not_estimable("no_clinical_cut_off"))
+    bands = bias_in_bands(reference, calibrated, cuts=CLINICAL_CUTS[unit])
+    return {name: limits.bias for name, (_, limits) in zip(names, bands, strict=True)}
 
 
 def _in_common_unit(rows: pl.DataFrame, fitted: Comparison) -> pl.DataFrame:

@@ -6,7 +6,7 @@ import gzip
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from nibabel.spatialimages import HeaderDataError
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.reader import read_segmentation
 from ospor_batch.imaging.volume import LabelGrid, Volume, onto_volume
-from ospor_batch.sources import read_bytes
+from ospor_batch.sources import Location, read_bytes
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 GZIP = b"\x1f\x8b"
@@ -41,7 +41,7 @@ class MaskRule:
 class MaskFile:
     """One file beside the images."""
 
-    path: Path
+    path: Location
     kind: Literal["mask_nifti", "mask_dicom_seg"]
 
 
@@ -52,7 +52,7 @@ def levels_on(volume: Volume, files: Iterable[MaskFile], *, rule: MaskRule) -> n
     sources.open_bytes raises.
     """
     levels = dict(rule.labels)
-    chosen = [f for f in files if f.kind == "mask_dicom_seg" or PurePosixPath(f.path).match(rule.pattern)]
+    chosen = [f for f in files if f.kind == "mask_dicom_seg" or PurePosixPath(str(f.path)).match(rule.pattern)]
     if not chosen:
         raise ItemRefused("mask_missing", f"no mask beside the images (NIfTI pattern {rule.pattern})")
     grids, not_masks = [], []
@@ -80,7 +80,7 @@ class _NotALabelMapError(ItemRefused):
     """A NIfTI file that is an image and no map of labels; it does not stand in the way of one that is."""
 
 
-def read_nifti(path: Path, *, labels: Sequence[int]) -> LabelGrid | None:
+def read_nifti(path: Location, *, labels: Sequence[int]) -> LabelGrid | None:
     """The wanted labels of a NIfTI file, whatever its suffix; null when it holds none of them.
 
     ItemRefused: mask_unreadable, mask_geometry_mismatch, and what sources.open_bytes raises.
@@ -104,7 +104,7 @@ def read_nifti(path: Path, *, labels: Sequence[int]) -> LabelGrid | None:
     return LabelGrid(kept.astype(np.int32) if kept.dtype.kind == "f" else kept, RAS_TO_LPS @ image.affine)
 
 
-def _image(path: Path) -> Any:
+def _image(path: Location) -> Any:
     content = read_bytes(path)
     try:
         if content.startswith(GZIP):

@@ -10,7 +10,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ import pydicom
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.segments import level_named
 from ospor_batch.imaging.volume import AIR_HU, Array, LabelGrid, Stack, Volume, affine_of, regular_stack
-from ospor_batch.sources import open_bytes
+from ospor_batch.sources import Location, open_bytes
 
 # pydicom logs faulty values as they stand, names and dates among them: they must not reach a log file
 logging.getLogger("pydicom").propagate = False
@@ -57,7 +56,7 @@ class _Slice:
     padding: tuple[float, float] | None  # least and greatest stored value of padding
 
 
-def read_volume(paths: Sequence[Path]) -> Volume:
+def read_volume(paths: Sequence[Location]) -> Volume:
     """Read the files of one CT series, in any order, to HU; multi-frame CT too.
 
     Slices ascend along the normal of the images. Places where a slice is missing, and padding, hold -1024 HU and are
@@ -83,7 +82,7 @@ def read_volume(paths: Sequence[Path]) -> Volume:
     )
 
 
-def read_segmentation(path: Path, *, levels: Mapping[str, int]) -> LabelGrid | None:
+def read_segmentation(path: Location, *, levels: Mapping[str, int]) -> LabelGrid | None:
     """Read the segments of a DICOM SEG that are named after a wanted level; null when there are none.
 
     levels: vertebral level to the label it gets. Frames are placed by their position in the patient, not by their order.
@@ -110,7 +109,7 @@ def read_segmentation(path: Path, *, levels: Mapping[str, int]) -> LabelGrid | N
         raise ItemRefused("mask_geometry_mismatch", refusal.detail) from None
 
 
-def _slices(path: Path) -> Iterator[_Slice]:
+def _slices(path: Location) -> Iterator[_Slice]:
     with _refusals("decode_failed"):
         dataset = _dataset(path)
         frames = _frames(dataset)
@@ -123,7 +122,7 @@ def _slices(path: Path) -> Iterator[_Slice]:
         yield _Slice(plane, stored, padding)
 
 
-def _dataset(path: Path) -> Any:
+def _dataset(path: Location) -> Any:
     with open_bytes(path) as file:
         # force: the crawl lists files without a preamble too
         return pydicom.dcmread(file, force=True)

@@ -21,7 +21,7 @@ from ospor_batch.imaging.masks import MaskFile, levels_on
 from ospor_batch.imaging.reader import read_volume
 from ospor_batch.models.registry import predictor_here
 from ospor_batch.models.spec import Prediction, PredictorSpec
-from ospor_batch.sources import local_path
+from ospor_batch.sources import Location, locate
 
 # part to contract, in the order of writing: an item is finished once its reject or prediction stands, so vertebrae go first;
 # transient rejects stand apart, since they finish nothing and are thrown away before the next try
@@ -67,7 +67,7 @@ class Item:
     item_digest: str
     series_digest: str
     center: str
-    images: tuple[Path, ...]
+    images: tuple[Location, ...]
     masks: tuple[MaskFile, ...]
 
 
@@ -95,7 +95,8 @@ def predict_shard(task: ShardTask) -> ShardReceipt:
 def read_items(source: Path) -> list[Item]:
     """The items of a private shard file, in its order.
 
-    Columns: item_digest, series_digest, root (archive root as a path) and those of schemas/locator.yaml.
+    Columns: item_digest, series_digest, root (as Study.archive_root says), cache (private folder for what must lie on
+    disk to be read) and those of schemas/locator.yaml.
     """
     grouped: dict[str, list[dict[str, Any]]] = {}
     for row in pq.read_table(source).to_pylist():
@@ -109,11 +110,15 @@ def read_items(source: Path) -> list[Item]:
                 item_digest=digest,
                 series_digest=rows[0]["series_digest"],
                 center=rows[0]["center"],
-                images=tuple(local_path(Path(r["root"]), r["path"]) for r in images),
-                masks=tuple(MaskFile(local_path(Path(r["root"]), r["path"]), r["kind"]) for r in masks),
+                images=tuple(_location(r) for r in images),
+                masks=tuple(MaskFile(_location(r), r["kind"]) for r in masks),
             )
         )
     return items
+
+
+def _location(row: Mapping[str, Any]) -> Location:
+    return locate(row["root"], row["path"], cache=Path(row["cache"]))
 
 
 def reject_row(item_digest: str, center: str, *, spec: PredictorSpec, refusal: ItemRefused) -> dict[str, Any]:

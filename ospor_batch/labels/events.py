@@ -15,7 +15,7 @@ from ospor_batch.labels.raw_table import RawTable, plain, read_raw
 from ospor_batch.labels.table_export import ExportReport, counted
 from ospor_batch.labels.typed_rows import headers, picked, refuse_unknown_format, with_date, with_patient
 from ospor_batch.labels.verdict import REASON, refuse, row_rejects, say
-from ospor_batch.pseudonym import pseudonym
+from ospor_batch.pseudonym import AS_WRITTEN, Linkage, pseudonym
 
 MISSING = ("NA", "N/A", "n/a", "-", ".", "null", "NULL")
 
@@ -29,12 +29,12 @@ class Events:
     n_rows: int
 
 
-def read_events(path: Path, source: EventFile, *, center: str, key: bytes) -> pl.DataFrame:
+def read_events(path: Path, source: EventFile, *, center: str, key: bytes, linkage: Linkage = AS_WRITTEN) -> pl.DataFrame:
     """Read one event file into judged rows; join them with ``settle_events``."""
     refuse_unknown_format(source)
     codes = _codes(source)
     raw = read_raw(path, name=source.path, wanted=headers(source))
-    return _adapt(raw, source, codes=codes, center=center, key=key)
+    return _adapt(raw, source, codes=codes, center=center, key=key, linkage=linkage)
 
 
 def settle_events(files: list[pl.DataFrame], *, center: str) -> Events:
@@ -63,7 +63,9 @@ def inspect_events(path: Path, source: EventFile) -> ExportReport:
     return ExportReport(found.n_rows, (), counted(found.rejects), ())
 
 
-def _adapt(raw: RawTable, source: EventFile, *, codes: dict[str, str], center: str, key: bytes) -> pl.DataFrame:
+def _adapt(
+    raw: RawTable, source: EventFile, *, codes: dict[str, str], center: str, key: bytes, linkage: Linkage
+) -> pl.DataFrame:
     rows = with_patient(picked(raw, source, missing=MISSING))
     rows = with_date(rows, "start", source=source, is_required=True, raw=raw)
     rows = with_date(rows, "end", source=source, is_required=False, raw=raw)
@@ -74,7 +76,8 @@ def _adapt(raw: RawTable, source: EventFile, *, codes: dict[str, str], center: s
     rows = refuse(rows, pl.col("code").is_null(), reason="unknown_event_code", detail=unknown)
     ends_early = say(row, ": it ends before it starts")
     rows = refuse(rows, pl.col("end") < pl.col("start"), reason="invalid_date", detail=ends_early)
-    keys = [_keys(*of, center=center, key=key) for of in rows.select("patient_id", "code", "start").iter_rows()]
+    written = rows.select("patient_id", "code", "start").iter_rows()
+    keys = [_keys(*of, center=center, key=key, linkage=linkage) for of in written]
     rows = rows.with_columns(
         pl.lit(center).alias("center"),
         pl.lit(source.path).alias("export"),
@@ -87,11 +90,16 @@ def _adapt(raw: RawTable, source: EventFile, *, codes: dict[str, str], center: s
     return rows.select(*(pl.col(c).cast(d) for c, d in schema_of("event").items()), REASON, "detail", "scope")
 
 
-def _keys(patient: str | None, code: str | None, start: object, *, center: str, key: bytes) -> tuple[str | None, str | None]:
-    if patient is None:
+def _keys(
+    patient: str | None, code: str | None, start: object, *, center: str, key: bytes, linkage: Linkage
+) -> tuple[str | None, str | None]:
+    person = linkage.person(patient, center=center)
+    if person is None:
         return None, None
-    said = "\0".join((patient, str(code), str(start)))
-    return pseudonym(patient, kind="patient", issuer=center, key=key), pseudonym(said, kind="event", issuer=center, key=key)
+    who = person.number if person.issuer == center else "\0".join(person)
+    said = "\0".join((who, str(code), str(start)))
+    patient_key = linkage.key_of(patient, center=center, key=key)
+    return patient_key, pseudonym(said, kind="event", issuer=center, key=key)
 
 
 def _codes(source: EventFile) -> dict[str, str]:

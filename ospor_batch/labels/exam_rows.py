@@ -7,19 +7,31 @@ import polars as pl
 from ospor_batch.config import Export
 from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import schema_of
-from ospor_batch.labels.t_reference import SITES
+from ospor_batch.labels.t_reference import SITES as POPULATED
 from ospor_batch.labels.units import LONG_MEASURES, measure
 from ospor_batch.labels.verdict import DETAIL, FLAGS, MEMBERS, REASON, flag, refuse, say
 from ospor_batch.labels.words import worded_columns
-from ospor_batch.pseudonym import pseudonym
+from ospor_batch.pseudonym import AS_WRITTEN, Linkage, pseudonym
 
 # a row that broke one of these says nothing about which exam it belongs to, or nothing that harms its exam
-HARMLESS = ("contract", "missing_patient_id", "missing_date", "invalid_date", "unknown_site", "no_measurement")
+HARMLESS = (
+    "contract",
+    "missing_patient_id",
+    "missing_date",
+    "invalid_date",
+    "unknown_site",
+    "unknown_code",
+    "no_measurement",
+    "partial_date",
+)
 NOT_MEASURED = {"center", "export", "row_number", "n_export_rows", "flags", "exam_key", "t_reference"}
+SITES = (*POPULATED, "radius_33")
 SUFFIX_OF = {"bmd_g_cm2": "bmd_g_cm2", "t_score": "t", "z_score": "z"}  # long column to the ending of the exam's column
 
 
-def with_exam_columns(rows: pl.DataFrame, *, export: Export, center: str, key: bytes) -> pl.DataFrame:
+def with_exam_columns(
+    rows: pl.DataFrame, *, export: Export, center: str, key: bytes, linkage: Linkage = AS_WRITTEN
+) -> pl.DataFrame:
     """Complete typed rows to the columns of the exam contract, with exam_key, patient_key and members (row numbers)."""
     rows = rows.with_columns(
         pl.lit(center).alias("center"),
@@ -33,7 +45,7 @@ def with_exam_columns(rows: pl.DataFrame, *, export: Export, center: str, key: b
     )
     absent = {c: d for c, d in schema_of("exam").items() if c not in rows.columns and not c.endswith("_key")}
     rows = rows.with_columns(pl.lit(None, dtype=dtype).alias(column) for column, dtype in absent.items())
-    return _with_keys(rows, center=center, key=key)
+    return _with_keys(rows, center=center, key=key, linkage=linkage)
 
 
 def _t_reference(rows: pl.DataFrame, *, export: Export) -> pl.Expr:
@@ -50,19 +62,19 @@ def _phantom(*, export: Export) -> pl.Expr:
     )
 
 
-def _with_keys(rows: pl.DataFrame, *, center: str, key: bytes) -> pl.DataFrame:
+def _with_keys(rows: pl.DataFrame, *, center: str, key: bytes, linkage: Linkage) -> pl.DataFrame:
     """Key an exam by its number where the export has one, else by patient, date and device."""
     wanted = ["exam_kind", "patient_id", "exam_date", "exam_number", "densitometer_vendor", "device_model"]
     if "exam_number" not in rows.columns:
         rows = rows.with_columns(pl.lit(None, dtype=pl.String).alias("exam_number"))
-    patients = {
-        p: None if p is None else pseudonym(p, kind="patient", issuer=center, key=key) for p in rows["patient_id"].unique()
-    }
+    patients = {p: linkage.key_of(p, center=center, key=key) for p in rows["patient_id"].unique()}
+    people = {p: linkage.person(p, center=center) for p in patients}
     exams: list[str | None] = []
     for kind, patient, day, number, vendor, model in rows.select(wanted).iter_rows():
         known = (number,) if number is not None else (f"{day:%Y-%m-%d}" if day else None, vendor, model or "")
-        is_whole = patient is not None and known[0] is not None
-        said = "\0".join((kind, patient, *known)) if is_whole else None
+        person = people[patient]
+        who = None if person is None else person.number if person.issuer == center else "\0".join(person)
+        said = None if who is None or known[0] is None else "\0".join((kind, who, *known))
         exams.append(None if said is None else pseudonym(said, kind="exam", issuer=center, key=key))
     return rows.with_columns(
         pl.Series("exam_key", exams, dtype=pl.String),
@@ -71,13 +83,14 @@ def _with_keys(rows: pl.DataFrame, *, center: str, key: bytes) -> pl.DataFrame:
 
 
 def folded(rows: pl.DataFrame, *, export: Export) -> pl.DataFrame:
-    """Fold a row per site into a row per exam; refused rows stay rows of their own.
+    """Fold a row per site or code into a row per exam; refused rows stay rows of their own.
 
     A site written under two names (left and right hip) gives its lower value (methods L1). Whatever refuses a row of an
     exam refuses the exam, as it would in a wide layout: which layout a hospital writes must not decide who is kept.
     """
     rows = rows.sort("row_number")
-    rows = _refuse_repeated_sites(rows, conflicts=export.conflicts)
+    measured = list(export.codes) or [c for c in LONG_MEASURES if c in rows.columns]
+    rows = _refuse_repeated_sites(rows, measured=measured, conflicts=export.conflicts)
     rows = _refuse_disagreeing(rows, export=export)
     harmless = (*HARMLESS, "duplicate_exam", *(["conflicting_exam"] if export.conflicts == "first" else []))
     rows = _refuse_siblings(rows, harmless=harmless)
@@ -125,9 +138,8 @@ def _refuse_disagreeing(rows: pl.DataFrame, *, export: Export) -> pl.DataFrame:
     return refuse(rows, pl.any_horizontal(differs), reason="conflicting_exam", detail=detail)
 
 
-def _refuse_repeated_sites(rows: pl.DataFrame, *, conflicts: str) -> pl.DataFrame:
-    """A site written twice under one name: identical repeats go, different ones are a conflict."""
-    measured = [c for c in LONG_MEASURES if c in rows.columns]
+def _refuse_repeated_sites(rows: pl.DataFrame, *, measured: list[str], conflicts: str) -> pl.DataFrame:
+    """A site (or code) written twice under one name: identical repeats go, different ones are a conflict."""
     open_rows = pl.col(REASON).is_null()
     place = ["exam_key", "site:written"]
     n_alike = pl.int_range(pl.len()).over([*place, *measured, REASON])
@@ -157,7 +169,7 @@ def _refuse_siblings(rows: pl.DataFrame, *, harmless: tuple[str, ...]) -> pl.Dat
 def refuse_unmeasured(exams: pl.DataFrame, *, kind: str) -> pl.DataFrame:
     """Refuse exams that hold none of the values that their kind is about."""
     about = {
-        "dxa": [f"{site}_{what}" for site in SITES for what in ("bmd_g_cm2", "t")],
+        "dxa": [f"{site}_{what}" for site in SITES for what in ("bmd_g_cm2", "t", "z")],
         "qct": ["vbmd_mg_cm3"],
         "body": ["muscle_area_cm2"],
     }[kind]

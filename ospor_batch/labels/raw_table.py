@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ospor_batch.errors import ArchiveError, StudyError
 
+PARQUET_MAGIC = b"PAR1"
 WORKBOOK_MAGIC = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # ZIP (xlsx, ods) and OLE (xls)
 BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 EAST_ASIAN = ("cp949", "gb18030")  # tried when the bytes are no UTF-8; cp949 holds EUC-KR, gb18030 holds GBK and GB2312
@@ -21,7 +22,10 @@ LONGEST_CELL = 1 << 20  # characters; a longer one is an unclosed quotation mark
 
 @dataclass(frozen=True)
 class RawTable:
-    """Cells as text; numbers[i] is the row of rows[i] in the file, the header being row 1. Blank rows are left out."""
+    """Cells as text; numbers[i] is the row of rows[i] in the file, the header being row 1. Blank rows are left out.
+
+    is_workbook: the file knows numbers and dates as such, so that these are written our way whatever its text cells do.
+    """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -64,6 +68,8 @@ def read_raw(
         raise ArchiveError(f"{name}: cannot be read ({type(error).__name__})") from None
     if not content.strip():
         raise ArchiveError(f"{name}: the file is empty")
+    if content.startswith(PARQUET_MAGIC):
+        return _parquet(content, name=name)
     if content.startswith(WORKBOOK_MAGIC):
         return _workbook(content, name=name, sheet=sheet)
     return _delimited(content, name=name, wanted=wanted, encoding=encoding, delimiter=delimiter)
@@ -160,6 +166,27 @@ def _table(records: Iterator[list[str]], *, form: str, is_workbook: bool) -> Raw
             rows.append(tuple(record))
             numbers.append(number)
     return None if header is None else RawTable(header, tuple(rows), tuple(numbers), form, is_workbook)
+
+
+def _parquet(content: bytes, *, name: str) -> RawTable:
+    import polars as pl
+
+    try:
+        rows = pl.read_parquet(io.BytesIO(content))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ArchiveError(f"{name}: cannot be read as Parquet ({type(error).__name__})") from None
+    text = []
+    for column, dtype in rows.schema.items():
+        if dtype.is_nested():
+            raise ArchiveError(f"{name}: column {column!r} holds lists or structures; an export has one value a cell")
+        is_date = dtype == pl.Date or isinstance(dtype, pl.Datetime)
+        # as a date cell of a workbook reads; local time of day is of no use to a match by days
+        value = pl.col(column).cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M:%S") if is_date else pl.col(column)
+        text.append(value.cast(pl.String).fill_null("").alias(column))
+    cells = rows.select(text).rows()
+    filled = [(number, row) for number, row in enumerate(cells, start=2) if any(cell.strip() for cell in row)]
+    header = tuple(plain(column) for column in rows.columns)
+    return RawTable(header, tuple(row for _, row in filled), tuple(number for number, _ in filled), "parquet", is_workbook=True)
 
 
 def _workbook(content: bytes, *, name: str, sheet: str | None) -> RawTable:

@@ -5,12 +5,14 @@ they are is decided by sex, menopause and age at the exam: men from 50; women af
 from menopause_proxy_age, flagged menopause_assumed. Where sex or age is missing and decides, the label is kept and flagged
 who_applicability_unknown: a person not known to be outside the group does not leave it unseen, but stands in a stratum of
 unknown age or sex, and a criterion on age may still remove the person under its own name (S12).
-qct: mean trabecular vBMD under the limits known as the ACR criteria (L7). tbs: class by a named table of cut-offs (L9).
+dxa_z: the lowest Z-score of those outside that group, a reference of its own that never says osteoporosis (L3). qct: mean
+trabecular vBMD under the limits known as the ACR criteria (L7, L8). tbs, smi: class by a named table of cut-offs (L9, I1).
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -21,15 +23,18 @@ import yaml
 from ospor_batch.config import Reference
 from ospor_batch.contracts.table import empty, schema_of
 from ospor_batch.errors import LedgerError, StudyError
+from ospor_batch.labels.cross_calibration import with_sbmd
+from ospor_batch.labels.muscle import by_smi, smi_tables
 from ospor_batch.labels.t_reference import check_t_reference, computed_t
 from ospor_batch.labels.verdict import DETAIL, REASON, flag, refuse, say, shown
+from ospor_batch.labels.volumetric import by_vbmd, conversions
+from ospor_batch.labels.who_group import by_z_score, needs_radius, only_who_group, with_spine_validity
 from ospor_batch.pseudonym import pseudonym
 
-EXAM_KIND = {"dxa_who": "dxa", "qct": "qct", "tbs": "dxa"}
-MALE_AGE = 50  # years; men below are read by Z-score (methods L3)
-FEWEST_VERTEBRAE = 2  # never one (methods L4)
+EXAM_KIND = {"dxa_who": "dxa", "dxa_z": "dxa", "qct": "qct", "tbs": "dxa", "smi": "body"}
+UNIT = {"dxa_who": "t_score", "dxa_z": "z_score", "qct": "mg/cm3", "tbs": "tbs", "smi": "cm2/m2"}
+HAS_CLASSES = ("dxa_who", "qct")  # standards with a class of osteoporosis; the others say nothing of it
 REPORTED_SCALE = 1_000_000  # a reported T as a whole number of millionths: classes are decided without binary noise (L2)
-QCT_OSTEOPOROSIS_BELOW, QCT_NORMAL_ABOVE = 80.0, 120.0  # mg/cm3; both bounds are low bone mass (methods L7)
 TBS_BMI = (15.0, 37.0)  # kg/m2; outside, TBS of software before version 4 is not valid (methods L9)
 TBS_CLASS_FREE_OF_BMI = 4  # first major version of the TBS software without that limit (methods L9)
 
@@ -50,7 +55,10 @@ def draw(exams: pl.DataFrame, reference: Reference, *, key: bytes) -> Drawn:
     if asked.height == 0:
         return Drawn(empty("label"), empty("reject"), 0)
     rows = asked.with_columns(pl.lit(None, dtype=pl.String).alias(c) for c in (REASON, DETAIL))
-    judged = {"dxa_who": _by_t_score, "qct": _by_vbmd, "tbs": _by_tbs}[reference.standard](rows, reference)
+    rows = with_sbmd(rows, spine_equation=reference.cross_calibration)
+    judged = JUDGES[reference.standard](rows, reference)
+    if reference.standard == "dxa_who" and reference.t_source == "reported" and reference.compare_with is not None:
+        judged = judged.join(recomputed_classes(rows, reference), on="exam_key", how="left", maintain_order="left")
     labels = _labels(judged.filter(pl.col(REASON).is_null()), reference, key=key)
     rejects = _rejects(judged.filter(pl.col(REASON).is_not_null()), reference)
     if labels.height + rejects.height != asked.height:
@@ -62,13 +70,33 @@ def check_reference(reference: Reference) -> None:
     """StudyError when a reference names a table that does not exist."""
     if reference.standard == "dxa_who" and reference.t_source == "computed":
         check_t_reference(reference.t_reference or "", where=f"references.{reference.id}.t_reference")
-    if reference.standard == "tbs" and reference.tbs_cut_offs not in _tbs_tables():
-        names = ", ".join(_tbs_tables())
-        raise StudyError(f"references.{reference.id}.tbs_cut_offs is {reference.tbs_cut_offs!r}, expected one of {names}")
+    if reference.standard == "tbs" and reference.tbs_cut_offs not in tbs_tables():
+        _refuse_name(reference, "tbs_cut_offs", tbs_tables())
+    if reference.standard == "smi" and reference.smi_cut_offs not in smi_tables():
+        _refuse_name(reference, "smi_cut_offs", smi_tables())
+    if reference.standard == "qct" and reference.phantom_conversion not in {"none", *conversions()}:
+        _refuse_name(reference, "phantom_conversion", ["none", *conversions()])
+    if reference.standard == "dxa_who" and reference.compare_with is not None:
+        check_t_reference(reference.compare_with, where=f"references.{reference.id}.compare_with")
+
+
+def recomputed_classes(exams: pl.DataFrame, reference: Reference) -> pl.DataFrame:
+    """exam_key and category_recomputed: the class that T recomputed under compare_with would give; null where it cannot be.
+
+    exams: unjudged rows with reason and detail. Shown beside the class by the reported T, which stands (methods L2).
+    """
+    computed = {"t_source": "computed", "t_reference": reference.compare_with}
+    judged = _by_t_score(exams, reference.model_copy(update=computed))
+    known = pl.when(pl.col(REASON).is_null()).then(pl.col("category"))
+    return judged.select("exam_key", category_recomputed=known)
+
+
+def _refuse_name(reference: Reference, key: str, known: Iterable[str]) -> None:
+    raise StudyError(f"references.{reference.id}.{key} is {getattr(reference, key)!r}, expected one of {', '.join(known)}")
 
 
 def _by_t_score(rows: pl.DataFrame, reference: Reference) -> pl.DataFrame:
-    rows = _only_who_group(_with_spine_validity(rows, reference), reference)
+    rows = only_who_group(with_spine_validity(rows, reference), reference)
     for site in reference.sites:
         over, under = _t_score(site, reference)
         rows = rows.with_columns(over.alias(f"{site}:over"), under.alias(f"{site}:under"))
@@ -106,9 +134,10 @@ def _t_score(site: str, reference: Reference) -> tuple[pl.Expr, pl.Expr]:
     else:
         over = (pl.col(f"{site}_t") * REPORTED_SCALE).round(0).cast(pl.Int64)
         under = pl.when(over.is_not_null()).then(pl.lit(REPORTED_SCALE, dtype=pl.Int64))
-    if site != "lumbar_spine":
+    if site in {"femoral_neck", "total_hip"}:
         return over, under
-    return pl.when(pl.col("is_spine_valid")).then(over), pl.when(pl.col("is_spine_valid")).then(under)
+    is_read = pl.col("is_spine_valid") if site == "lumbar_spine" else needs_radius()
+    return pl.when(is_read).then(over), pl.when(is_read).then(under)
 
 
 def _who_category(reference: Reference) -> pl.Expr:
@@ -123,53 +152,15 @@ def _who_category(reference: Reference) -> pl.Expr:
     return pl.when(over.is_not_null()).then(low.otherwise(pl.lit("low_bone_mass")))
 
 
-def _with_spine_validity(rows: pl.DataFrame, reference: Reference) -> pl.DataFrame:
-    fewest = max(FEWEST_VERTEBRAE, reference.minimum_vertebrae)
-    is_short = (pl.col("n_vertebrae") < fewest).fill_null(value=False)
-    rows = rows.with_columns((~is_short).alias("is_spine_valid"))
-    return flag(rows, is_short, remark="lumbar_spine_too_few_vertebrae")
-
-
-def _only_who_group(rows: pl.DataFrame, reference: Reference) -> pl.DataFrame:
-    sex, age, menopause = pl.col("sex"), pl.col("age_at_label"), pl.col("menopause")
-    proxy = reference.menopause_proxy_age
-    is_said = pl.when(menopause == "post").then(pl.lit(value=True)).when(menopause == "pre").then(pl.lit(value=False))
-    as_woman = is_said.otherwise(age >= proxy)
-    as_man = age >= MALE_AGE
-    # either sex would be in, or either out: then it need not be known
-    as_either = pl.when(as_woman == as_man).then(as_man)
-    applies = pl.when(sex == "female").then(as_woman).when(sex == "male").then(as_man).otherwise(as_either)
-    rows = rows.with_columns(applies.alias("is_in_who_group"))
-    detail = say(
-        "sex ", sex, ", age ", shown(age), ", menopause ", menopause, f"; women after menopause or from {proxy:g}, men from 50"
-    )
-    rows = refuse(rows, ~pl.col("is_in_who_group"), reason="who_not_applicable", detail=detail)
-    is_assumed = (sex == "female") & ~menopause.is_in(["post", "pre"]) & age.is_not_null()
-    rows = flag(rows, is_assumed, remark="menopause_assumed")
-    return flag(rows, pl.col("is_in_who_group").is_null(), remark="who_applicability_unknown")
-
-
 def _why_none(reference: Reference) -> pl.Expr:
     if reference.t_source == "reported":
         return pl.lit("")
     return say(f"; {reference.t_reference} has no population for device ", pl.col("densitometer_vendor"), " or BMD is missing")
 
 
-def _by_vbmd(rows: pl.DataFrame, reference: Reference) -> pl.DataFrame:
-    value, n = pl.col("vbmd_mg_cm3"), pl.col("n_vertebrae")
-    few = say(n, f" vertebrae measured, expected at least {reference.minimum_vertebrae}")
-    rows = refuse(rows, n < reference.minimum_vertebrae, reason="vertebrae_too_few", detail=few)
-    rows = flag(rows, n.is_null(), remark="n_vertebrae_unknown")
-    is_younger = (pl.col("menopause") == "pre") | (pl.col("age_at_label") < MALE_AGE)
-    rows = flag(rows, is_younger, remark="outside_acr_population")
-    at_ends = pl.when(value < QCT_OSTEOPOROSIS_BELOW).then(pl.lit("osteoporosis"))
-    classes = at_ends.when(value > QCT_NORMAL_ABOVE).then(pl.lit("normal")).otherwise(pl.lit("low_bone_mass"))
-    return rows.with_columns(value.alias("label_value"), classes.alias("category"))
-
-
 def _by_tbs(rows: pl.DataFrame, reference: Reference) -> pl.DataFrame:
     value = pl.col("tbs")
-    cut = _tbs_tables()[reference.tbs_cut_offs]
+    cut = tbs_tables()[reference.tbs_cut_offs]
     rows = refuse(rows, value.is_null(), reason="category_not_defined", detail=say("the exam has no TBS"))
     bmi = pl.col("weight_kg") / pl.col("height_m").pow(2)
     major = pl.col("tbs_software_version").str.extract(r"(\d+)").cast(pl.Int64, strict=False)
@@ -184,10 +175,10 @@ def _by_tbs(rows: pl.DataFrame, reference: Reference) -> pl.DataFrame:
 
 def _labels(rows: pl.DataFrame, reference: Reference, *, key: bytes) -> pl.DataFrame:
     by_t = reference.standard == "dxa_who"
-    has_classes = reference.standard != "tbs"
+    has_classes = reference.standard in HAS_CLASSES
     is_computed = by_t and reference.t_source == "computed"
     t_reference = pl.lit(reference.t_reference) if is_computed else pl.col("t_reference") if by_t else pl.lit("not_applicable")
-    unit = {"dxa_who": "t_score", "qct": "mg/cm3", "tbs": "tbs"}[reference.standard]
+    unit = UNIT[reference.standard]
     category = pl.col("category")
     keys = [
         pseudonym(f"{reference.id}\0{exam}", kind="label", issuer=center, key=key)
@@ -225,8 +216,12 @@ def _rejects(rows: pl.DataFrame, reference: Reference) -> pl.DataFrame:
     return refused.select(pl.col(c).cast(d) for c, d in schema_of("reject").items()).sort("center", "item_key")
 
 
+JUDGES = {"dxa_who": _by_t_score, "dxa_z": by_z_score, "qct": by_vbmd, "tbs": _by_tbs, "smi": by_smi}
+
+
 @functools.cache
-def _tbs_tables() -> dict[str, Any]:
+def tbs_tables() -> dict[str, Any]:
+    """Every named table of cut-offs of labels/tbs_cut_offs.yaml."""
     text = resources.files("ospor_batch.labels").joinpath("tbs_cut_offs.yaml").read_text(encoding="utf-8")
     tables: dict[str, Any] = yaml.safe_load(text)
     return tables

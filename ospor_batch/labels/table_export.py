@@ -17,6 +17,8 @@ from ospor_batch.config import Export
 from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import BROKEN, empty, part
 from ospor_batch.errors import LedgerError, StudyError
+from ospor_batch.labels.coded_rows import refuse_unusable_codes, spread, with_coded_columns
+from ospor_batch.labels.dicom_sr import read_reports
 from ospor_batch.labels.exam_rows import (
     flag_values,
     folded,
@@ -39,6 +41,7 @@ from ospor_batch.labels.typed_rows import (
 )
 from ospor_batch.labels.units import factor, measure
 from ospor_batch.labels.verdict import DETAIL, MEMBERS, REASON, refuse, row_rejects, say
+from ospor_batch.pseudonym import AS_WRITTEN, Linkage
 
 FAR_FUTURE = date.max
 
@@ -70,19 +73,30 @@ class ExportReport:
     problems: tuple[str, ...]
 
 
-def read_export(path: Path, export: Export, *, center: str, key: bytes, today: date, scope: str | None = None) -> Adapted:
+def read_export(
+    path: Path,
+    export: Export,
+    *,
+    center: str,
+    key: bytes,
+    today: date,
+    scope: str | None = None,
+    linkage: Linkage = AS_WRITTEN,
+) -> Adapted:
     """Read one export; StudyError when the map does not fit the file, ArchiveError when there is no file to read.
 
     scope is what rejects are filed under: the path as in the study file, unless several exports share one file.
     """
     refuse_unusable_map(export)
-    adapted = adapt(read_export_cells(path, export), export, center=center, key=key, today=today)
+    adapted = adapt(read_export_cells(path, export), export, center=center, key=key, today=today, linkage=linkage)
     rows = adapted.rows if scope is None else adapted.rows.with_columns(scope=pl.lit(scope))
     return Adapted(rows, adapted.n_rows)
 
 
 def read_export_cells(path: Path, export: Export) -> RawTable:
-    """Read an export as text cells, under the encoding and delimiter that show its headers."""
+    """Read an export as text cells, under the encoding and delimiter that show its headers; a folder holds DICOM reports."""
+    if path.is_dir() and export.layout == "coded":
+        return read_reports(path, name=export.path)
     return read_raw(
         path,
         name=export.path,
@@ -93,7 +107,7 @@ def read_export_cells(path: Path, export: Export) -> RawTable:
     )
 
 
-def adapt(raw: RawTable, export: Export, *, center: str, key: bytes, today: date) -> Adapted:
+def adapt(raw: RawTable, export: Export, *, center: str, key: bytes, today: date, linkage: Linkage = AS_WRITTEN) -> Adapted:
     """Turn the cells of one export into exams in the making; pure."""
     rows = picked(raw, export, missing=export.missing)
     rows = with_patient(rows)
@@ -101,10 +115,12 @@ def adapt(raw: RawTable, export: Export, *, center: str, key: bytes, today: date
     rows = with_date(rows, "birth_date", source=export, is_required=False, raw=raw)
     if export.layout == "long":
         rows = _with_site(rows, export=export)
+    if export.layout == "coded":
+        rows, export = with_coded_columns(rows, export=export), spread(export)
     rows = with_numbers(rows, export=export, is_workbook=raw.is_workbook)
     rows = refuse_dates_apart(with_age(rows), today=today)
-    rows = with_exam_columns(with_words(rows, export=export), export=export, center=center, key=key)
-    if export.layout == "long":
+    rows = with_exam_columns(with_words(rows, export=export), export=export, center=center, key=key, linkage=linkage)
+    if export.layout != "wide":
         rows = folded(rows, export=export)
     rows = flag_values(judge_t_scores(refuse_unmeasured(rows, kind=export.kind)), export=export)
     columns = [*contract("exam").columns, MEMBERS, REASON, DETAIL]
@@ -164,6 +180,7 @@ def refuse_unusable_map(export: Export) -> None:
         elif source.unit is not None:
             raise StudyError(f"{where}.unit is {source.unit!r}, but {key} is no measured column and has no unit")
     _site_words(export)
+    refuse_unusable_codes(export)
 
 
 def _becomes(raw: RawTable, export: Export, key: str) -> str:

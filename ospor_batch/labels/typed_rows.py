@@ -19,6 +19,12 @@ EARLIEST = date(1900, 1, 1)  # nobody alive was examined or born before; a year 
 NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"
 NUMBER_WITH_COMMA = r"^[+-]?(\d+(,\d*)?|,\d+)([eE][+-]?\d+)?$"
 TIME_DIRECTIVES = ("%H", "%I", "%M", "%S", "%T", "%R", "%p", "%X")
+# a year, a year and month, or a day of 00: such a date is refused by its own reason, never moved to a day
+YEAR = r"[12]\d{3}"
+PARTIAL_DATE = (
+    rf"^({YEAR}|{YEAR}[-./]\d{{1,2}}|{YEAR}(0[1-9]|1[0-2])|{YEAR}[-./]?\d{{2}}[-./]?00|"
+    rf"{YEAR}\s?년(\s?\d{{1,2}}\s?월)?|{YEAR}年(\d{{1,2}}月)?)$"
+)
 WORKBOOK_DATE = "%Y-%m-%d %H:%M:%S"  # how a date cell of a workbook is read as text
 
 
@@ -91,12 +97,14 @@ def with_date(rows: pl.DataFrame, key: str, *, source: Export | EventFile, is_re
         detail = say("row ", pl.col("row_number"), f", {where}: no date")
         rows = refuse(rows, pl.col(key).is_null(), reason="missing_date", detail=detail)
     formats = [source.date_format, *([WORKBOOK_DATE] if raw.is_workbook else [])]
-    read = pl.coalesce([_as_date(pl.col(key), form) for form in formats])
+    read = pl.coalesce([read_date(pl.col(key), form) for form in formats])
     read = pl.when(read >= EARLIEST).then(read)
     expected = f"no date of the form {source.date_format}"
     rows = rows.with_columns(read.alias(f"{key}:read"))
     is_wrong = pl.col(key).is_not_null() & pl.col(f"{key}:read").is_null()
     detail = say("row ", pl.col("row_number"), f", {where}: {expected}")
+    partial = say("row ", pl.col("row_number"), f", {where}: only a year or a month; a day is not guessed")
+    rows = refuse(rows, is_wrong & pl.col(key).str.contains(PARTIAL_DATE), reason="partial_date", detail=partial)
     rows = refuse(rows, is_wrong, reason="invalid_date", detail=detail)
     return rows.with_columns(pl.col(f"{key}:read").alias(key)).drop(f"{key}:read")
 
@@ -105,7 +113,7 @@ def refuse_unknown_format(source: Export | EventFile) -> None:
     """StudyError when date_format cannot say year, month and day."""
     example = date(2001, 2, 3)
     try:
-        back = pl.select(_as_date(pl.lit(example.strftime(source.date_format)), source.date_format)).item()
+        back = pl.select(read_date(pl.lit(example.strftime(source.date_format)), source.date_format)).item()
     except (pl.exceptions.ComputeError, ValueError):
         back = None
     if back != example:
@@ -114,7 +122,7 @@ def refuse_unknown_format(source: Export | EventFile) -> None:
         )
 
 
-def _as_date(text: pl.Expr, form: str) -> pl.Expr:
+def read_date(text: pl.Expr, form: str) -> pl.Expr:
     """Null unless the date, written back, is the text: only zeros before a number may be left out ("2022-1-5")."""
     if any(directive in form for directive in TIME_DIRECTIVES):
         read = text.str.to_datetime(form, strict=False, time_unit="us")

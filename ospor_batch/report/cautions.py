@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from ospor_batch.config import Recipe, Reference, Study
-from ospor_batch.report.display import percent, reason_said, spoken
+from ospor_batch.report.display import percent, reason_said, shortened, spoken
 from ospor_batch.report.tables import EVERYONE, partitions_of
 
 # bounds of judgement, not of a paper; methods S4 gives AUC 0.975 beside a sensitivity of 42 % as the case to catch
@@ -66,7 +66,7 @@ def reference_said(study: Study, recipe: Recipe) -> str:
 
 def threshold_said(recipe: Recipe, *, performance: pl.DataFrame) -> str:
     """The decision threshold, how it came about and under which name it stands in the tables."""
-    names = ", ".join(sorted(set(performance["threshold_id"]))) or "none"
+    names = ", ".join(shortened(name) for name in sorted(set(performance["threshold_id"]))) or "none"
     names += "; the score is minus the mean HU" if recipe.name == "mean_hu" else ""
     threshold = recipe.threshold
     if threshold.fixed is not None:

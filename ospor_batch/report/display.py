@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ ACRONYMS = {
     "auc": "AUC", "ppv": "PPV", "npv": "NPV", "f1": "F1", "tp": "TP", "fp": "FP", "fn": "FN", "tn": "TN", "kvp": "kVp",
     "mae": "MAE", "rmse": "RMSE", "sd": "SD", "loa": "LoA", "id": "ID", "t": "T", "i2": "I²", "tau2": "τ²", "q": "Q",
     "r": "r", "n": "n",
-    "prev": "prevalence",
+    "prev": "prevalence", "smd": "SMD", "ici": "ICI", "ece": "ECE", "bh": "BH",
 }  # fmt: skip
 MINUS = "−"
 # the typed reasons of tables, as a reader would say them
@@ -44,6 +45,17 @@ REASONS = {
     "no_tuning_people": "nobody is in the tuning partition",
     "too_few_tuning_events": "too few people with the condition in the tuning partition",
     "too_few_tuning_non_events": "too few people without the condition in the tuning partition",
+    "score_not_finite": "the score is no finite number",
+    "division_by_zero": "a denominator is zero",
+    "empty_cell": "a cell of the 2 x 2 table is empty",
+    "too_few_clusters": "too few persons to build a variance on",
+    "positivity_violated": "one person with a label would stand for a tenth of all, so unlike the others is their referral",
+    "verification_not_modelled": "the chance of being sent to the reference standard cannot be modelled",
+    "no_clinical_cut_off": "the reference value has no clinical cut-off in this unit",
+    "cut_offs_cross": "the cut-off for low bone mass lies above that for osteoporosis",
+    "score_is_no_probability": "the score is no probability",
+    "class_missing": "one of the classes is missing",
+    "not_computed_in_this_run": "this run does not estimate it",
     "target_not_reached": "no cut-off reaches the declared target on the tuning partition",
     "fewer_than_3_groups": "fewer than three groups could enter, so they are shown and not pooled",
 }
@@ -163,3 +175,8 @@ def percent(share: float) -> str:
 def grouped(value: int) -> str:
     """A whole number with narrow blanks between groups of three digits from 10 000 on."""
     return f"{value:,}".replace(",", "\u202f") if abs(value) >= 10_000 else str(value)
+
+
+def shortened(said: str) -> str:
+    """A name with its long numbers at four significant digits; the exact one stands in the tables."""
+    return re.sub(r"-?\d+\.\d{4,}", lambda found: f"{float(found[0]):.4g}", said)

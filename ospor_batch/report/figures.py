@@ -6,7 +6,7 @@ import html
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
@@ -39,6 +39,17 @@ class Picture:
     title: str
     says: str
     svg: str
+    figure: Figure | None = field(default=None, compare=False, repr=False)
+
+    def printed(self, kind: str, *, dpi: int) -> bytes:
+        """The same drawing as png or pdf, without clock or maker; only of drawings made here."""
+        if self.figure is None:
+            raise ValueError(f"{self.name} has no figure to print")
+        out = io.BytesIO()
+        keys = {"pdf": ("CreationDate", "Creator", "Producer"), "png": ("Software",)}[kind]
+        with mpl.rc_context(SETTINGS):
+            self.figure.savefig(out, format=kind, dpi=dpi, metadata=dict.fromkeys(keys))
+        return out.getvalue()
 
     @property
     def inline(self) -> str:
@@ -75,7 +86,7 @@ def roc(points: pl.DataFrame, performance: pl.DataFrame, *, centers: Sequence[st
             axes.plot([1 - sp["estimate"]], [se["estimate"]], linestyle="none", label=label, **dot)
         axes.set(xlabel="1 − specificity", ylabel="Sensitivity")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12))
-        return Picture(name, title, "; ".join(said), _written(figure, name=name, title=title, says="; ".join(said)))
+        return Picture(name, title, "; ".join(said), written(figure, name=name, title=title, says="; ".join(said)), figure)
 
 
 def bland_altman(points: pl.DataFrame, agreement: pl.DataFrame, *, centers: Sequence[str], name: str, title: str) -> Picture:
@@ -107,7 +118,7 @@ def bland_altman(points: pl.DataFrame, agreement: pl.DataFrame, *, centers: Sequ
                 axes.axhspan(row["estimate_lower"], row["estimate_upper"], color=GREY, alpha=0.18, linewidth=0)
         axes.set(xlabel=f"Mean of predicted and reference value ({unit})", ylabel=f"Predicted minus reference ({unit})")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-        return Picture(name, title, "; ".join(said), _written(figure, name=name, title=title, says="; ".join(said)))
+        return Picture(name, title, "; ".join(said), written(figure, name=name, title=title, says="; ".join(said)), figure)
 
 
 def forest(performance: pl.DataFrame, heterogeneity: pl.DataFrame, *, name: str, title: str) -> Picture:
@@ -127,7 +138,7 @@ def forest(performance: pl.DataFrame, heterogeneity: pl.DataFrame, *, name: str,
             axes.set_yticks([-i for i in range(len(rows) + 1)], [*map(_called, rows), "pooled"])
             axes.grid(axis="x", color="#dddddd", linewidth=0.6)
             axes.tick_params(axis="y", length=0)
-        return Picture(name, title, "; ".join(said), _written(figure, name=name, title=title, says="; ".join(said)))
+        return Picture(name, title, "; ".join(said), written(figure, name=name, title=title, says="; ".join(said)), figure)
 
 
 def _whisker(axes: Any, row: Row | None, *, at: float, who: str, metric: str, is_pooled: bool = False) -> list[str]:
@@ -174,7 +185,7 @@ def _interval(row: Row, *, digits: int) -> str:
     return f"{decimal(value, digits=digits)} ({decimal(lower, digits=digits)} to {decimal(upper, digits=digits)})"
 
 
-def _written(figure: Figure, *, name: str, title: str, says: str) -> str:
+def written(figure: Figure, *, name: str, title: str, says: str) -> str:
     """The figure as SVG without date or maker, with title and description, its ids prefixed by its name."""
     FigureCanvasSVG(figure)
     out = io.BytesIO()

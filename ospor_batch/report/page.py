@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from ospor_batch.config import Recipe, Study
-from ospor_batch.report import figures, tables
+from ospor_batch.report import curves, figures, tables
+from ospor_batch.report.beside import beside, checklists, people
 from ospor_batch.report.cautions import Caution, cautions, estimand
 from ospor_batch.report.display import DisplayTable, spoken
 from ospor_batch.report.figures import Picture, safe_name
@@ -87,8 +88,10 @@ def compose(study: Study, run: RunTables) -> Page:
         sections += _first_screen(study, recipe, run=run)
     for recipe in study.recipes:
         sections += _results(study, recipe, run=run)
+        sections += [Section(heading, blocks, level=3) for heading, blocks in people(recipe, run.frames)]
         sections += _where_they_went(recipe, run=run)
     sections += _all_recipes(run)
+    sections.append(Section("Reporting checklists", checklists(run.frames["checklist"]), is_closed=True))
     sections.append(Section("Provenance", (record(study, run.run), parameters(study))))
     return Page(f"Report of {study.study.name}", f"Run {run.run['run_id']}", tuple(sections))
 
@@ -146,6 +149,7 @@ def _results(study: Study, recipe: Recipe, *, run: RunTables) -> list[Section]:
             (_locked(run, recipe), _fits(run, recipe), _pooled(run, recipe)),
             level=3,
         ),
+        *(Section(heading, blocks, level=3) for heading, blocks in beside(recipe, run.frames)),
     ]
 
 
@@ -163,6 +167,16 @@ def _curves(study: Study, recipe: Recipe, *, run: RunTables) -> list[Block]:
         pooled = run.of("heterogeneity", recipe).filter(pl.col("partition") == part, pl.col("grouping") == "center")
         title = f"AUC, sensitivity and specificity of {recipe.key} by center, {shown}, 95 % intervals"
         drawn.append(figures.forest(performance, pooled, name=safe_name("forest", recipe.key), title=title))
+    vendors = _main(run.of("performance", recipe), by="scanner_vendor")
+    if vendors.filter(pl.col("scanner_vendor") != tables.EVERYONE).height:
+        pooled = run.of("heterogeneity", recipe).filter(pl.col("partition") == part, pl.col("grouping") == "scanner_vendor")
+        drawn.append(
+            curves.forest_of(
+                vendors, pooled, by="scanner_vendor", metrics=("auc", "sensitivity", "specificity"),
+                name=safe_name("forest-vendor", recipe.key),
+                title=f"AUC, sensitivity and specificity of {recipe.key} by scanner vendor, {shown}, 95 % intervals",
+            )
+        )  # fmt: skip
     agreement = _main(run.of("agreement", recipe)).filter(pl.col("partition") == part)
     pairs = run.of("agreement_point", recipe).filter(pl.col("partition") == part)
     if pairs.height and agreement.filter(pl.col("metric") == "bias", pl.col("estimate").is_not_null()).height:
@@ -172,9 +186,9 @@ def _curves(study: Study, recipe: Recipe, *, run: RunTables) -> list[Block]:
     return drawn
 
 
-def _main(rows: pl.DataFrame) -> pl.DataFrame:
-    """Persons of all acquisitions, overall and by center, in the partition that is shown first."""
-    wanted = pl.col("stratum").is_in(["overall", "center"]) & (pl.col("unit") == "person")
+def _main(rows: pl.DataFrame, *, by: str = "center") -> pl.DataFrame:
+    """Persons of all acquisitions, overall and by center (or vendor), in the partition that is shown first."""
+    wanted = pl.col("stratum").is_in(["overall", by]) & (pl.col("unit") == "person")
     found = rows.filter(wanted, pl.col("is_same_acquisition") == tables.EVERYONE)
     return found.filter(pl.col("partition") == tables.partitions_of(found)[0]) if found.height else found
 
@@ -182,15 +196,15 @@ def _main(rows: pl.DataFrame) -> pl.DataFrame:
 def _by_stratum(rows: pl.DataFrame, name: str, recipe: Recipe) -> tuple[Block, ...]:
     if not rows.height:
         return (Remark(f"No {name} was estimated in this run."),)
-    return tuple(
-        tables.estimates(
-            rows.filter(pl.col("stratum") == stratum),
-            name,
-            slug=safe_name(name, recipe.key, stratum),
-            caption=f"{spoken(name)} of {recipe.key}, {'overall' if stratum == 'overall' else 'by ' + _stratum_said(stratum)}",
-        )
-        for stratum in tables.strata_of(rows)
-    )
+    is_more, found = pl.col("metric").is_in(sorted(tables.MORE)), []
+    for stratum in tables.strata_of(rows):
+        mine = rows.filter(pl.col("stratum") == stratum)
+        by = "overall" if stratum == "overall" else "by " + _stratum_said(stratum)
+        for part, said, slug in ((mine.filter(~is_more), "", ""), (mine.filter(is_more), ": further measures", "more")):
+            if part.height:
+                caption = f"{spoken(name)} of {recipe.key}, {by}{said}"
+                found.append(tables.estimates(part, name, slug=safe_name(name, recipe.key, stratum, slug), caption=caption))
+    return tuple(found)
 
 
 def _stratum_said(stratum: str) -> str:
@@ -237,7 +251,7 @@ def _where_they_went(recipe: Recipe, *, run: RunTables) -> list[Section]:
                 tables.attrition(rows, slug=safe_name("attrition", recipe.key, level), caption=f"{called}, {recipe.key}")
             )
     linked = Section(f"Linkage of {recipe.key}", _linked(run, recipe), level=3)
-    windows = Section(f"Window sensitivity of {recipe.key}", (_windows(run, recipe),), level=3)
+    windows = Section(f"Window sensitivity of {recipe.key}", _windows(run, recipe), level=3)
     told = tuple(blocks) or (Remark("No attrition was written."),)
     return [Section(f"Attrition of {recipe.key}", told, level=3), linked, windows]
 
@@ -264,8 +278,11 @@ def _linked(run: RunTables, recipe: Recipe) -> tuple[DisplayTable, DisplayTable]
     return linked, monthly
 
 
-def _windows(run: RunTables, recipe: Recipe) -> DisplayTable:
-    return tables.plain(
+def _windows(run: RunTables, recipe: Recipe) -> tuple[Block, ...]:
+    rows = run.of("window", recipe)
+    name, title = safe_name("windows", recipe.key), f"Persons with a match and share with the condition by window, {recipe.key}"
+    drawn = (curves.windows(rows, name=name, title=title),) if rows.height else ()
+    table = tables.plain(
         run.of("window", recipe).sort("before_days", "after_days"),
         "window",
         slug=safe_name("window", recipe.key),
@@ -273,6 +290,7 @@ def _windows(run: RunTables, recipe: Recipe) -> DisplayTable:
         empty="No other window was tried in this run.",
         hide=["recipe", "reference_id"],
     )
+    return (*drawn, table)
 
 
 def _all_recipes(run: RunTables) -> list[Section]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ospor_batch.errors import StudyError
+from ospor_batch.labels.proposal import propose
 from ospor_batch.store import write_text
 
 STUDY = """\
@@ -19,7 +21,7 @@ seed = 20220101
 
 [[centers]]
 name = "north"                                 # <- one block a contributing hospital
-archives = ["archives/north"]                  # <- folders of DICOM files, of any shape
+archives = ["archives/north"]                  # <- folders, zips, tars, s3://BUCKET/PREFIX, dicomweb+https://HOST/PATH
 [[centers.exports]]
 path = "exports/north_dxa.csv"                 # <- CSV or XLSX; the template beside this file shows a layout that needs no change
 kind = "dxa"                                   # dxa | qct | body
@@ -44,7 +46,7 @@ target = "osteoporosis"                        # osteoporosis | low_bone_mass
 
 [[references]]                                 # how an exam becomes a label; a recipe names one
 id = "dxa_any_site"
-standard = "dxa_who"                           # dxa_who | qct | tbs
+standard = "dxa_who"                           # dxa_who | dxa_z | qct | tbs | smi
 sites = ["lumbar_spine", "femoral_neck", "total_hip"]
 t_source = "reported"                          # reported | computed (then t_reference is needed)
 
@@ -80,6 +82,22 @@ TEMPLATE = """\
 patient_id,exam_date,sex,birth_date,lumbar_spine_t,femoral_neck_t,total_hip_t,lumbar_spine_bmd,height_cm
 EXAMPLE-1,2022-03-01,F,1955-06-30,-2.6,-1.9,-1.4,0.761,158
 """
+
+
+def begin_from(export: Path, *, folder: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """Write a study file whose export block is proposed from an export; the files written and what to look at.
+
+    The export is named by its path from the folder; nothing of it is copied.
+    """
+    named = os.path.relpath(export.resolve(), folder.resolve())
+    found = propose(export, name=named)
+    first, last = STUDY.index("[[centers.exports]]"), STUDY.index("[analysis]")
+    text = STUDY[:first] + found.toml + "\n" + STUDY[last:]
+    target = folder / "study.toml"
+    if target.exists():
+        raise StudyError(f"{folder}: study.toml is already there; nothing was written")
+    write_text(text, target=target)
+    return [target], found.look_at
 
 
 def begin(folder: Path) -> list[Path]:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from ospor_batch.archive.look import look_at
 from ospor_batch.cohort.criteria import compile_steps
+from ospor_batch.cohort.estimand import doubts
 from ospor_batch.cohort.split import check_split
 from ospor_batch.config import Center, Recipe, Study, read_key
 from ospor_batch.errors import ArchiveError, OsporError, StorageError, StudyError
@@ -17,6 +19,7 @@ from ospor_batch.labels.table_export import inspect_export
 from ospor_batch.stages.doctor import CODECS, Verdict, codec_of
 from ospor_batch.stages.label import check_exports
 from ospor_batch.stages.match import read_overrides
+from ospor_batch.stages.site_rules import read_rules
 
 NEEDED_GB = 1.0  # a catalog of a million instances takes about 0.3 GB, its runs less
 
@@ -37,6 +40,7 @@ def check_study(study: Study) -> list[Checked]:
     if study.split.key is not None:
         split_secret = study.split.key
         found.append(_try("split key", lambda: f"{len(read_key(study, split_secret))} characters"))
+    found.append(_try("words and linkage", lambda: _site_rules(study)))
     for center in study.centers:
         found += [_try(f"archive of {center.name}", partial(_archive, study, center, a)) for a in center.archives]
         found += _exports(study, center)
@@ -45,6 +49,7 @@ def check_study(study: Study) -> list[Checked]:
         found.append(_try(f"criteria of {recipe.key}", partial(_criteria, study, recipe)))
         found.append(_threshold(study, recipe))
     found.append(_try("split", lambda: _split(study)))
+    found += [Checked(d.subject, d.verdict, d.said, StudyError.exit_code if d.verdict == "fault" else 0) for d in doubts(study)]
     found.append(_try("strata", lambda: ", ".join(s.name for s in parse_strata(study.tables.strata))))
     for syntax, name in CODECS.items():
         codec = codec_of(syntax, name)
@@ -60,17 +65,16 @@ def _try(subject: str, look: Callable[[], str]) -> Checked:
         return Checked(subject, "fault", str(error), error.exit_code)
 
 
+def _site_rules(study: Study) -> str:
+    rules = read_rules(study)
+    return f"{len(study.vocabulary.words)} words of the study's own; {len(rules.linkage.crosswalk)} numbers in the crosswalk"
+
+
 def _archive(study: Study, center: Center, archive: str) -> str:
-    root = study.resolve(archive)
-    where = f"centers.{center.name}.archives: {archive}"
-    if not root.is_dir():
-        raise ArchiveError(f"{where}: no such folder; expected a folder of DICOM files")
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise ArchiveError(f"{where}: the folder may not be listed by this user")
-    n_entries = sum(1 for _ in os.scandir(root))
-    if n_entries == 0:
-        raise ArchiveError(f"{where}: the folder is empty; is the archive mounted?")
-    return f"{archive}: {n_entries} entries at the top"
+    try:
+        return f"{archive}: {look_at(study.archive_root(archive))}"
+    except ArchiveError as error:
+        raise ArchiveError(f"centers.{center.name}.archives: {archive}: {error}") from None
 
 
 def _exports(study: Study, center: Center) -> list[Checked]:
@@ -78,7 +82,7 @@ def _exports(study: Study, center: Center) -> list[Checked]:
     for export in center.exports:
         report = inspect_export(study.resolve(export.path), export)
         subject = f"export of {center.name}"
-        if not study.resolve(export.path).is_file():
+        if not study.resolve(export.path).exists():
             found.append(Checked(subject, "fault", f"{export.path}: no such file", ArchiveError.exit_code))
         if report.problems:
             continue  # told with the faults of the labels

@@ -6,30 +6,80 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import polars as pl
 
-from ospor_batch.archive.changes import Verdicts, compare
+from ospor_batch.archive.changes import NEEDED, TRANSIENT, Verdicts, compare, count_moved
 from ospor_batch.archive.header import reader_version
+from ospor_batch.archive.listing import list_in_folders
 from ospor_batch.archive.reading import Listing, part_schema, read_files, refused_row
-from ospor_batch.archive.walk import Listed, partitions, walk
+from ospor_batch.archive.walk import Folder, Listed, partitions
 from ospor_batch.compute.executor import Executor
 from ospor_batch.config import Study
 from ospor_batch.contracts import contract
-from ospor_batch.contracts.table import BROKEN, empty, part, schema_of
 from ospor_batch.errors import ArchiveError, ItemRefused, LedgerError, StorageError, StudyError
-from ospor_batch.pseudonym import normal_patient_id, pseudonym
+from ospor_batch.stages.crawl_rows import IDENTITY, changes, file_key, identities, keyed, unread
+from ospor_batch.stages.listing import Spilled, in_slices
 from ospor_batch.stages.summary import Progress, StageSummary
-from ospor_batch.store import Change, Store, SweepCounts, storage_errors, write_text
+from ospor_batch.store import Store, SweepCounts, Writing, storage_errors, write_text
 
 PART_FILES = 1000  # a second or two of reading: what a killed crawl may have to repeat
-LISTING = pl.Schema(
-    {name: schema_of("file")[name] for name in ("archive", "path", "size_bytes", "mtime_ns")}
-    | {"refusal": pl.String(), "detail": pl.String(), "is_folder": pl.Boolean()}
-)
+SLICE_PARTS = 40  # parts turned into rows at once: 40,000 rows, 0.3 GB
 NANOSECONDS_PER_MINUTE = 60 * 10**9
+
+
+@dataclass
+class _Tally:
+    """Counts of a crawl, summed over groups of buckets."""
+
+    n_new: int = 0
+    n_changed: int = 0
+    n_vanished: int = 0
+    n_unchanged: int = 0
+    n_read: int = 0
+    waiting: int = 0
+    unreadable_folders: int = 0
+    files: int = 0
+    done: int = 0
+    transient: int = 0
+
+    def add(self, other: _Tally) -> None:
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+
+@dataclass
+class _Crawl:
+    """One crawl under way.
+
+    work: per group of buckets its archives and work lists, for groups in which anything differs from the catalog.
+    """
+
+    study: Study
+    center: str
+    store: Store
+    key: bytes
+    settled_before_ns: int | None
+    staging: Path
+    listing: Spilled
+    tally: _Tally = field(default_factory=_Tally)
+    work: dict[range, list[tuple[str, Path]]] = field(default_factory=dict)
+    n_gone: int = 0
+
+    def verdicts(self, group: range, *, columns: Sequence[str]) -> tuple[Verdicts, pl.DataFrame]:
+        """Verdicts on the files of a group, and what was known of it."""
+        known = self.store.current("file", center=self.center, buckets=group, columns=columns, is_sorted=False)
+        found = compare(
+            self.listing.read(group),
+            known,
+            reader_version=reader_version(),
+            settled_before_ns=self.settled_before_ns,
+            hidden=self.listing.hidden,
+        )
+        return found, known
 
 
 def crawl(
@@ -44,27 +94,25 @@ def crawl(
 ) -> StageSummary:
     """Read the files that are new or changed and commit once; a killed crawl goes on where its finished parts end."""
     with store.lock():
-        listing = _list(study, center, skip=study.workspace)
-        known = store.current("file", center=center)
-        _refuse_other_key(known, center=center, key=key)
-        settled = time.time_ns() - study.sweep.settle_minutes * NANOSECONDS_PER_MINUTE if is_sweep else None
-        verdicts = compare(listing, known, reader_version=reader_version(), settled_before_ns=settled)
-        staging = store.private.absolute() / "staging" / center
-        read = _read(study, verdicts.read, staging=staging, executor=executor, progress=progress)
-        fresh = _with_keys(pl.concat([read, _unread(verdicts)], how="diagonal"), center=center, key=key)
-        fresh = _refuse_broken_rows(fresh)
-        _check(listing, fresh, verdicts)
-        store.commit(_changes(fresh, known, verdicts), stage="crawl", center=center, counts=_counts(verdicts))
+        of = _begin(study, center, store=store, key=key, is_sweep=is_sweep)
+        of.listing.take(_list(study, center, skip=study.workspace, cache=store.cache, settled_before_ns=of.settled_before_ns))
+        for group in of.listing.groups(store.sizes("file", center=center)):
+            _compare(of, group)
+        with store.writing("crawl", center=center) as writing:
+            n_moved = _read_and_write(of, writing, executor=executor, progress=progress)
+            writing.finish(_counts(of.tally, n_moved=n_moved))
         with storage_errors():
-            shutil.rmtree(staging, ignore_errors=True)
-    return _summary(center, fresh, verdicts).check()
+            shutil.rmtree(of.staging, ignore_errors=True)
+    return _summary(center, of.tally, n_moved=n_moved).check()
 
 
 def read_partition(work_list: str) -> int:
     """Read the files of a work list and write their rows beside it, whole or not at all; runs on a worker."""
     listed = Path(work_list)
     work = json.loads(listed.read_text(encoding="utf-8"))
-    rows = read_files([(path, size, mtime) for path, size, mtime in work["files"]], root=Path(work["root"]))
+    rows = read_files(
+        [(path, size, mtime) for path, size, mtime in work["files"]], root=work["root"], cache=Path(work["cache"])
+    )
     target = listed.with_name("rows.parquet")
     unfinished = target.with_suffix(".unfinished")
     with storage_errors(remove=unfinished):
@@ -73,71 +121,181 @@ def read_partition(work_list: str) -> int:
     return rows.height
 
 
-def _list(study: Study, center: str, *, skip: Path) -> pl.DataFrame:
-    found: list[tuple[str, Listed]] = []
+def _begin(study: Study, center: str, *, store: Store, key: bytes, is_sweep: bool) -> _Crawl:
+    settled = time.time_ns() - study.sweep.settle_minutes * NANOSECONDS_PER_MINUTE if is_sweep else None
+    staging = store.private.absolute() / "staging" / center
+
+    def folder_key(archive: str, folder: str) -> str:
+        return file_key(archive, folder, center=center, key=key, kind="folder")
+
+    return _Crawl(study, center, store, key, settled, staging, Spilled(staging / "listing", folder_key=folder_key))
+
+
+def _list(
+    study: Study, center: str, *, skip: Path, cache: Path, settled_before_ns: int | None
+) -> Iterator[tuple[str, Folder | Listed]]:
+    """Archive and name of every file, as they are found; ArchiveError for a root that is missing or holds nothing."""
     for archive in study.center(center).archives:
         where = f"center {center}: centers.{center}.archives names {archive!r}"
-        root = study.resolve(archive)
-        if "://" in archive:
-            raise ArchiveError(f"{where}: this version reads local folders only")
-        if not root.is_dir():
-            what = "is a file, expected a folder" if root.exists() else "is not there"
-            raise ArchiveError(f"{where}: {root} {what}; nothing was changed")
+        root = study.archive_root(archive)
+        n_files = 0
         try:
-            files = list(walk(root, skip=[skip]))
+            for file in list_in_folders(root, cache=cache, skip=[skip], settled_before_ns=settled_before_ns):
+                n_files += len(file.names) if isinstance(file, Folder) else 1
+                yield archive, file
         except ArchiveError as error:
-            raise ArchiveError(f"{where}: {error}; nothing was changed") from None
-        if not files:
+            raise ArchiveError(f"{where}: {root}: {error}; nothing was changed") from None
+        if n_files == 0:
             raise ArchiveError(f"{where}: {root} holds no file; nothing was changed (is the share mounted?)")
-        found += [(archive, file) for file in files]
-    rows = [(a, f.path, f.size_bytes, f.mtime_ns, f.refusal, f.detail, f.is_folder) for a, f in found]
-    return pl.DataFrame(rows, schema=LISTING, orient="row").sort("archive", "path")
 
 
 def _refuse_other_key(known: pl.DataFrame, *, center: str, key: bytes) -> None:
     """StudyError when the catalog was written with another pseudonym key: mixed keys would split every patient."""
-    for archive, path, file_key in known.head(1).select("archive", "path", "file_key").iter_rows():
-        if _file_key(archive, path, center=center, key=key) != file_key:
+    for archive, path, known_key in known.head(1).select("archive", "path", "file_key").iter_rows():
+        if file_key(archive, path, center=center, key=key) != known_key:
             raise StudyError(
                 "study.pseudonym_key: the catalog of this workspace was written with another key; "
                 "give that key, or start a new workspace"
             )
 
 
-def _file_key(archive: str, path: str, *, center: str, key: bytes, kind: str = "file") -> str:
-    return pseudonym(f"{archive}\0{path}", kind=kind, issuer=center, key=key)
-
-
-def _read(study: Study, listing: pl.DataFrame, *, staging: Path, executor: Executor, progress: Progress | None) -> pl.DataFrame:
-    """Rows of every file to read, from parts that a killed crawl left and from new ones."""
-    parts: list[tuple[str, Path]] = []
-    for (archive,), files in listing.group_by("archive", maintain_order=True):
-        root = study.resolve(str(archive)).absolute()
+def _compare(of: _Crawl, group: range) -> None:
+    """Count what is new in a group of buckets and write its work lists."""
+    verdicts, known = of.verdicts(group, columns=[*NEEDED, "file_key"])
+    _refuse_other_key(known, center=of.center, key=of.key)
+    of.tally.add(_found(verdicts))
+    of.n_gone += verdicts.vanished.height
+    if verdicts.is_quiet:
+        return
+    of.work[group] = []
+    for (archive,), files in verdicts.read.group_by("archive", maintain_order=True):
+        root = of.study.archive_root(str(archive))
+        # two names of one root must not share their parts
+        staging = of.staging / hashlib.sha256(str(archive).encode()).hexdigest()[:8]
         items = [Listed(*row) for row in files.select("path", "size_bytes", "mtime_ns").iter_rows()]
         for run in partitions(items, size=PART_FILES):
             listings = [(item.path, item.size_bytes, item.mtime_ns) for item in run]
-            parts.append((str(archive), _work_list(listings, root=root, staging=staging)))
-    todo = [str(path) for _, path in parts if not path.with_name("rows.parquet").is_file()]
-    _work(todo, executor=executor, n_parts=len(parts), progress=progress)
-    rows = [pl.read_parquet(path.with_name("rows.parquet")).with_columns(archive=pl.lit(a)) for a, path in parts]
-    return pl.concat(rows) if rows else pl.DataFrame(schema={**part_schema(), "archive": pl.String()})
+            of.work[group].append((str(archive), _work_list(listings, root=root, cache=of.store.cache, staging=staging)))
 
 
-def _work_list(files: Sequence[Listing], *, root: Path, staging: Path) -> Path:
-    text = json.dumps({"root": str(root), "reader": reader_version(), "files": files})
+@dataclass
+class _Slice:
+    """Parts whose rows are appended together, as soon as all are read; the first of its group brings what needs no reading."""
+
+    group: range
+    archives: dict[Path, str]
+    is_first: bool
+    left: set[Path]
+
+
+class _Appending:
+    """Appends slices of a crawl while others are still being read."""
+
+    def __init__(self, of: _Crawl, writing: Writing) -> None:
+        self._of = of
+        self._writing = writing
+        self._groups: dict[range, tuple[Verdicts, pl.DataFrame]] = {}
+        self._left: dict[range, int] = {}
+        self._n_fresh: dict[range, int] = {}
+        self._gone: list[pl.Series] = []
+        self._come: list[pl.Series] = []
+        self._slices: dict[Path, _Slice] = {}
+        for group, work in of.work.items():
+            archives = {path: archive for archive, path in work}
+            runs = list(in_slices(list(archives), size=SLICE_PARTS))
+            self._left[group], self._n_fresh[group] = len(runs), 0
+            for number, parts in enumerate(runs):
+                each = _Slice(group, {path: archives[path] for path in parts}, number == 0, set(parts))
+                self._slices |= dict.fromkeys(parts, each)
+                if not parts:
+                    self._append(each)
+
+    def told(self, part: Path) -> None:
+        """A part was read."""
+        each = self._slices.pop(part)
+        each.left.discard(part)
+        if not each.left:
+            self._append(each)
+
+    def n_moved(self) -> int:
+        """How many files were moved; LedgerError when a part was never read."""
+        if self._left:
+            raise LedgerError(f"crawl: {len(self._left)} groups of folders were not read whole")
+        return count_moved(pl.concat(self._gone), pl.concat(self._come)) if self._come and self._gone else 0
+
+    def _append(self, each: _Slice) -> None:
+        of = self._of
+        if each.group not in self._groups:
+            self._groups[each.group] = of.verdicts(each.group, columns=contract("file").columns)
+        verdicts, known = self._groups[each.group]
+        rows = [
+            pl.read_parquet(path.with_name("rows.parquet")).with_columns(archive=pl.lit(archive))
+            for path, archive in each.archives.items()
+        ]
+        fresh = _fresh(of, [*rows, unread(verdicts)] if each.is_first else rows)
+        gone = verdicts.vanished if each.is_first else verdicts.vanished.clear()
+        if of.n_gone:
+            self._gone.append(_identities_of(of, gone))
+            new = fresh.filter(pl.col("fate") == "instance").join(known, on="file_key", how="anti")
+            self._come.append(identities(new))
+        self._writing.append(changes(fresh, known, gone))
+        of.tally.add(_judged(fresh))
+        self._n_fresh[each.group] += fresh.height
+        self._left[each.group] -= 1
+        if self._left[each.group] == 0:
+            _check(verdicts, n_fresh=self._n_fresh[each.group])
+            del self._left[each.group], self._groups[each.group]
+
+
+def _read_and_write(of: _Crawl, writing: Writing, *, executor: Executor, progress: Progress | None) -> int:
+    """Read what must be read and append what differs; return how many files were moved."""
+    appending = _Appending(of, writing)
+    parts = [path for work in of.work.values() for _, path in work]
+    done = [path for path in parts if path.with_name("rows.parquet").is_file()]
+    for path in done:
+        appending.told(path)
+    todo = [str(path) for path in parts if path not in set(done)]
+    _work(todo, executor=executor, n_parts=len(parts), progress=progress, told=appending.told)
+    return appending.n_moved()
+
+
+def _fresh(of: _Crawl, rows: list[pl.DataFrame]) -> pl.DataFrame:
+    whole = pl.concat([pl.DataFrame(schema={**part_schema(), "archive": pl.String()}), *rows], how="diagonal")
+    return keyed(whole, center=of.center, key=of.key, reader_version=reader_version())
+
+
+def _identities_of(of: _Crawl, vanished: pl.DataFrame) -> pl.Series:
+    """What the files that are gone held."""
+    gone = vanished.filter(pl.col("fate") == "instance").select("file_key", "series_key")
+    held = of.store.current("instance", center=of.center, columns=IDENTITY, among=gone, is_sorted=False)
+    return identities(held)
+
+
+def _work_list(files: Sequence[Listing], *, root: str, cache: Path, staging: Path) -> Path:
+    text = json.dumps({"root": root, "cache": str(cache), "reader": reader_version(), "files": files})
     target = staging / hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32] / "files.json"
     if not target.is_file():
         write_text(text, target=target)
     return target
 
 
-def _work(todo: Sequence[str], *, executor: Executor, n_parts: int, progress: Progress | None) -> None:
+def _work(
+    todo: Sequence[str],
+    *,
+    executor: Executor,
+    n_parts: int,
+    progress: Progress | None,
+    told: Callable[[Path], None] | None = None,
+) -> None:
+    """Read parts on the executor; told is called with each that is done, here, while others are being read."""
     done = n_parts - len(todo)
     for outcome in executor.map(read_partition, todo):
         if outcome.error == StorageError.__name__:
             raise StorageError("a worker found the disk full; free space and run again: finished parts are kept")
         if outcome.error is not None:
             _bisect(Path(outcome.item), executor=executor)
+        if told is not None:
+            told(Path(outcome.item))
         done += 1
         if progress is not None:
             progress(done, n_parts)
@@ -153,134 +311,73 @@ def _bisect(work_list: Path, *, executor: Executor) -> None:
         rows = pl.DataFrame([row], schema=part_schema())
     else:
         middle = len(files) // 2
-        halves = [_work_list(h, root=Path(work["root"]), staging=work_list.parent) for h in (files[:middle], files[middle:])]
+        place = {"root": work["root"], "cache": Path(work["cache"]), "staging": work_list.parent}
+        halves = [_work_list(h, **place) for h in (files[:middle], files[middle:])]
         _work([str(half) for half in halves], executor=executor, n_parts=2, progress=None)
         rows = pl.concat([pl.read_parquet(half.with_name("rows.parquet")) for half in halves])
     with storage_errors(remove=target):
         rows.write_parquet(target)
 
 
-def _unread(verdicts: Verdicts) -> pl.DataFrame:
-    """Rows of the files whose fate needs no reading."""
-    shared = ["archive", "path", "size_bytes", "mtime_ns"]
-    refused = verdicts.refused.select(
-        *shared,
-        "detail",
-        reason=pl.col("refusal"),
-        fate=pl.lit("reject"),
-        is_transient=pl.col("refusal").is_in(["permission_denied", "read_error"]),
-    )
-    waiting = verdicts.waiting.select(*shared, fate=pl.lit("waiting"))
-    return pl.concat([refused, waiting], how="diagonal").sort("archive", "path")
+def _check(verdicts: Verdicts, *, n_fresh: int) -> None:
+    """LedgerError unless every listed file of the group stands in exactly one place."""
+    listed = verdicts.read.height + verdicts.refused.height + verdicts.waiting.height
+    if listed != n_fresh:
+        raise LedgerError(f"crawl: {listed} files were to be judged, but {n_fresh} were")
 
 
-def _with_keys(rows: pl.DataFrame, *, center: str, key: bytes) -> pl.DataFrame:
-    """Add the keyed hashes; only the driver holds the key."""
-
-    def hashed(column: str, kind: str) -> pl.Series:
-        values = [None if v is None else pseudonym(v, kind=kind, issuer="", key=key) for v in rows[column]]
-        return pl.Series(f"{kind}_key", values, pl.String)
-
-    people = [normal_patient_id(number) for number in rows["patient_id"]]
-    names = list(zip(rows["archive"], rows["path"], strict=True))
-    folders = [(archive, path.rpartition("/")[0]) for archive, path in names]
-    return rows.with_columns(
-        hashed("sop_instance_uid", "instance"),
-        hashed("series_instance_uid", "series"),
-        hashed("study_instance_uid", "study"),
-        pl.Series("patient_key", [p and pseudonym(p, kind="patient", issuer=center, key=key) for p in people], pl.String),
-        pl.Series("file_key", [_file_key(a, p, center=center, key=key) for a, p in names], pl.String),
-        pl.Series("folder_key", [_file_key(a, f, center=center, key=key, kind="folder") for a, f in folders], pl.String),
-        center=pl.lit(center),
-        reader_version=pl.lit(reader_version()),
-    )
-
-
-def _refuse_broken_rows(rows: pl.DataFrame) -> pl.DataFrame:
-    """Instance rows that break the contract become rejects of the file."""
-    broken = part(_instances(rows), "instance").refused
-    if broken.height == 0:
-        return rows
-    rules = broken.select("file_key", BROKEN)
-    joined = rows.join(rules, on="file_key", how="left", maintain_order="left")
-    is_broken = pl.col(BROKEN).is_not_null()
-    return joined.with_columns(
-        fate=pl.when(is_broken).then(pl.lit("reject")).otherwise("fate"),
-        reason=pl.when(is_broken).then(pl.lit("contract")).otherwise("reason"),
-        detail=pl.when(is_broken).then(BROKEN).otherwise("detail"),
-        is_transient=pl.when(is_broken).then(pl.lit(value=False)).otherwise("is_transient"),
-    ).drop(BROKEN)
-
-
-def _instances(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.filter(pl.col("fate") == "instance").select(contract("instance").columns)
-
-
-def _rejects(rows: pl.DataFrame) -> pl.DataFrame:
-    found = rows.filter(pl.col("fate") == "reject").with_columns(
-        stage=pl.lit("crawl"), level=pl.lit("file"), item_key="file_key", scope="archive"
-    )
-    return found.select(contract("reject").columns)
-
-
-def _changes(fresh: pl.DataFrame, known: pl.DataFrame, verdicts: Verdicts) -> dict[str, Change]:
-    """What differs from the catalog; a reject that was tried again in vain is no change."""
-    files = fresh.select(contract("file").columns)
-    changed = files.join(known, on=files.columns, how="anti", nulls_equal=True, maintain_order="left")
-    rows = fresh.join(changed, on="file_key", how="semi", maintain_order="left")
-    before = known.join(changed, on="file_key", how="semi")
-    gone = pl.concat([before, verdicts.vanished])
-
-    def retired(fate: str) -> pl.DataFrame:
-        still = rows.filter(pl.col("fate") == fate)
-        return gone.filter(pl.col("fate") == fate).join(still, on="file_key", how="anti")
-
-    ended = retired("reject").select(
-        "center", stage=pl.lit("crawl"), level=pl.lit("file"), item_key="file_key", scope="archive"
-    )
-    return {
-        "file": Change(changed, verdicts.vanished.select("center", "file_key")),
-        "instance": Change(_instances(rows) if rows.height else empty("instance"), retired("instance")),
-        "reject": Change(_rejects(rows) if rows.height else empty("reject"), ended),
-    }
-
-
-def _check(listing: pl.DataFrame, fresh: pl.DataFrame, verdicts: Verdicts) -> None:
-    """LedgerError unless every listed file stands in exactly one place."""
-    judged = fresh.height + verdicts.unchanged.height
-    fates = fresh["fate"].value_counts().rows_by_key("fate", unique=True)
-    if judged != listing.height or not set(fates) <= {"instance", "reject", "waiting"}:
-        raise LedgerError(f"crawl: {listing.height} files listed, but {judged} judged")
-
-
-def _counts(verdicts: Verdicts) -> SweepCounts:
+def _found(verdicts: Verdicts) -> _Tally:
+    """Counts that a group's verdicts give before anything is read."""
     fresh = pl.concat([verdicts.read, verdicts.refused, verdicts.waiting])
     is_new, is_same = pl.col("is_known").not_(), pl.col("is_same").fill_null(value=False)
-    return SweepCounts(
+    stay = pl.concat([verdicts.unchanged, verdicts.kept])
+    return _Tally(
         n_new=fresh.filter(is_new).height,
         n_changed=fresh.filter(~is_new & ~is_same).height,
         n_vanished=verdicts.vanished.height,
-        n_unchanged=verdicts.unchanged.height + verdicts.kept.height + fresh.filter(~is_new & is_same).height,
+        n_unchanged=stay.height + fresh.filter(~is_new & is_same).height,
         n_read=verdicts.read.height,
+        waiting=verdicts.waiting.height,
+        unreadable_folders=verdicts.refused.filter("is_folder").height,
+        files=stay.height,
+        done=stay.filter(pl.col("fate") == "instance").height,
+        transient=verdicts.kept.filter(pl.col("reason").is_in(TRANSIENT)).height,
     )
 
 
-def _summary(center: str, fresh: pl.DataFrame, verdicts: Verdicts) -> StageSummary:
+def _judged(fresh: pl.DataFrame) -> _Tally:
+    """Counts of files that were judged tonight."""
+    is_transient = (pl.col("fate") == "reject") & pl.col("is_transient")
+    return _Tally(
+        files=fresh.height,
+        done=fresh.filter(pl.col("fate") == "instance").height,
+        transient=fresh.filter(is_transient).height,
+    )
+
+
+def _counts(tally: _Tally, *, n_moved: int) -> SweepCounts:
+    return SweepCounts(
+        n_new=tally.n_new - n_moved,
+        n_changed=tally.n_changed,
+        n_moved=n_moved,
+        n_vanished=tally.n_vanished - n_moved,
+        n_unchanged=tally.n_unchanged,
+        n_read=tally.n_read,
+    )
+
+
+def _summary(center: str, tally: _Tally, *, n_moved: int) -> StageSummary:
     """The whole catalog's ledger; failed: what may succeed on another try."""
-    counts = _counts(verdicts)
-    files = pl.concat([fresh.select(contract("file").columns), verdicts.unchanged, verdicts.kept])
-    transient = fresh.filter((pl.col("fate") == "reject") & pl.col("is_transient")).height
-    transient += verdicts.kept.filter(pl.col("reason").is_in(["permission_denied", "read_error"])).height
-    done = files.filter(pl.col("fate") == "instance").height
+    counts = _counts(tally, n_moved=n_moved)
     notes = {
         "new": counts.n_new,
         "changed": counts.n_changed,
+        "moved": counts.n_moved,
         "vanished": counts.n_vanished,
         "unchanged": counts.n_unchanged,
         "read": counts.n_read,
-        "waiting": verdicts.waiting.height,
-        "unreadable folders": verdicts.refused.filter("is_folder").height,
+        "waiting": tally.waiting,
+        "unreadable folders": tally.unreadable_folders,
     }
-    return StageSummary(
-        "crawl", center, "file", files.height, done, files.height - done - transient, transient, tuple(notes.items())
-    )
+    excluded = tally.files - tally.done - tally.transient
+    return StageSummary("crawl", center, "file", tally.files, tally.done, excluded, tally.transient, tuple(notes.items()))

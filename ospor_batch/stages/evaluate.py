@@ -12,12 +12,35 @@ from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import conform, schema_of
 from ospor_batch.errors import LedgerError
 from ospor_batch.evaluation.analysis_set import AnalysisSet, analysis_set, people_groups, performance_people
+from ospor_batch.evaluation.cohort_tables import (
+    age_sex_rows,
+    agreement_sum_rows,
+    baseline_rows,
+    histogram_rows,
+    missingness_rows,
+)
+from ospor_batch.evaluation.comparison_tables import comparison_rows, leave_one_out_rows, three_class_rows
+from ospor_batch.evaluation.corrected_tables import (
+    corrected_performance_rows,
+    corrected_prevalence_rows,
+    youngest_band,
+)
 from ospor_batch.evaluation.flow import with_last_steps
 from ospor_batch.evaluation.group_tables import heterogeneity_rows
+from ospor_batch.evaluation.published import published_rows
+from ospor_batch.evaluation.risk_tables import (
+    decision_rows,
+    recalibration_rows,
+    risk_calibration_rows,
+    risk_curve_rows,
+    risks_of,
+)
+from ospor_batch.evaluation.standardization import standard_weights
 from ospor_batch.evaluation.strata import EVERYONE, OVERALL, Stratum, parse_strata
 from ospor_batch.evaluation.tables import Context, Row, performance_rows, prevalence_rows, roc_rows
 from ospor_batch.evaluation.threshold import LockedThreshold, fixed_threshold, lock_threshold
 from ospor_batch.evaluation.value_tables import agreement_point_rows, agreement_rows, calibration_rows, comparison
+from ospor_batch.report.checklist import Known, checklist_rows
 from ospor_batch.runs import Run
 from ospor_batch.stages.infer import digests
 from ospor_batch.stages.summary import StageSummary
@@ -47,12 +70,15 @@ class _Tables:
 
 GATHERED = (
     "threshold", "performance", "prevalence", "agreement", "calibration", "heterogeneity", "roc_point", "agreement_point",
+    "baseline", "missingness", "age_sex", "score_histogram", "agreement_sum", "recalibration_point", "risk_calibration",
+    "risk_curve", "decision_curve", "three_class", "leave_one_out", "comparison", "published",
 )  # fmt: skip
 
 
 def evaluate(study: Study, run: Run, *, store: Store) -> list[StageSummary]:
     """Write tables/ of a run as Parquet and CSV; LedgerError when n of the tables is not the last n of the flow."""
     strata = parse_strata(study.tables.strata)
+    standard_weights(study.tables.standard_population)  # a standard that is not known stops before any work
     attrition, tables, summaries = run.read("attrition"), _Tables(), []
     refused = run.read("reject")
     models = digests(study)
@@ -60,6 +86,7 @@ def evaluate(study: Study, run: Run, *, store: Store) -> list[StageSummary]:
         of = _people(study, recipe, run=run, rejects=refused, digest=models[recipe.key][1:])
         context = _context(study, recipe, of=of, strata=strata, model_digest=models[recipe.key][1])
         _tabulate(context, of, tables)
+        _tabulate_more(recipe, context=context, of=of, tables=tables)
         key = {"recipe": recipe.key, "reference_id": recipe.reference}
         attrition = with_last_steps(attrition, of, key=key)
         _refuse_open_flow(attrition, tables.frame("performance"), key=key)
@@ -70,6 +97,8 @@ def evaluate(study: Study, run: Run, *, store: Store) -> list[StageSummary]:
     _write(run, "attrition", attrition)
     _write(run, "linkage", run.read("linkage"))
     _write(run, "reject_count", _reject_counts(study, run, store=store, refused=refused))
+    known = Known(len(GATHERED))
+    _write(run, "checklist", pl.DataFrame(checklist_rows(study, known), schema=schema_of("checklist")))
     return summaries
 
 
@@ -90,17 +119,19 @@ def _context(study: Study, recipe: Recipe, *, of: AnalysisSet, strata: tuple[Str
         recipe=recipe.key,
         reference_id=recipe.reference,
         model_digest=model_digest,
-        threshold=_threshold(recipe, of),
+        threshold=_threshold(recipe, of, target=study.analysis.target),
         window_days=study.match_of(recipe).window,
         target=study.analysis.target,
         ppv_prevalence=study.analysis.ppv_prevalence,
         minimum_events=study.analysis.minimum_events,
         strata=strata,
         centers=tuple(sorted(center.name for center in study.centers)),
+        standard=study.tables.standard_population,
+        youngest=youngest_band(of.eligible),
     )
 
 
-def _threshold(recipe: Recipe, of: AnalysisSet) -> LockedThreshold:
+def _threshold(recipe: Recipe, of: AnalysisSet, *, target: str) -> LockedThreshold:
     unit = NEGATED.get(recipe.name, SCORE_UNIT)
     declared = recipe.threshold
     if declared.fixed is not None:
@@ -110,7 +141,8 @@ def _threshold(recipe: Recipe, of: AnalysisSet) -> LockedThreshold:
         "specificity_at_least": declared.specificity_at_least,
     }
     rule: str = declared.rule or next(name for name, target in targets.items() if target is not None)
-    tuning = performance_people(of.paired).filter(pl.col("partition") == "tuning")
+    known = of.paired.with_columns(truth=pl.col(f"is_{target}"))
+    tuning = performance_people(known).filter(pl.col("partition") == "tuning")
     truth, score = tuning["truth"].to_numpy(), tuning["score"].to_numpy()
     return lock_threshold(truth, score, rule=rule, target=targets.get(rule), partition="tuning", unit=unit)
 
@@ -127,6 +159,36 @@ def _tabulate(context: Context, of: AnalysisSet, tables: _Tables) -> None:
             tables.add("heterogeneity", heterogeneity_rows(context, people))
             tables.add("roc_point", roc_rows(context, people))
             tables.add("agreement_point", agreement_point_rows(context, people, fitted=fitted))
+
+
+def _tabulate_more(recipe: Recipe, *, context: Context, of: AnalysisSet, tables: _Tables) -> None:
+    """Tables beside the main ones: the people, corrections, risks, comparisons and classes."""
+    fitted, risks = comparison(of), risks_of(of)
+    tables.add("recalibration_point", recalibration_rows(context, risks))
+    cuts = {target: _threshold(recipe, of, target=target) for target in ("low_bone_mass", "osteoporosis")}
+    for people in people_groups(of):
+        if people.acquisition != EVERYONE:
+            continue
+        tables.add("baseline", baseline_rows(context, people))
+        tables.add("missingness", missingness_rows(context, people))
+        if people.partition not in DRAWN:
+            continue
+        tables.add("performance", corrected_performance_rows(context, people))
+        tables.add("prevalence", corrected_prevalence_rows(context, people))
+        tables.add("age_sex", age_sex_rows(context, people))
+        tables.add("score_histogram", histogram_rows(context, people))
+        tables.add("agreement_sum", agreement_sum_rows(context, people, fitted=fitted))
+        tables.add("risk_calibration", risk_calibration_rows(context, people, risks=risks))
+        tables.add("risk_curve", risk_curve_rows(context, people, risks=risks))
+        tables.add("decision_curve", decision_rows(context, people, risks=risks))
+        tables.add("leave_one_out", leave_one_out_rows(context, people))
+        tables.add("comparison", comparison_rows(context, people))
+        if recipe.threshold.fixed is None:
+            tables.add("three_class", three_class_rows(context, people, **cuts))
+    mine = {
+        name: [row for row in tables.rows.get(name, []) if row["recipe"] == recipe.key] for name in ("performance", "agreement")
+    }
+    tables.add("published", published_rows(context, protocol=recipe.name, **mine))
 
 
 def _threshold_row(context: Context) -> Row:

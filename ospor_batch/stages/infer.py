@@ -159,10 +159,12 @@ def _files(todo: pl.DataFrame, study: Study, *, store: Store, run: Run) -> pl.Da
     n_lost = todo.join(located.filter(pl.col("kind") == "image"), on=ITEM, how="anti").height
     if n_lost:
         raise LedgerError(f"infer: {n_lost} series of the manifest have no image in the catalog's locator")
-    roots = {archive: str(study.resolve(archive).absolute()) for archive in located["archive"].unique()}
+    roots = {archive: study.archive_root(archive) for archive in located["archive"].unique()}
     folder = pl.concat_str("root", pl.col("path").str.replace(r"[^/]*$", ""), separator="/")
     return (
-        located.with_columns(root=pl.col("archive").replace_strict(roots, return_dtype=pl.String))
+        located.with_columns(
+            root=pl.col("archive").replace_strict(roots, return_dtype=pl.String), cache=pl.lit(str(store.cache))
+        )
         .with_columns(folder=folder.min().over("item_digest"))
         .sort("folder", "item_digest", "kind", "slice_order", "file_key")
         .drop("folder")

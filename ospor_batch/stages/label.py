@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import date, datetime
+from typing import Any
 
 import polars as pl
 
 from ospor_batch.config import Center, Export, Study
 from ospor_batch.contracts import contract
 from ospor_batch.errors import StudyError
+from ospor_batch.labels.cut_offs import cut_offs
 from ospor_batch.labels.events import Events, inspect_events, read_events, settle_events
 from ospor_batch.labels.reference import Drawn, check_reference, draw
 from ospor_batch.labels.table_export import Settled, inspect_export, read_export, settle
+from ospor_batch.pseudonym import Linkage
+from ospor_batch.stages.site_rules import read_linkage
 from ospor_batch.stages.summary import StageSummary
 from ospor_batch.store import Store, SweepCounts
 
@@ -24,8 +28,9 @@ def label(study: Study, center: str, *, store: Store, key: bytes) -> StageSummar
     """
     of = study.center(center)
     with store.lock():
-        settled = _exams(study, of, key=key)
-        events = _events(study, of, key=key)
+        linkage = read_linkage(study)
+        settled = _exams(study, of, key=key, linkage=linkage)
+        events = _events(study, of, key=key, linkage=linkage)
         drawn = {r.id: draw(settled.exams, r, key=key) for r in study.references}
         _commit(store, center, settled=settled, events=events, drawn=drawn)
     n_rows = settled.n_rows + events.n_rows
@@ -43,8 +48,18 @@ def label(study: Study, center: str, *, store: Store, key: bytes) -> StageSummar
             ("events", events.events.height),
             *((f"labels:{name}", of_reference.labels.height) for name, of_reference in drawn.items()),
             *((f"exams refused:{name}", of_reference.rejects.height) for name, of_reference in drawn.items()),
+            *(note for name, of_reference in drawn.items() for note in _recomputed(name, of_reference.labels)),
         ),
     ).check()
+
+
+def _recomputed(name: str, labels: pl.DataFrame) -> list[tuple[str, int]]:
+    """Beside the reported classes: how many labels T could be recomputed for, and whose class that would move."""
+    known = labels.filter(pl.col("category_recomputed").is_not_null())
+    if not known.height:
+        return []
+    moved = known.filter(pl.col("category_recomputed") != pl.col("category"))
+    return [(f"T recomputed:{name}", known.height), (f"class would move:{name}", moved.height)]
 
 
 def check_exports(study: Study) -> list[str]:
@@ -68,17 +83,47 @@ def check_exports(study: Study) -> list[str]:
     return faults
 
 
-def _exams(study: Study, center: Center, *, key: bytes) -> Settled:
+def table_of_cut_offs(standard: str | None = None) -> list[dict[str, Any]]:
+    """Rows of the cut_off contract, of one standard or of all; StudyError for a standard that has none."""
+    rows = cut_offs()
+    known = rows["standard"].unique().sort().to_list()
+    if standard is not None and standard not in known:
+        raise StudyError(f"no standard {standard!r}; expected one of {', '.join(known)}")
+    return rows.to_dicts() if standard is None else rows.filter(pl.col("standard") == standard).to_dicts()
+
+
+def preview(study: Study, *, n_rows: int = 20) -> list[dict[str, Any]]:
+    """The first rows of every export as they are read: what becomes of each, without numbers, names and dates."""
+    told: list[dict[str, Any]] = []
+    for center in study.centers:
+        for export in center.exports:
+            read = read_export(study.resolve(export.path), export, center=center.name, key=b"", today=_today())
+            settled = settle([read], center=center.name)
+            measured = {
+                c: d for c, d in settled.exams.schema.items() if d.is_numeric() and c not in {"row_number", "n_export_rows"}
+            }
+            for row in settled.exams.sort("row_number").head(n_rows).iter_rows(named=True):
+                values = {c: row[c] for c in (*measured, "sex", "densitometer_vendor", "flags") if row[c] not in {None, ""}}
+                told.append(
+                    {"center": center.name, "export": export.path, "row": row["row_number"], "becomes": "exam", **values}
+                )
+            refused = settled.rejects.with_columns(row=pl.col("item_key").str.extract(r":(\d+)$").cast(pl.Int64)).sort("row")
+            early = refused.filter(pl.col("row") <= n_rows + 1).select("row", becomes="reason", detail="detail")
+            told += [{"center": center.name, "export": export.path, **row} for row in early.iter_rows(named=True)]
+    return sorted(told, key=lambda row: (row["center"], row["export"], row["row"]))
+
+
+def _exams(study: Study, center: Center, *, key: bytes, linkage: Linkage) -> Settled:
     today = _today()
     read = [
-        read_export(study.resolve(export.path), export, center=center.name, key=key, today=today, scope=scope)
+        read_export(study.resolve(export.path), export, center=center.name, key=key, today=today, scope=scope, linkage=linkage)
         for export, scope in zip(center.exports, _scopes(center), strict=True)
     ]
     return settle(read, center=center.name)
 
 
-def _events(study: Study, center: Center, *, key: bytes) -> Events:
-    read = [read_events(study.resolve(e.path), e, center=center.name, key=key) for e in center.events]
+def _events(study: Study, center: Center, *, key: bytes, linkage: Linkage) -> Events:
+    read = [read_events(study.resolve(e.path), e, center=center.name, key=key, linkage=linkage) for e in center.events]
     return settle_events(read, center=center.name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -11,17 +12,19 @@ from ospor_batch.cohort.build import Cohort, Question, build
 from ospor_batch.cohort.choose import check_overrides
 from ospor_batch.cohort.criteria import compile_steps
 from ospor_batch.cohort.manifest import with_partition
+from ospor_batch.cohort.shared_persons import refuse_shared
 from ospor_batch.cohort.split import assign, check_split
 from ospor_batch.config import Recipe, Study
 from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import conform
 from ospor_batch.errors import LedgerError, NothingToDoError, StudyError
+from ospor_batch.labels.cut_offs import cut_offs
 from ospor_batch.runs import Run
 from ospor_batch.stages.summary import StageSummary
 from ospor_batch.store import Store
 
 OVERRIDES = {"study_key": pl.String(), "series_key": pl.String()}
-KEPT_WITH_RUN = ("selection", "candidate", "linkage", "window")
+KEPT_WITH_RUN = ("selection", "candidate", "linkage", "window", "guard", "fate")
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,18 @@ class Catalog:
 
     series: pl.DataFrame
     labels: pl.DataFrame
+    events: pl.DataFrame
     counts: dict[str, pl.DataFrame]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What match writes: the cohort of every recipe, everyone's partition, and the flow from the first file."""
+
+    cohorts: dict[str, Cohort]
+    split: pl.DataFrame
+    attrition: pl.DataFrame
+    manifest: pl.DataFrame
 
 
 def match(study: Study, run: Run, *, store: Store, split_seed_key: bytes) -> list[StageSummary]:
@@ -38,36 +52,44 @@ def match(study: Study, run: Run, *, store: Store, split_seed_key: bytes) -> lis
 
     Tables are written even when nobody is left, so that they say why; then NothingToDoError names the step.
     """
+    of = matched(study, store=store, snapshot=run.snapshot, split_seed_key=split_seed_key)
+    for name in KEPT_WITH_RUN:
+        rows = pl.concat([conform(getattr(cohort, name), name) for cohort in of.cohorts.values()])
+        run.write(name, rows.sort(contract(name).primary_key))
+    run.write("cut_off", cut_offs())
+    run.write("split", of.split)
+    run.write("attrition", of.attrition)
+    run.write("manifest", of.manifest)
+    if not of.manifest.height:
+        raise NothingToDoError(nobody_left(of.attrition))
+    return [_summary(recipe, cohort).check() for recipe, cohort in of.cohorts.items()]
+
+
+def matched(study: Study, *, store: Store, snapshot: Mapping[str, int], split_seed_key: bytes) -> Matched:
+    """Match the catalog at a snapshot; writes nothing and reads no pixel."""
     centers = tuple(center.name for center in study.centers)
     check_split(study.split, centers=centers)
-    questions = {recipe.key: _question(study, recipe, key=split_seed_key) for recipe in study.recipes}
-    catalog = read_catalog(study, run, store=store)
+    questions = {recipe.key: question_of(study, recipe, key=split_seed_key) for recipe in study.recipes}
+    catalog = read_catalog(study, store=store, snapshot=snapshot)
+    refuse_shared(catalog.series, split=study.split)
     cohorts = {recipe.key: _cohort(study, recipe, question=questions[recipe.key], catalog=catalog) for recipe in study.recipes}
     split = assign(pl.concat([cohort.index for cohort in cohorts.values()], how="diagonal"), split=study.split)
     attrition = pl.concat(
         [flows.before_recipes(catalog.counts, centers=centers), *(cohort.attrition for cohort in cohorts.values())]
     ).sort(contract("attrition").primary_key)
     flows.check_closed(attrition)
-    for name in KEPT_WITH_RUN:
-        rows = pl.concat([conform(getattr(cohort, name), name) for cohort in cohorts.values()])
-        run.write(name, rows.sort(contract(name).primary_key))
-    run.write("split", split)
-    run.write("attrition", attrition)
     manifest = pl.concat([conform(with_partition(cohort.manifest, split), "manifest") for cohort in cohorts.values()])
-    run.write("manifest", manifest.sort(contract("manifest").primary_key))
-    if not manifest.height:
-        raise NothingToDoError(nobody_left(attrition))
-    return [_summary(recipe, cohort).check() for recipe, cohort in cohorts.items()]
+    return Matched(cohorts, split, attrition, manifest.sort(contract("manifest").primary_key))
 
 
-def read_catalog(study: Study, run: Run, *, store: Store) -> Catalog:
+def read_catalog(study: Study, *, store: Store, snapshot: Mapping[str, int]) -> Catalog:
     """Read the pinned catalog of the study's centers; LedgerError when its tables do not add up."""
     mine = pl.col("center").is_in([center.name for center in study.centers])
 
     def read(table: str, *columns: str) -> pl.DataFrame:
-        return store.current(table, snapshot=run.snapshot, columns=columns or None).filter(mine)
+        return store.current(table, snapshot=snapshot, columns=columns or None).filter(mine)
 
-    series, labels = read("series"), read("label")
+    series, labels, events = read("series"), read("label"), read("event")
     exams = read("exam", "center", "exam_key", "accession_number", "n_export_rows")
     with_number = labels.join(
         exams.select("center", "exam_key", exam_accession_number="accession_number"), on=["center", "exam_key"], how="left"
@@ -79,9 +101,7 @@ def read_catalog(study: Study, run: Run, *, store: Store) -> Catalog:
     instances = read("instance", "center").group_by("center").agg(n=pl.len())
     _refuse_gaps(files, instances, rejects=rejects, series=series)
     # an event, too, is a row of an export that was read
-    rows_read = pl.concat(
-        [exams.select("center", n="n_export_rows"), read("event", "center").with_columns(n=pl.lit(1, pl.Int64))]
-    )
+    rows_read = pl.concat([exams.select("center", n="n_export_rows"), events.select("center", n=pl.lit(1, pl.Int64))])
     counts = {
         "file": _file_counts(files),
         "instance": _rest(instances, _refused(rejects, "catalog", "instance")),
@@ -91,7 +111,7 @@ def read_catalog(study: Study, run: Run, *, store: Store) -> Catalog:
         drawn = labels.filter(pl.col("reference_id") == reference.id).group_by("center").agg(n=pl.len())
         refused = _refused(rejects.filter(pl.col("scope") == reference.id), "label", "exam")
         counts[f"exam:{reference.id}"] = _went_on(drawn, refused)
-    return Catalog(series, with_number, counts)
+    return Catalog(series, with_number, events, counts)
 
 
 def read_overrides(study: Study, recipe: Recipe) -> pl.DataFrame:
@@ -136,7 +156,8 @@ def nobody_left(attrition: pl.DataFrame) -> str:
     return f"match: nobody is left; {'; '.join(said)}"
 
 
-def _question(study: Study, recipe: Recipe, *, key: bytes) -> Question:
+def question_of(study: Study, recipe: Recipe, *, key: bytes) -> Question:
+    """What a recipe of a study asks of the catalog; StudyError names a bad criterion."""
     return Question(
         recipe=recipe.key,
         reference_id=recipe.reference,
@@ -148,6 +169,7 @@ def _question(study: Study, recipe: Recipe, *, key: bytes) -> Question:
         linkage_warning_below=study.analysis.linkage_warning_below,
         seed=study.study.seed,
         key=key,
+        event_centers=tuple(sorted(center.name for center in study.centers if center.events)),
     )
 
 
@@ -155,7 +177,7 @@ def _cohort(study: Study, recipe: Recipe, *, question: Question, catalog: Catalo
     overrides = read_overrides(study, recipe)
     check_overrides(overrides, catalog.series)
     labels = catalog.labels.filter(pl.col("reference_id") == recipe.reference)
-    return build(catalog.series, labels, question=question, overrides=overrides)
+    return build(catalog.series, labels, question=question, overrides=overrides, events=catalog.events)
 
 
 def _summary(recipe: str, cohort: Cohort) -> StageSummary:

@@ -10,26 +10,30 @@ from ospor_batch.config import Study
 from ospor_batch.contracts.table import empty
 from ospor_batch.report import RunTables, compose, render
 from ospor_batch.runs import Run
+from ospor_batch.stages.release import release
 from ospor_batch.store import Store, write_text
 
 TABLES = {
     "attrition": "tables", "prevalence": "tables", "performance": "tables", "agreement": "tables", "heterogeneity": "tables",
     "reject_count": "tables", "roc_point": "tables", "agreement_point": "tables", "linkage": "tables", "calibration": "tables",
-    "threshold": "tables",
+    "threshold": "tables", "baseline": "tables", "missingness": "tables", "age_sex": "tables", "risk_calibration": "tables",
+    "risk_curve": "tables", "decision_curve": "tables", "recalibration_point": "tables", "three_class": "tables",
+    "leave_one_out": "tables", "comparison": "tables", "published": "tables", "checklist": "tables",
     "window": "",
 }  # fmt: skip
 STEMS = {"reject_count": "rejects_by_reason"}
 RECORDED = ("run_id", "study_digest", "snapshot", "code_version", "models")  # what does not hang on the clock
 
 
-def report(study: Study, run: Run, *, store: Store) -> Path:  # noqa: ARG001 -- every stage is called alike
-    """Write figures and report.html of a run from its tables alone; the same tables give the same bytes."""
+def report(study: Study, run: Run, *, store: Store) -> Path:
+    """Write figures, report.html and release/ of a run from its tables alone; the same tables give the same bytes."""
     frames = {name: _table(run, name) for name in TABLES}
     page = compose(study, RunTables({name: str(run.record[name]) for name in RECORDED}, frames))
     for picture in page.pictures:
         write_text(picture.svg, target=run.folder / "figures" / f"{picture.name}.svg")
     target = run.folder / "report.html"
     write_text(render(page), target=target)
+    release(study, run, store=store)
     return target
 
 

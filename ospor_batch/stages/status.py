@@ -20,12 +20,14 @@ class FlowStep:
     """One step of the flow over all centers: who came, who left and why."""
 
     recipe: str
+    stage: str
     level: str
     step: str
     reason: str
     n_in: int
     n_excluded: int
     n_out: int
+    note: str = ""  # what the counts do not say, such as the centers where a guard was not assessed
 
 
 def ledger(study: Study, store: Store) -> list[StageSummary]:
@@ -43,15 +45,22 @@ def newest_run(study: Study, store: Store) -> Run | None:
 
 def flow(run: Run) -> list[FlowStep]:
     """Every step at which something left, over all centers, in the order of the tables."""
-    rows = run.read("attrition", under="tables") if run.has("attrition", under="tables") else run.read("attrition")
-    by = ["recipe", "reference_id", "level", "step_number", "step", "reason"]
-    counted = rows.group_by(by).agg(pl.col("n_in", "n_excluded", "n_out").sum())
+    return flow_of(run.read("attrition", under="tables") if run.has("attrition", under="tables") else run.read("attrition"))
+
+
+def flow_of(rows: pl.DataFrame) -> list[FlowStep]:
+    """Every step of an attrition table over all centers, in the order of the tables."""
+    by = ["recipe", "reference_id", "stage", "level", "step_number", "step", "reason"]
+    silent = pl.format("{} ({})", "note", "center").filter(pl.col("note").is_not_null()).sort().str.join("; ")
+    counted = rows.group_by(by).agg(pl.col("n_in", "n_excluded", "n_out").sum(), silent.alias("note"))
     first = pl.col("recipe") != "catalog"
     order = counted.with_columns(is_recipe=first, rank=_rank(pl.col("level"))).sort(
         "is_recipe", "recipe", "reference_id", "rank", "step_number"
     )
     return [
-        FlowStep(r["recipe"], r["level"], r["step"], r["reason"], r["n_in"], r["n_excluded"], r["n_out"])
+        FlowStep(
+            r["recipe"], r["stage"], r["level"], r["step"], r["reason"], r["n_in"], r["n_excluded"], r["n_out"], r["note"] or ""
+        )
         for r in order.iter_rows(named=True)
     ]
 

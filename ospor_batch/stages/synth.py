@@ -2,17 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from ospor_batch.errors import StudyError
+from ospor_batch.compute.cluster import open_executor
+from ospor_batch.compute.executor import Executor
+from ospor_batch.config import Compute
+from ospor_batch.errors import StorageError, StudyError
 from ospor_batch.stages.summary import Progress
-from ospor_batch.store import storage_errors
-from ospor_batch.synthetic.archive import write_study
+from ospor_batch.store import read_part, storage_errors
+from ospor_batch.synthetic.archive import SEED, write_study
+from ospor_batch.synthetic.presets import FILES
+
+SMALL = ("tiny", "demo")  # done before worker processes have started
 
 
-def synth(out: Path, *, preset: str = "demo", seed: int = 20220101, progress: Progress | None = None) -> Path:
-    """Generate into an empty or new folder; return the path of the study file."""
+def synth(
+    out: Path,
+    *,
+    preset: str = "demo",
+    seed: int = SEED,
+    nights: int = 1,
+    factor: float = 1.0,
+    n_files: int = FILES,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Generate into an empty or new folder; return the path of the study file, the first where a preset has several.
+
+    workers: processes; null gives one to the small presets and one per core to the others. Bytes do not depend on it.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StudyError(f"{out}: not an empty folder; name a new one, nothing was written")
-    with storage_errors():
-        return write_study(out, preset=preset, seed=seed, progress=progress)
+    if workers is None and preset in SMALL:
+        workers = 1
+    compute = Compute(cluster="in_line" if workers == 1 else "local", workers=workers)
+    with storage_errors(), open_executor(compute) as executor:
+        return write_study(
+            out.resolve(), preset=preset, seed=seed, nights=nights, factor=factor, n_files=n_files,
+            mapper=partial(_through, executor), progress=progress,
+        )  # fmt: skip
+
+
+def ceilings(study_file: Path) -> list[str]:
+    """The best that any model can reach on a generated study, a line for each recipe and measure."""
+    rows = read_part("ceiling", source=study_file.parent / "ceiling.parquet")
+    wide = rows.pivot("bound", index=["recipe", "metric", "target"], values="value").sort("recipe", "metric", "target")
+    return [
+        f"ceiling of {row['recipe']}: {row['metric']} {row['target']} {_told(row['label_and_image_noise'])}"
+        f" ({_told(row['label_noise'])} by the label's error alone)"
+        for row in wide.iter_rows(named=True)
+    ]
+
+
+def _told(value: float | None) -> str:
+    return "not estimable" if value is None else f"{value:.3f}"
+
+
+def _through(executor: Executor, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """The answers of an executor, in the order of completion; a study of which a part is missing is no study."""
+    for outcome in executor.map(function, items):
+        if outcome.error is not None:
+            raise StorageError(
+                f"a part of the generated study could not be written ({outcome.error}): delete the folder and try again"
+            )
+        yield outcome.value

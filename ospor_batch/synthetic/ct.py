@@ -1,29 +1,71 @@
-"""CT of a generated trunk: the declared line from density to CT number, noise, and the masks that belong to it."""
+"""CT of a generated body: protocols, contrast phases, the line from density to CT number, and the masks that belong to it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from ospor_batch.synthetic.anatomy import Enhancement, Grid, tissues, trunk_of
-from ospor_batch.synthetic.population import Person
+from ospor_batch.synthetic.anatomy import Grid, Laid, Look, fitted, lay
+from ospor_batch.synthetic.body import Body
+from ospor_batch.synthetic.physics import EFFECTIVE_KEV, iodine_hu, trabecular_line
+from ospor_batch.synthetic.population import LEVELS, Person
+from ospor_batch.synthetic.scanner import (
+    KERNELS,
+    Kernel,
+    KernelName,
+    blurred,
+    hardened,
+    moved,
+    noise,
+    noise_hu,
+    noise_map,
+    streaked,
+)
+from ospor_batch.synthetic.vertebrae import VERSE
 
-# CT number of the trabecular core in HU = intercept + slope * vBMD (mg/cm3, K2HPO4), keyed by tube voltage in kV.
-# 120 kV is declared, so that the decline by age follows methods I2; 100 and 140 kV follow from it by the
-# ratios of methods I3 (HU at 120 kV = 0.927 * HU at 100 kV = 1.053 * HU at 140 kV).
-LINES: dict[int, tuple[float, float]] = {
-    100: (5.0, 1.25 / 0.927),
-    120: (5.0, 1.25),
-    140: (5.0, 1.25 / 1.053),
+# CT number of the trabecular core in HU = intercept + slope * vBMD (mg/cm3, K2HPO4), keyed by tube voltage in kV: from the
+# composition of marrow and mineral at the effective energy of each voltage
+LINES: dict[int, tuple[float, float]] = {kvp: trabecular_line(kvp) for kvp in EFFECTIVE_KEV}
+Phase = Literal["plain", "arterial", "portal_venous", "delayed"]
+# Iodine in each tissue, mg/mL; usual values of a triphasic liver protocol, declared
+IODINE: dict[Phase, Mapping[str, float]] = {
+    "plain": {},
+    "arterial": {"blood": 11.5, "vein": 3.0, "kidney": 5.5, "liver": 0.7, "spleen": 3.0, "muscle": 0.3, "bowel": 0.9},
+    "portal_venous": {"blood": 5.4, "vein": 5.2, "kidney": 6.5, "liver": 2.3, "spleen": 2.9, "muscle": 0.55, "bowel": 1.4},
+    "delayed": {"blood": 3.2, "vein": 3.1, "kidney": 4.2, "liver": 1.6, "spleen": 1.8, "muscle": 0.6, "bowel": 1.0},
 }
-# Contrast in the portal venous phase: trabecular +25.7 HU (methods I4); blood and organs are usual values, declared
-PORTAL_VENOUS = Enhancement(blood=120.0, kidney=130.0, liver=50.0, trabecular=25.7)
-PLAIN = Enhancement()
-NOISE_SD_HU = 12.0  # at 65 kg and 5 mm; declared
-NOISE_TAPS = (0.15, 0.70, 0.15)  # a soft kernel joins the noise of neighbouring pixels; declared
+# HU that contrast adds to the trabecular core at 120 kV: methods I4; the delayed phase is declared
+TRABECULAR_GAIN: dict[Phase, float] = {"plain": 0.0, "arterial": 14.4, "portal_venous": 25.7, "delayed": 20.0}
+WHOLLY = 0.999  # share of the core, as the kernel shows it, from which a voxel belongs to the mask
+ProtocolName = Literal["lumbar", "spine", "abdomen", "chest", "low_dose_chest"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is covered, and how noisy and how sharp the image is; all declared."""
+
+    top: str  # vertebra, and mm beyond its upper end-plate
+    above: float
+    bottom: str
+    below: float
+    noise_hu: float  # in a trunk of the reference size at 5 mm, 120 kV and a standard kernel
+    kernel: KernelName
+    ctdivol_mgy: float
+
+
+PROTOCOLS: dict[ProtocolName, Protocol] = {
+    "lumbar": Protocol("L1", 6, "L4", 6, 10.0, "standard", 14.0),
+    "spine": Protocol("T12", 10, "S1", 0, 9.5, "standard", 18.0),
+    "abdomen": Protocol("T10", 20, "S1", 0, 10.0, "standard", 12.0),
+    "chest": Protocol("T1", 15, "L2", 10, 12.0, "standard", 8.0),
+    "low_dose_chest": Protocol("T1", 15, "L2", 10, 22.0, "soft", 1.5),
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +73,7 @@ class Sampling:
     """How finely a preset samples the trunk; the field of view is the same for all."""
 
     matrix: int
-    field_mm: float = 360.0
+    field_mm: float = 400.0
 
     @property
     def pixel_mm(self) -> float:
@@ -44,9 +86,18 @@ class Scan:
 
     grid: Grid
     hu: NDArray[np.int16]
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.uint8]  # trabecular cores of L1-L4, 20 to 23
     kvp_kv: int
     is_contrast: bool
+    bodies: NDArray[np.uint8]  # whole vertebral bodies of every level in view, VerSe numbers
+    tissue: NDArray[np.uint8]  # painter.TISSUE_CODES
+    protocol: ProtocolName
+    phase: Phase
+
+    @property
+    def ctdivol_mgy(self) -> float:
+        """Of the protocol in a person of 65 kg at 120 kV."""
+        return PROTOCOLS[self.protocol].ctdivol_mgy
 
 
 def expected_hu(vbmd_mg_cm3: float, *, kvp_kv: int) -> float:
@@ -56,34 +107,43 @@ def expected_hu(vbmd_mg_cm3: float, *, kvp_kv: int) -> float:
 
 
 def scan(
-    person: Person, *, sampling: Sampling, spacing_mm: float, thickness_mm: float, is_contrast: bool, is_noisy: bool = True
+    person: Person,
+    *,
+    sampling: Sampling,
+    spacing_mm: float,
+    thickness_mm: float,
+    is_contrast: bool,
+    is_noisy: bool = True,
+    protocol: ProtocolName = "lumbar",
+    phase: Phase | None = None,
+    kernel: KernelName | None = None,
+    tilt_deg: float = 0.0,
 ) -> Scan:
-    """Image a person's trunk from below L4 to above L1."""
-    trunk, draw = trunk_of(person), person.draws("position")  # the same for every series of one visit
-    more = PORTAL_VENOUS if is_contrast else PLAIN
-    low, high = trunk.extent
-    n_slices = math.ceil((high - low + 12) / spacing_mm)  # 6 mm beyond the end-plates on either side, at least
-    pixel = sampling.pixel_mm
-    half = (sampling.matrix - 1) / 2 * pixel
-    shift = draw.uniform(-6, 6, size=2)  # the patient does not lie in the middle of the field
-    table = float(np.round(draw.uniform(-900, 300), 1))  # z of L4 in the scanner's coordinates
-    first = low - 6 - float(draw.uniform(0, 1)) * (n_slices * spacing_mm - (high - low + 12))
-    inner = Grid(
-        (-half + shift[0], -half + shift[1], first), (pixel, pixel, spacing_mm), _shape(n_slices, sampling), thickness_mm
-    )
-    core = tuple(expected_hu(v, kvp_kv=person.kvp_kv) + more.trabecular for v in person.level_vbmd)
-    volume, labels = tissues(trunk, inner, core_hu=core, enhancement=more)
+    """Image a person's trunk; without noise there is no motion either, but hardening, blur and partial volume remain.
+
+    The phase is portal venous where contrast is given and none is named.
+    """
+    body, asked = fitted(person), PROTOCOLS[protocol]
+    seen: Phase = phase or ("portal_venous" if is_contrast else "plain")
+    inner, table = _grid(person, body, asked, sampling=sampling, spacing_mm=spacing_mm, thickness_mm=thickness_mm)
+    inner = replace(inner, tilt_deg=tilt_deg)
+    laid = lay(person, inner, look=_look(person.kvp_kv, seen))
+    sharpness = KERNELS[kernel or asked.kernel]
+    volume = hardened(blurred(laid.hu, inner, sharpness), body, inner)
+    if laid.metal is not None:
+        volume = streaked(volume, laid.metal, inner)
     if is_noisy:
-        noise = _noise(person.draws("noise", is_contrast), volume.shape)
-        volume += noise * np.float32(NOISE_SD_HU * math.sqrt(person.weight_kg / 65 * 5 / thickness_mm))
+        level = noise_hu(body, at_reference=asked.noise_hu, thickness_mm=thickness_mm, kvp_kv=person.kvp_kv, kernel=sharpness)
+        draw = person.draws("noise", is_contrast) if protocol == "lumbar" else person.draws("noise", protocol, seen)
+        if person.motion_mm:
+            volume = moved(volume, draw, motion_mm=person.motion_mm, grid=inner)
+        volume += noise(draw, inner, kernel=sharpness) * (np.float32(level) * noise_map(body, inner)).astype(np.float32)
     origin = (round(inner.origin[0], 4), round(inner.origin[1], 4), round(inner.origin[2] + table, 4))
     return Scan(
-        grid=Grid(origin, inner.step, inner.shape, thickness_mm),
-        hu=np.rint(np.clip(volume, -1024, 3000)).astype(np.int16),
-        labels=labels,
-        kvp_kv=person.kvp_kv,
-        is_contrast=is_contrast,
-    )
+        grid=replace(inner, origin=origin), hu=np.rint(np.clip(volume, -1024, 3071)).astype(np.int16),
+        labels=_cores(laid, inner, sharpness), kvp_kv=person.kvp_kv, is_contrast=is_contrast, bodies=_bodies(laid, inner),
+        tissue=laid.tissue, protocol=protocol, phase=seen,
+    )  # fmt: skip
 
 
 def scout(scanned: Scan) -> NDArray[np.int16]:
@@ -93,14 +153,43 @@ def scout(scanned: Scan) -> NDArray[np.int16]:
     return np.asarray(np.rint(flat[rows]), dtype=np.int16)
 
 
-def _shape(n_slices: int, sampling: Sampling) -> tuple[int, int, int]:
-    return n_slices, sampling.matrix, sampling.matrix
+def _look(kvp_kv: int, phase: Phase) -> Look:
+    gain = iodine_hu(kvp_kv)
+    added = {tissue: amount * gain for tissue, amount in IODINE[phase].items()}
+    added["trabecular"] = TRABECULAR_GAIN[phase] * gain / iodine_hu(120)
+    return Look(kvp_kv, LINES[kvp_kv], added)
 
 
-def _noise(draw: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Noise of unit standard deviation, joined within slices by a three-tap kernel."""
-    white = draw.standard_normal(shape, dtype=np.float32)
-    side, middle, _ = (np.float32(tap) for tap in NOISE_TAPS)
-    for axis in (1, 2):
-        white = middle * white + side * (np.roll(white, 1, axis) + np.roll(white, -1, axis))
-    return np.asarray(white / np.float32(sum(tap**2 for tap in NOISE_TAPS)), dtype=np.float32)
+def _grid(
+    person: Person, body: Body, asked: Protocol, *, sampling: Sampling, spacing_mm: float, thickness_mm: float
+) -> tuple[Grid, float]:
+    """The grid in the body's coordinates, and how far the scanner's z lies from the body's."""
+    draw = person.draws("position")  # the same for every series of one visit
+    low, high = body.vertebra(asked.bottom).bottom - asked.below, body.top(asked.top) + asked.above
+    n_slices = math.ceil((high - low) / spacing_mm)
+    pixel = sampling.pixel_mm
+    half = (sampling.matrix - 1) / 2 * pixel
+    shift = draw.uniform(-6, 6, size=2)  # the patient does not lie in the middle of the field
+    table = float(np.round(draw.uniform(-900, 300), 1))  # z of L4 in the scanner's coordinates
+    first = low - float(draw.uniform(0, 1)) * (n_slices * spacing_mm - (high - low))
+    shape = (n_slices, sampling.matrix, sampling.matrix)
+    return Grid((-half + shift[0], -half + shift[1], first), (pixel, pixel, spacing_mm), shape, thickness_mm), table
+
+
+def _cores(laid: Laid, grid: Grid, kernel: Kernel) -> NDArray[np.uint8]:
+    """Voxels of L1-L4 that show nothing but trabecular core, the blur of the kernel counted in."""
+    labels = np.zeros(grid.shape, dtype=np.uint8)
+    sigma = kernel.width_mm / 2.355 / grid.step[0]
+    for level in LEVELS:
+        if level in laid.core:
+            where, share = laid.core[level]
+            seen = share if sigma < 0.15 else ndimage.gaussian_filter(share, (0, sigma, sigma), truncate=3, mode="constant")
+            labels[where][seen > WHOLLY] = VERSE[level]
+    return labels
+
+
+def _bodies(laid: Laid, grid: Grid) -> NDArray[np.uint8]:
+    labels = np.zeros(grid.shape, dtype=np.uint8)
+    for level, (where, share) in laid.body.items():
+        labels[where][share > 0.5] = VERSE[level]
+    return labels

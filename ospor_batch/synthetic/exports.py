@@ -29,14 +29,19 @@ class Layout:
     encode: Callable[[Rows], bytes]
 
 
-def export(center: str, exams: Sequence[Exam]) -> tuple[str, bytes]:
-    """File name and content of a center's export; rows by night, date and patient, so that a later night only appends."""
-    layout = LAYOUTS[center]
+def export(manner: str, exams: Sequence[Exam]) -> bytes:
+    """Content of an export in the manner of a center; rows by night, date and patient, so that a later night only appends."""
+    layout = LAYOUTS[manner]
     rows: Rows = [list(layout.header)]
     for exam in sorted(exams, key=lambda e: (e.person.night, e.exam_date, e.person.patient_id)):
         printed = layout.rows(_impossible(exam) if exam.person.fault == "impossible_bmd" else exam)
         rows += printed * (2 if exam.person.fault == "duplicate_exam" else 1)
-    return layout.file, layout.encode(rows)
+    return layout.encode(rows)
+
+
+def file_name(manner: str, center: str) -> str:
+    """Name of a center's export in the manner of one of the four."""
+    return LAYOUTS[manner].file.replace(f"{manner}_", f"{center}_", 1)
 
 
 def _impossible(exam: Exam) -> Exam:

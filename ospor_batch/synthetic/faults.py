@@ -17,6 +17,7 @@ AGE_UNKNOWN = "age 50 or older: unknown"
 ENHANCED = "unenhanced"
 ENHANCEMENT_UNKNOWN = "unenhanced: unknown"
 OTHER_KVP = "120 kV"
+KVP_UNKNOWN = "120 kV: unknown"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("invalid_date", "north", "image_only"),
     Fault("patient_id_blanks", "north", "paired"),
     Fault("duplicate_exam", "north", "paired"),
+    Fault("dose_report_beside", "north", "paired"),
+    Fault("coronal_beside", "north", "paired"),
     Fault("missing_slice", "south", "excluded", UNREADABLE, is_predicted=False),
     Fault("scout_beside", "south", "paired"),
     Fault("missing_height", "south", "paired"),
@@ -46,18 +49,23 @@ FAULTS: tuple[Fault, ...] = (
     Fault("korean_name", "south", "paired"),
     Fault("patient_id_case", "south", "paired"),
     Fault("image_before_period", "south", "excluded", OUTSIDE_PERIOD, is_predicted=False),
+    Fault("enhanced_beside", "south", "paired"),
+    Fault("extended_scale", "south", "paired"),
     Fault("truncated_header", "east", "excluded", UNREADABLE, is_predicted=False),
     Fault("contrast_only", "east", "excluded", ENHANCED, is_predicted=False),
     Fault("contrast_beside", "east", "paired"),
     Fault("under_50_at_label", "east", "image_only"),
     Fault("missing_mask", "east", "paired", is_predicted=False),
     Fault("duplicate_different_content", "east", "paired"),
+    Fault("capture_beside", "east", "paired"),
+    Fault("tags_absent", "east", "paired"),
     Fault("kvp_100_only", "west", "excluded", OTHER_KVP, is_predicted=False),
     Fault("contrast_tag_empty", "west", "excluded", ENHANCEMENT_UNKNOWN, is_predicted=False),
     Fault("radiograph_only", "west", "excluded", NOT_CT, is_predicted=False),
     Fault("non_dicom_files", "west", "image_only"),
     Fault("chinese_name", "west", "image_only"),
     Fault("under_50_at_image", "west", "excluded", TOO_YOUNG, is_predicted=False),
+    Fault("kvp_absent", "west", "excluded", KVP_UNKNOWN, is_predicted=False),
     Fault("age_unknown", "west", "excluded", AGE_UNKNOWN, is_predicted=False),
 )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ospor_batch.synthetic.instances import Instance, Series
+from ospor_batch.synthetic.headers import Series
+from ospor_batch.synthetic.instances import Instance
 from ospor_batch.synthetic.masks import Layout
 
 # north: patient/study/series; south: by date; east: numbered names without extension, as on a DICOM disc whose DICOMDIR
@@ -17,12 +18,12 @@ RESENT = {"north": "_resent", "south": "resent", "east": "RESENT", "west": "rese
 def folder_of(series: Series) -> str:
     """Folder of a series below the archive root; empty for the root itself."""
     person, day = series.person, series.image_date
-    if person.center == "north":
+    if person.manner == "north":
         kind = "CT" if series.study_word == "ct" else "DX"
         return f"{person.patient_id}/{day:%Y%m%d}_{kind}/{series.number:03d}"
-    if person.center == "south":
+    if person.manner == "south":
         return f"{day:%Y/%m/%d}/{series.accession}/SE{series.number:03d}"
-    if person.center == "east":
+    if person.manner == "east":
         study = 1 if series.study_word == "ct" else 2
         return f"PA{person.number:05d}/ST{study:05d}/SE{series.number:05d}"
     return ""
@@ -35,6 +36,6 @@ def file_of(series: Series, instance: Instance) -> str:
         "south": f"{instance.number:05d}.dcm",
         "east": f"IM{instance.number:05d}",
         "west": f"{instance.sop_uid}.dcm",
-    }[series.person.center]
+    }[series.person.manner]
     folder = folder_of(series)
     return f"{folder}/{name}" if folder else name

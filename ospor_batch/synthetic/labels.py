@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ospor_batch.synthetic import latent
 from ospor_batch.synthetic.faults import NO_FAULT
+from ospor_batch.synthetic.latent import SITES
 from ospor_batch.synthetic.population import YEAR, Person, center_plan
 
-SITES = ("lumbar_spine", "femoral_neck", "total_hip")
+Array = NDArray[Any]
 # Reference mean and SD of areal BMD in g/cm2, women of 20-29 years (methods L5)
 REFERENCE: dict[str, dict[str, tuple[Decimal, Decimal]]] = {
     scale: {site: (Decimal(mean), Decimal(sd)) for site, (mean, sd) in sites.items()}
@@ -22,16 +26,15 @@ REFERENCE: dict[str, dict[str, tuple[Decimal, Decimal]]] = {
     }.items()
 }
 SCALE = {"north": "hologic", "south": "lunar", "east": "hologic"}
-# True T of a site = intercept + slope * (vBMD - 165) / 28 + what is the site's own; declared, so that women of 65 years
-# stand near -1.6 at the spine and about a third of those over 60 fall to -2.5 at one site
-YOUNG_VBMD, YOUNG_SD = 165.0, 28.0
-LATENT = {"lumbar_spine": (-0.10, 0.72, 0.75), "femoral_neck": (-0.30, 0.60, 0.60), "total_hip": (0.05, 0.60, 0.60)}
-HIPS_TOGETHER = 0.75  # correlation of what the two hip sites have of their own; declared
-PRECISION = {"lumbar_spine": 0.019, "femoral_neck": 0.025, "total_hip": 0.018}  # in vivo CV; ISCD's least acceptable
+# In vivo CV of areal BMD: ISCD's least acceptable precision, the usual bound where a site's own is unknown
+PRECISION = {"lumbar_spine": 0.019, "femoral_neck": 0.025, "total_hip": 0.018}
+# What a center's device reads too high, as a share of BMD: two devices of one maker differ by about 1 %; declared
+DEVICE_OFFSET = {"north": 0.000, "south": 0.006, "east": -0.008}
+TBS_ERROR = 0.015  # short-term repeatability, about 1.2 %; declared
 QCT_ERROR_MG_CM3 = 4.0  # declared
 WINDOW_DAYS = 180
 REFERRED_BY = {"decade": 0.5, "female": 0.5, "density_z": -0.8}  # log odds; risk decides who is examined; declared
-SECOND_EXAM = 0.15  # share of people with a later examination, outside every window; declared
+SECOND_EXAM, THIRD_EXAM = 0.15, 0.4  # share with a later examination outside every window, and of these with a third; declared
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,7 @@ def exams_of(person: Person) -> list[Exam]:
     """The examinations of one person, by date; empty for people who were not sent to one."""
     draw = person.draws("exams")
     kind = center_plan(person.center).exam_kind
-    own = _site_specific(person)
-    return [_exam(person, gap, kind=kind, own=own) for gap in sorted(_gaps(person, draw, kind))]
+    return [_exam(person, gap, kind=kind) for gap in sorted(_gaps(person, draw, kind))]
 
 
 def printed_t(bmd: Decimal, *, site: str, scale: str) -> Decimal:
@@ -87,8 +89,9 @@ def _gaps(person: Person, draw: np.random.Generator, kind: str) -> set[int]:
     gap = int(draw.integers(-150, 151))
     if kind == "qct" and draw.random() < 0.6:
         gap = 0  # the value was read from the very scan
-    chance, second = draw.random(), draw.random()
+    chance, second, third = draw.random(), draw.random(), draw.random()
     later = gap + int(draw.integers(420, 800))
+    last = later + int(draw.integers(600, 1000))
     if person.fault in planted:
         return planted[person.fault]
     if person.fault == NO_FAULT and chance >= _referral(person):
@@ -96,41 +99,67 @@ def _gaps(person: Person, draw: np.random.Generator, kind: str) -> set[int]:
     label_age = person.age_at_image + gap / YEAR
     if person.age_at_image >= 50 and label_age < 50.1:  # the age rule of the label must not decide here
         gap = abs(gap)
-    return {gap, later} if person.fault == NO_FAULT and second < SECOND_EXAM else {gap}
+    if person.fault != NO_FAULT or second >= SECOND_EXAM:
+        return {gap}
+    return {gap, later, last} if third < THIRD_EXAM else {gap, later}
 
 
 def _referral(person: Person) -> float:
-    odds = center_plan(person.center).referral + REFERRED_BY["decade"] * (person.age_at_image - 65) / 10
-    odds += REFERRED_BY["female"] * (person.sex == "female") + REFERRED_BY["density_z"] * person.density_z
-    return float(1 / (1 + np.exp(-odds)))
+    plan = center_plan(person.center)
+    bodies = _bodies(person, gap_days=0)
+    return float(referral_chance(bodies, log_odds=plan.referral, is_by_risk=person.is_referred_by_risk)[0])
 
 
-def _site_specific(person: Person) -> dict[str, float]:
-    """What each site has of its own, in standard deviations; the hips share most of it."""
-    draw = person.draws("sites")
-    spine, hip, neck, total = draw.standard_normal(4)
-    shared, apart = np.sqrt(HIPS_TOGETHER), np.sqrt(1 - HIPS_TOGETHER)
-    return {"lumbar_spine": spine, "femoral_neck": shared * hip + apart * neck, "total_hip": shared * hip + apart * total}
+def referral_chance(bodies: latent.Bodies, *, log_odds: float, is_by_risk: bool) -> Array:
+    """Chance of an examination; without risk everyone of a center has the same."""
+    odds = np.full(len(bodies.age), log_odds)
+    if is_by_risk:
+        odds += REFERRED_BY["decade"] * (bodies.age - 65) / 10 + REFERRED_BY["female"] * bodies.is_female
+        odds += REFERRED_BY["density_z"] * bodies.density_z
+    return np.asarray(1 / (1 + np.exp(-odds)))
 
 
-def _exam(person: Person, gap: int, *, kind: str, own: dict[str, float]) -> Exam:
+def _exam(person: Person, gap: int, *, kind: str) -> Exam:
     draw = person.draws("exam", gap)
     day = person.image_date + timedelta(days=gap)
+    vbmd = vbmd_at(person, gap_days=gap)
     if kind == "qct":
-        vbmd = _rounded(person.vbmd_mg_cm3 + QCT_ERROR_MG_CM3 * draw.standard_normal(), "0.1")
-        return Exam(person, day, {}, {}, None, max(vbmd, Decimal(5)))
-    scale = SCALE[person.center]
-    bmd = {site: _bmd(person, site=site, scale=scale, own=own[site], error=draw.standard_normal()) for site in SITES}
+        measured = _rounded(vbmd + QCT_ERROR_MG_CM3 * draw.standard_normal(), "0.1")
+        return Exam(person, day, {}, {}, None, max(measured, Decimal(5)))
+    scale, offset = SCALE[person.manner], DEVICE_OFFSET[person.manner]
+    true = latent.true_t(_bodies(person, gap_days=gap), np.array([vbmd]))[0]
+    bmd = {
+        site: areal_bmd(float(t), site=site, scale=scale, error=PRECISION[site] * draw.standard_normal() + offset)
+        for site, t in zip(SITES, true, strict=True)
+    }
     t = {site: printed_t(value, site=site, scale=scale) for site, value in bmd.items()}
-    tbs = 1.29 + 0.045 * person.density_z - 0.003 * (person.age_at_image - 65) + 0.07 * draw.standard_normal()
-    return Exam(person, day, bmd, t, _rounded(float(np.clip(tbs, 0.95, 1.6)), "0.001"), None)
+    tbs = float(np.clip(person.tbs + TBS_ERROR * draw.standard_normal(), 0.95, 1.6))
+    return Exam(person, day, bmd, t, _rounded(tbs, "0.001"), None)
 
 
-def _bmd(person: Person, *, site: str, scale: str, own: float, error: float) -> Decimal:
-    intercept, slope, spread = LATENT[site]
+def vbmd_at(person: Person, *, gap_days: int) -> float:
+    """True vBMD in mg/cm3 so many days after the image, by the loss of the person's age and sex."""
+    age = person.age_at_image
+    lost = latent.loss_a_year(age, is_female=person.sex == "female", menopause_age=person.menopause_age or 50.0)
+    return max(latent.VBMD_LEAST, person.vbmd_mg_cm3 - lost * gap_days / YEAR)
+
+
+def areal_bmd(true_t: float, *, site: str, scale: str, error: float) -> Decimal:
+    """Areal BMD in g/cm2 as printed, from a true T-score on the maker's own reference and a relative error."""
     mean, sd = (float(value) for value in REFERENCE[scale][site])
-    true_t = intercept + slope * (person.vbmd_mg_cm3 - YOUNG_VBMD) / YOUNG_SD + spread * own
-    return _rounded(max(0.30, (mean + sd * true_t) * (1 + PRECISION[site] * error)), "0.001")
+    return _rounded(max(0.30, (mean + sd * true_t) * (1 + error)), "0.001")
+
+
+def _bodies(person: Person, *, gap_days: int) -> latent.Bodies:
+    """The person as the population model's arrays, aged by the gap."""
+    one = np.ones(1)
+    return latent.Bodies(
+        age=one * (person.age_at_image + gap_days / YEAR), is_female=np.array([person.sex == "female"]),
+        menopause_age=one * (person.menopause_age or 50.0), ancestry=np.array([latent.ANCESTRIES.index(person.ancestry)]),
+        adult_height_m=one * person.height_m, bmi=one * person.weight_kg / person.height_m**2,
+        density_z=one * person.density_z, smi_z=one * 0, tbs_z=one * 0, site_z=np.array([person.site_z]),
+        spurs=one * person.spurs,
+    )  # fmt: skip
 
 
 def _rounded(value: float | Decimal, step: str) -> Decimal:

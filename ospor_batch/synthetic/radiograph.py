@@ -1,134 +1,125 @@
-"""A posteroanterior chest radiograph: attenuation summed along rays through an analytic thorax.
+"""Chest radiographs: X-rays through the same body that CT shows, onto a detector and through a vendor's display curve.
 
-x to the patient's left, v downwards from the lung apices, both in mm at the detector; the beam is parallel.
+The beam is parallel: nothing is magnified.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ospor_batch.synthetic.anatomy import fitted
+from ospor_batch.synthetic.body import Body
+from ospor_batch.synthetic.lettering import written
+from ospor_batch.synthetic.organs import organs
+from ospor_batch.synthetic.physics import mass_attenuation
 from ospor_batch.synthetic.population import Person
+from ospor_batch.synthetic.projection import Rays, Shadow
+from ospor_batch.synthetic.skeleton import metal, skeleton
 
 Array = NDArray[Any]
-FIELD_MM = 380.0
-# Linear attenuation at about 60 keV, 1/mm: water 0.0206, cortical bone 0.0605 (NIST X-ray mass attenuation tables, rounded)
-SOFT, BONE = 0.0206, 0.0605
-LUNG = 0.26 * SOFT  # inflated lung, 0.26 g/cm3
-# Extra attenuation of trabecular bone over soft tissue for each mg/cm3 of mineral, 1/mm; declared
-PER_MG_CM3 = 3.0e-5
-SCATTER = 0.35  # share of the detected signal behind a grid; declared
-PHOTONS = 6.0e4  # unattenuated quanta of a pixel; declared
+View = Literal["PA", "AP", "LATERAL"]
+FIELD_MM = 370.0
+ABOVE_T1_MM = 34.0  # upper edge of the field
+# Energy in keV and share of the detected signal behind a trunk at 120 kV and 0.1 mm Cu; declared
+SPECTRUM = ((46.0, 0.22), (60.0, 0.40), (78.0, 0.26), (98.0, 0.12))
+SCATTER, SCATTER_MM = 0.38, 42.0  # share of the detected signal behind a grid, and its reach; declared
+PHOTONS_A_MM2 = 1.5e6  # unattenuated; declared
+DETECTOR_MM = 0.35  # width of the point spread; declared
+LUNG_GRAIN, LUNG_GRAIN_MM = 0.07, 2.6  # uneven filling of the lungs with air; declared
+BONE_SHARE = (0.45, 0.55)  # of the mineral of ribs and arches: fixed, and growing with density (1 at 110 mg/cm3); declared
+MASKED = 4  # rows and columns of a hundred that a shutter may cover at most
+LIFT = 0.62  # power that raises the lungs to the gray that real displays give them; set on real pictures
 GRAY_LEVELS = 4096
 
 
-def radiograph(person: Person, *, matrix: int) -> NDArray[np.uint16]:
-    """Stored values of a presentation image in which bone is bright (MONOCHROME2), 12 bits."""
-    draw = person.draws("radiograph")
+@dataclass(frozen=True)
+class Curve:
+    """A vendor's display: how far detail is raised over the local mean, how steep the sigmoid is, and where it turns."""
+
+    detail: float
+    reach_mm: float
+    steep: float
+    turn: float
+
+
+CURVES: dict[str, Curve] = {
+    "north": Curve(0.8, 18.0, 2.8, 0.12),
+    "south": Curve(1.0, 22.0, 2.6, 0.10),
+    "east": Curve(0.6, 14.0, 3.2, 0.16),
+    "west": Curve(1.2, 28.0, 2.4, 0.08),
+}
+
+
+def radiograph(person: Person, *, matrix: int, view: View = "PA", is_noisy: bool = True) -> NDArray[np.uint16]:
+    """Stored values of a presentation image in which bone is bright (MONOCHROME2), 12 bits; the left side lies on the right."""
+    draw = person.draws("radiograph") if view == "PA" else person.draws("radiograph", view)
     pixel = FIELD_MM / matrix
-    axis = (np.arange(matrix, dtype=np.float32) + 0.5) * pixel
-    x = axis[None, :] - FIELD_MM / 2 + np.float32(draw.uniform(-6, 6))
-    v = axis[:, None] - np.float32(draw.uniform(45, 60))  # the apices lie below the upper edge
-    through = _path(person, x / np.float32(person.size), v / np.float32(person.size)) * np.float32(person.size)
-    primary = np.exp(-through)
-    scattered = ndimage.gaussian_filter(primary, sigma=45 / pixel)
-    signal = (1 - SCATTER) * primary + SCATTER * scattered
-    counted = signal * PHOTONS + draw.standard_normal(signal.shape, dtype=np.float32) * np.sqrt(signal * PHOTONS)
-    log = -np.log(np.maximum(counted, 1) / PHOTONS)
-    low, high = np.quantile(log[matrix // 8 : -matrix // 8, matrix // 6 : -matrix // 6], (0.002, 0.98))
-    gray = ((log - low) / (high - low) * 0.9 + 0.03) * GRAY_LEVELS
-    return np.asarray(np.clip(gray, 0, GRAY_LEVELS - 1), dtype=np.uint16)
+    signal = detected(person, matrix=matrix, view=view, draw=draw)
+    signal = ndimage.gaussian_filter(signal, DETECTOR_MM / 2.355 / pixel) if DETECTOR_MM / pixel > 0.3 else signal
+    if is_noisy:
+        quanta = PHOTONS_A_MM2 * pixel**2
+        signal = signal + draw.standard_normal(signal.shape, dtype=np.float32) * np.sqrt(signal / quanta)
+    return _displayed(signal, CURVES[person.manner], pixel=pixel, draw=draw)
 
 
-def _path(person: Person, x: Array, v: Array) -> Array:
-    """Attenuation times length along each ray, at body scale 1."""
-    bmi = person.weight_kg / person.height_m**2
-    girth = math.sqrt(bmi / 24)
-    soft = _trunk(x, v, girth)
-    lung = np.minimum(_lungs(x, v), 0.84 * soft)
-    total = SOFT * soft - (SOFT - LUNG) * lung
-    total += (BONE - SOFT) * 0.75 * _ribs(x, v)  # ribs are shells: cortex and marrow
-    total += _spine(person, x, v)
-    return np.asarray(ndimage.gaussian_filter(total, sigma=0.6), dtype=np.float32)
+def detected(person: Person, *, matrix: int, view: View, draw: np.random.Generator) -> Array:
+    """Share of the unattenuated signal that each pixel gets, scatter included, without noise."""
+    body, pixel = fitted(person), FIELD_MM / matrix
+    rays = _rays(body, matrix=matrix, view=view, draw=draw)
+    share = BONE_SHARE[0] + BONE_SHARE[1] * min(person.vbmd_mg_cm3 / 110, 1.5)
+    shadow = Shadow(rays, bone_share=share)
+    posture: Literal["supine", "standing"] = "standing" if view == "PA" else "supine"
+    shadow.put(organs(body, posture=posture, draw=person.draws("organs")))
+    bones = skeleton(body, posture=posture)
+    shadow.put(bones if view != "LATERAL" else [part for part in bones if part.tissue != "spongy_bone" or part.high < 300])
+    shadow.put_vertebrae(body)
+    shadow.put(metal(body, person.implant))
+    grain = ndimage.gaussian_filter(draw.standard_normal((matrix, matrix), dtype=np.float32), LUNG_GRAIN_MM / 2 / pixel)
+    shadow.areal["muscle"] += LUNG_GRAIN * grain / max(float(grain.std()), 1e-6) * np.sqrt(shadow.lung / 150)
+    through = np.zeros((matrix, matrix), dtype=np.float32)
+    for kev, weight in SPECTRUM:
+        path = sum(mass_attenuation(name, kev) * np.maximum(areal, 0) for name, areal in shadow.areal.items())
+        through += np.float32(weight) * np.exp(-np.asarray(path, dtype=np.float32))
+    scattered = ndimage.gaussian_filter(np.minimum(through, 0.3), SCATTER_MM / pixel, truncate=2)
+    return np.asarray((1 - SCATTER) * through + SCATTER * scattered, dtype=np.float32)
 
 
-def _trunk(x: Array, v: Array, girth: float) -> Array:
-    """Thickness of the body along the beam: chest, shoulders, neck and arms."""
-    chest = _chord(x, 165 * girth, 108 * girth) * _rise(v, 0, 22)
-    neck = _chord(x, 58, 58) * (1 - _rise(v, 10, 30))
-    shoulder = _chord(x, 205 * girth, 78 * girth) * _rise(v, -12 + 0 * x + np.abs(x) * 0.16, 14) * (1 - _rise(v, 70, 60))
-    arms = sum(_chord(x - side * 186 * girth, 34, 42) * _rise(v, 40, 40) for side in (-1, 1))
-    return np.asarray(np.maximum(np.maximum(chest, shoulder), np.maximum(neck, arms)), dtype=np.float32)
+def _rays(body: Body, *, matrix: int, view: View, draw: np.random.Generator) -> Rays:
+    """The detector, with the patient a little off the middle and a little turned."""
+    axis = (np.arange(matrix, dtype=np.float32) + 0.5) * np.float32(FIELD_MM / matrix)
+    aside, turned, up = float(draw.uniform(-8, 8)), float(np.deg2rad(draw.normal(0, 1.5))), float(draw.uniform(-8, 8))
+    turn = turned + (math.pi / 2 if view == "LATERAL" else 0.0)
+    middle = FIELD_MM / 2 - (aside if view != "LATERAL" else -10.0 + aside)
+    return Rays(axis - np.float32(middle), body.top("T1") + ABOVE_T1_MM + up - axis, turn)
 
 
-def _lungs(x: Array, v: Array) -> Array:
-    """Aerated length along each ray."""
-    total = np.zeros(np.broadcast_shapes(x.shape, v.shape), dtype=np.float32)
-    for side, base, width in ((-1, 240.0, 118.0), (1, 252.0, 112.0)):  # the right dome stands higher
-        from_middle = side * x
-        wide = width * np.clip(0.30 + 0.70 * np.sqrt(np.clip((v + 4) / 120, 0, 1)), 0, 1)  # narrow at the apex
-        inner = (from_middle - 18 - (wide - 18) / 2) / ((wide - 18) / 2)  # -1 at the mediastinum, 1 at the ribs
-        across = 168 * np.sqrt(np.maximum(0, 1 - np.abs(inner) ** 3)) * np.clip((v + 4) / 70, 0, 1) ** 0.5
-        dome = (
-            base
-            - 30 * np.sqrt(np.maximum(0, 1 - ((from_middle - 66) / 80) ** 2))
-            + 34 * np.clip((from_middle - 66) / 52, 0, 1) ** 2
-        )
-        total += across * (1 - _rise(v, dome, 8))
-    heart = 120 * np.sqrt(np.maximum(0, 1 - ((x - 22 - 0.12 * (v - 190)) / 66) ** 2 - ((v - 192) / 62) ** 2))
-    vessels = _chord(x, 30, 70) + 0 * v  # mediastinum
-    knob = 60 * np.exp(-(((x - 24) / 14) ** 2) - ((v - 84) / 17) ** 2)
-    hila = 26 * np.exp(-(((np.abs(x) - 40) / 16) ** 2) - ((v - 128) / 24) ** 2)
-    return np.asarray(np.maximum(0, total - heart - vessels - knob - hila), dtype=np.float32)
+def _displayed(signal: Array, curve: Curve, *, pixel: float, draw: np.random.Generator) -> NDArray[np.uint16]:
+    """Gray values: logarithm, detail over the local mean, a sigmoid between the signal's quantiles, shutter and letter."""
+    n = len(signal)
+    log = -np.log(np.maximum(signal, 1e-5))
+    local = ndimage.gaussian_filter(log, curve.reach_mm / pixel, truncate=2)
+    log = log + np.float32(curve.detail) * (log - local)
+    low, high = np.quantile(log[n // 8 : -n // 8, n // 6 : -n // 6], (0.005, 0.985))
+    share = (log - low) / max(float(high - low), 1e-3)
+    bent = 1 / (1 + np.exp(-curve.steep * (share - curve.turn)))
+    ends = 1 / (1 + np.exp(-curve.steep * (np.array([-0.05, 1.08]) - curve.turn)))
+    gray = np.clip((bent - ends[0]) / (ends[1] - ends[0]), 0, 1) ** LIFT * (GRAY_LEVELS - 1)
+    edges = (draw.integers(0, MASKED + 1, size=4) * n) // 100
+    gray[: edges[0]], gray[n - edges[1] :] = 0, 0
+    gray[:, : edges[2]], gray[:, n - edges[3] :] = 0, 0
+    if draw.random() < 0.6:
+        _burn(gray, "L", top=edges[0] + n // 24, right=n - edges[3] - n // 24, size=max(1, n // 160))
+    return np.asarray(gray, dtype=np.uint16)
 
 
-def _ribs(x: Array, v: Array) -> Array:
-    """Bone met in nine pairs of ribs, back and front, and in the clavicles, mm."""
-    bone = np.zeros(np.broadcast_shapes(x.shape, v.shape), dtype=np.float32)
-    out = np.abs(x)
-    for i in range(9):
-        reach = 74 + 62 * math.sin(math.pi * (i + 1.5) / 13)  # half width of the cage at this rib
-        inside = np.clip(1 - ((out - 12) / (reach - 12)).clip(0, 2) ** 6, 0, 1) * (out > 12)
-        turn = np.clip(out / reach, 0, 1)
-        back = 8 + 24.5 * i + 26 * turn**2 - 10 * np.sin(math.pi * turn)
-        bone += _tube(v - back, 5.2) * inside
-        front = back + 48 + 5.5 * i - 34 * (1 - turn)
-        bone += 0.55 * _tube(v - front, 5.6) * inside * (out > 46) * (i < 6)  # cartilage near the sternum
-    clavicle = 26 - 0.16 * (out - 15) + 5 * np.sin(out / 32)
-    return np.asarray(bone + 1.3 * _tube(v - clavicle, 5.5) * ((out > 14) & (out < 150)), dtype=np.float32)
-
-
-def _spine(person: Person, x: Array, v: Array) -> Array:
-    """Attenuation that the vertebral column adds, growing with the person's density."""
-    pitch = 24.0 + 0.015 * np.clip(v, 0, 300)
-    phase = np.mod(v, pitch) / pitch
-    body = np.where(phase < 0.80, 1.0, 0.35)  # discs in between
-    plate = np.exp(-(((phase - 0.02) / 0.05) ** 2)) + np.exp(-(((phase - 0.78) / 0.05) ** 2))
-    width = 15 + 0.028 * np.clip(v, -20, 320)
-    across = np.clip((width - np.abs(x)) / 3 + 0.5, 0, 1)
-    edge = np.exp(-(((np.abs(x) - width + 1.5) / 2) ** 2))
-    trabecular = PER_MG_CM3 * person.vbmd_mg_cm3 * 32 * 1.4 * body * across
-    cortical = (BONE - SOFT) * (2.2 * plate * across + 3.0 * edge * body)
-    spinous = (BONE - SOFT) * 3.5 * np.exp(-((x / 4) ** 2) - ((phase - 0.55) / 0.22) ** 2)
-    pedicle = (BONE - SOFT) * 3.0 * np.exp(-(((np.abs(x) - 0.72 * width) / 3.5) ** 2) - ((phase - 0.35) / 0.16) ** 2)
-    fade = person.vbmd_mg_cm3 / 130  # thin cortex goes with low density
-    return np.asarray(trabecular + (cortical + spinous + pedicle) * np.clip(fade, 0.4, 1.4), dtype=np.float32)
-
-
-def _chord(x: Array, half_width: float, half_depth: float) -> Array:
-    """Length of a ray through an elliptic cylinder."""
-    return np.asarray(2 * half_depth * np.sqrt(np.maximum(0, 1 - (x / half_width) ** 2)), dtype=np.float32)
-
-
-def _tube(distance: Array, radius: float) -> Array:
-    """Bone that a ray meets in a rib of this radius."""
-    return np.asarray(1.4 * np.sqrt(np.maximum(0, radius**2 - distance**2)), dtype=np.float32)
-
-
-def _rise(v: Array, start: Array | float, length: float) -> Array:
-    """From 0 to 1 over a length."""
-    return np.asarray(np.clip((v - start) / length, 0, 1), dtype=np.float32)
+def _burn(gray: Array, letter: str, *, top: int, right: int, size: int) -> None:
+    """A lead letter at the patient's left shoulder."""
+    mask = np.kron(written(letter)[:, :5], np.ones((size, size), dtype=bool))
+    here = gray[top : top + mask.shape[0], right - mask.shape[1] : right]
+    here[mask[: here.shape[0], : here.shape[1]]] = GRAY_LEVELS - 1

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from ospor_batch.synthetic.population import FIRST_IMAGE, LAST_IMAGE
+from typing import get_args
+
+from ospor_batch.config import Recipe
+from ospor_batch.synthetic.cohorts import Cohort
+from ospor_batch.synthetic.exports import file_name
+from ospor_batch.synthetic.population import CENTERS, FIRST_IMAGE, LAST_IMAGE, CenterPlan
 
 README = """\
 Generated data. Nothing in this folder is clinical: no image, examination, name or number here belongs to a person, and no
 figure computed from it says anything about patients, scanners, densitometers or hospitals.
 
-archives/<center>/   DICOM files of four invented hospitals, each in a folder layout of its own, with masks of L1-L4
+archives/<center>/   DICOM files of invented hospitals, each in a folder layout of its own, with masks of L1-L4
 exports/             their DXA and QCT exports, each in a layout of its own
 truth.parquet        what is true of each person and what must become of them (ospor-batch contract truth)
+truth_file.parquet   what must become of each file (contract truth_file); not of a study without pixels
+truth_structure.parquet, truth_masks/   where each vertebra, muscle and fat truly lie (contract truth_structure), likewise
 study.toml           a study file that is ready to run: ospor-batch run study.toml
 pseudonym.key        the key of this generated study; never use it for real people
 generated.json       how this folder was made; the same words make the same bytes
@@ -20,45 +27,23 @@ named people: see the column `fault` of truth.parquet.
 """
 
 
-def study_file(*, name: str, seed: int, tuning: float, cluster: str) -> str:
-    """The text of study.toml."""
-    compute = 'cluster = "local"\nworkers = 2' if cluster == "local" else f'cluster = "{cluster}"'
+def four_center_study(*, name: str, seed: int, tuning: float, cluster: str) -> str:
+    """The text of study.toml for the four invented centers."""
+    centers = "".join(_center(plan) for plan in CENTERS)
     return f"""\
-# A generated study: nothing in it is clinical.
-[study]
-name = "{name}"
-workspace = "workspace"
-pseudonym_key = {{ file = "pseudonym.key" }}
-seed = {seed}
-is_generated = true
-{_CENTERS}
+{_begin(name, seed)}{centers}
 [analysis]
 target = "osteoporosis"
 primary_metric = "auc"
 image_dates = ["{FIRST_IMAGE.isoformat()}", "{LAST_IMAGE.isoformat()}"]
 
-[[references]]
-id = "dxa_any_site"
-standard = "dxa_who"
-sites = ["lumbar_spine", "femoral_neck", "total_hip"]
-t_source = "reported"
-
-[[references]]
-id = "qct_spine"
-standard = "qct"
-
+{_DXA_REFERENCE}
+{_QCT_REFERENCE}
 [match]
 before_days = 180
 after_days = 180
 
-[[criteria]]
-name = "age 50 or older"
-keep = "age_at_image >= 50"
-
-[[criteria]]
-name = "unenhanced"
-rule = "unenhanced"
-
+{_AGE_AND_PLAIN}
 [[criteria]]
 name = "120 kV"
 rule = "kvp_120"
@@ -80,6 +65,69 @@ id = "mean_hu_qct"
 reference = "qct_spine"
 threshold = {{ fixed = 105 }}                # HU that the declared line of 120 kV gives to 80 mg/cm3
 
+{_end(cluster)}"""
+
+
+def cohort_study(cohort: Cohort, *, name: str, seed: int, cluster: str) -> str:
+    """The text of study.toml for a published cohort; its recipe stands there where this version has it."""
+    first, last = cohort.image_dates
+    centers = "".join(_center(member.plan) for member in cohort.members)
+    outside = ", ".join(f'"{member.plan.name}"' for member in cohort.members if member.is_external)
+    external = f"external = {{ center = [{outside}] }}\n" if outside else ""
+    reference = "dxa_any_site" if cohort.reference == "dxa" else "qct_spine"
+    threshold = 'rule = "youden"' if cohort.tuning else "fixed = 105"
+    known = get_args(Recipe.model_fields["name"].annotation)
+    wanted = [recipe for recipe in (cohort.recipe, "mean_hu") if recipe in known or recipe == "mean_hu"]
+    recipe, n_held_out = wanted[0], max(0.0, 1 - cohort.train - cohort.tuning)
+    trained = recipe != "mean_hu"  # a fixed rule needs no training: those people are test as well
+    train, test = (cohort.train, n_held_out) if trained else (0.0, 1 - cohort.tuning)
+    return f"""\
+# The published cohort behind the recipe {cohort.recipe}, generated: sizes, centers and dates are its own.
+{_begin(name, seed)}{centers}
+[analysis]
+target = "osteoporosis"
+primary_metric = "auc"
+image_dates = ["{first.isoformat()}", "{last.isoformat()}"]
+
+{_DXA_REFERENCE if cohort.reference == "dxa" else _QCT_REFERENCE}
+[match]
+before_days = 180
+after_days = 180
+
+{_AGE_AND_PLAIN}
+[split]
+train = {train!r}
+tuning = {cohort.tuning!r}
+internal_test = {test!r}
+{external}
+[[recipes]]
+name = "{recipe}"
+reference = "{reference}"
+threshold = {{ {threshold} }}
+
+{_end(cluster)}"""
+
+
+def _center(plan: CenterPlan) -> str:
+    manner = plan.manner or plan.name
+    return _CENTERS[manner].replace("@NAME", plan.name).replace("@FILE", file_name(manner, plan.name))
+
+
+def _begin(name: str, seed: int) -> str:
+    return f"""\
+# A generated study: nothing in it is clinical.
+[study]
+name = "{name}"
+workspace = "workspace"
+pseudonym_key = {{ file = "pseudonym.key" }}
+seed = {seed}
+is_generated = true
+"""
+
+
+def _end(cluster: str) -> str:
+    compute = 'cluster = "local"\nworkers = 2' if cluster == "local" else f'cluster = "{cluster}"'
+    return f"""\
 [tables]
 strata = ["center", "scanner_vendor", "center*scanner_vendor", "sex", "age_band"]
 
@@ -91,12 +139,34 @@ settle_minutes = 0                         # generated files are never still arr
 """
 
 
-_CENTERS = """
+_DXA_REFERENCE = """\
+[[references]]
+id = "dxa_any_site"
+standard = "dxa_who"
+sites = ["lumbar_spine", "femoral_neck", "total_hip"]
+t_source = "reported"
+"""
+_QCT_REFERENCE = """\
+[[references]]
+id = "qct_spine"
+standard = "qct"
+"""
+_AGE_AND_PLAIN = """\
+[[criteria]]
+name = "age 50 or older"
+keep = "age_at_image >= 50"
+
+[[criteria]]
+name = "unenhanced"
+rule = "unenhanced"
+"""
+_CENTERS: dict[str, str] = {
+    "north": """
 [[centers]]
-name = "north"
-archives = ["archives/north"]
+name = "@NAME"
+archives = ["archives/@NAME"]
 [[centers.exports]]
-path = "exports/north_dxa.csv"
+path = "exports/@FILE"
 kind = "dxa"
 t_reference = "nhanes3_white_female"
 date_format = "%Y-%m-%d"
@@ -115,12 +185,13 @@ total_hip_bmd_g_cm2 = "TH BMD"
 total_hip_t = "TH T-score"
 tbs = "TBS"
 densitometer_vendor = "Device"
-
+""",
+    "south": """
 [[centers]]
-name = "south"
-archives = ["archives/south"]
+name = "@NAME"
+archives = ["archives/@NAME"]
 [[centers.exports]]
-path = "exports/south_dxa.xlsx"
+path = "exports/@FILE"
 kind = "dxa"
 t_reference = "nhanes3_white_female"
 sex_values = { female = ["여"], male = ["남"] }
@@ -138,12 +209,13 @@ femoral_neck_t = "Neck T"
 total_hip_bmd_g_cm2 = { column = "Total BMD", unit = "mg/cm2" }
 total_hip_t = "Total T"
 densitometer_vendor = { value = "lunar" }
-
+""",
+    "east": """
 [[centers]]
-name = "east"
-archives = ["archives/east"]
+name = "@NAME"
+archives = ["archives/@NAME"]
 [[centers.exports]]
-path = "exports/east_dxa.csv"
+path = "exports/@FILE"
 kind = "dxa"
 layout = "long"
 t_reference = "unknown"
@@ -163,12 +235,13 @@ site = "부위"
 bmd_g_cm2 = "골밀도"
 t_score = "T점수"
 densitometer_vendor = { value = "hologic" }
-
+""",
+    "west": """
 [[centers]]
-name = "west"
-archives = ["archives/west"]
+name = "@NAME"
+archives = ["archives/@NAME"]
 [[centers.exports]]
-path = "exports/west_qct.csv"
+path = "exports/@FILE"
 kind = "qct"
 phantom_material = "k2hpo4"
 encoding = "gb18030"
@@ -184,4 +257,5 @@ n_vertebrae = "椎体数"
 vbmd_mg_cm3 = "骨密度"
 accession_number = "检查号"
 densitometer_vendor = { value = "mindways" }
-"""
+""",
+}

@@ -12,17 +12,19 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from ospor_batch.archive.header import read_header
+from ospor_batch.catalog.quality import DOUBTFUL, REMARKS, UNUSABLE
+from ospor_batch.catalog.rules import Rules
 from ospor_batch.catalog.series import Catalogued, catalog_center
 from ospor_batch.contracts.table import conform, schema_of, whole
 from ospor_batch.pseudonym import normal_patient_id, pseudonym
 from tests.archive.made import encoded
 
-SPLIT_KEY = b"split-key-0123456789"
+KEY, SPLIT_KEY = b"test-key-0123456789", b"split-key-0123456789"
 Catalogue = Callable[..., Catalogued]
 
 
 def keyed(text: str | None, kind: str) -> str | None:
-    return None if text is None else pseudonym(text, kind=kind, issuer="", key=b"test-key-0123456789")
+    return None if text is None else pseudonym(text, kind=kind, issuer="", key=KEY)
 
 
 def tables(
@@ -74,13 +76,27 @@ def catalogue() -> Catalogue:
     """Catalogue data sets by path; every result keeps its contracts."""
 
     def run(
-        images: Mapping[str, Dataset], *, nifti: Mapping[str, str] | None = None, syntax: str = ExplicitVRLittleEndian
+        images: Mapping[str, Dataset],
+        *,
+        nifti: Mapping[str, str] | None = None,
+        syntax: str = ExplicitVRLittleEndian,
+        rules: Rules | None = None,
     ) -> Catalogued:
         instances, files = tables(images, nifti, syntax=UID(syntax))
-        found = catalog_center(instances, files, center="north", split_key=SPLIT_KEY)
-        for name, rows in (("series", found.series), ("locator", found.locator), ("reject", found.rejects)):
+        key = KEY if rules else None
+        found = catalog_center(instances, files, center="north", split_key=SPLIT_KEY, key=key, rules=rules)
+        written = {
+            "series": found.series,
+            "locator": found.locator,
+            "reject": found.rejects,
+            "collision": found.collisions,
+            "unlisted": found.unlisted,
+        }
+        for name, rows in written.items():
             assert whole(rows, name).height == rows.height
         assert int(found.series["n_instances"].sum()) + found.rejects.height == instances.height
+        known = {*UNUSABLE, *DOUBTFUL, *REMARKS, ""}
+        assert not {finding for told in found.series["findings"] for finding in told.split(";")} - known
         return found
 
     return run

@@ -7,10 +7,7 @@ from datetime import date
 import pytest
 
 from ospor_batch.catalog.acquisition import (
-    ContrastTags,
     age,
-    body_region,
-    contrast_evidence,
     image_date,
     sex,
     tube_voltage,
@@ -18,13 +15,14 @@ from ospor_batch.catalog.acquisition import (
     within,
     years_between,
 )
+from ospor_batch.catalog.contrast import ContrastTags, Told, contrast_evidence
+from ospor_batch.catalog.region import body_region
 from ospor_batch.catalog.vendor import kernel_class, vendor_of
 
 
 def evidence(agent: str | None = None, route: str | None = None, *, has_volume: bool = False, **text: str) -> str:
     tags = ContrastTags(frozenset({agent}), frozenset({route}), has_volume)
-    told = dict.fromkeys(("series", "protocol", "study")) | text
-    return contrast_evidence(tags, series=told["series"], protocol=told["protocol"], study=told["study"])
+    return contrast_evidence(tags, Told(**text))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +110,7 @@ def test_the_series_is_heard_before_the_study() -> None:
 
 def test_contrast_in_some_slices_is_contrast() -> None:
     tags = ContrastTags(frozenset({None, "Iomeron"}), frozenset({None}), has_volume=False)
-    assert contrast_evidence(tags, series=None, protocol=None, study=None) == "given"
+    assert contrast_evidence(tags, Told()) == "given"
 
 
 @pytest.mark.parametrize(
@@ -131,10 +129,14 @@ def test_contrast_in_some_slices_is_contrast() -> None:
         ("PARTIALBODY", ("흉부 CT",), ("chest", "description")),
         ("", ("", "5.0"), ("unknown", "none")),
         ("BREAST", (), ("other", "tag")),
+        (None, ("XR C Spine Comp Min 4 Views",), ("neck", "description")),
+        ("CERVICAL SPINE", (), ("neck", "tag")),
+        ("LUMBAR SPINE", (), ("lumbar_spine", "tag")),
+        ("SPINE", (), ("other", "tag")),
     ],
 )
 def test_regions(tag: str | None, texts: tuple[str | None, ...], region: tuple[str, str]) -> None:
-    assert body_region(tag, descriptions=texts) == region
+    assert body_region(tag, descriptions=texts) == (*region, [])
 
 
 @pytest.mark.parametrize(
@@ -145,12 +147,12 @@ def test_regions(tag: str | None, texts: tuple[str | None, ...], region: tuple[s
     ],
 )  # fmt: skip
 def test_views(tag: str | None, texts: tuple[str, ...], expected: str) -> None:
-    assert view("CR", tag=tag, orientation="L\\F", descriptions=texts) == expected
+    assert view("CR", tag=tag, orientation="L\\F", descriptions=texts).view == expected
 
 
 def test_rows_from_front_to_back_are_a_lateral_view() -> None:
-    assert view("DX", tag=None, orientation="A\\F", descriptions=()) == "lateral"
-    assert view("CT", tag="PA", orientation=None, descriptions=()) == "not_applicable"
+    assert view("DX", tag=None, orientation="A\\F", descriptions=()).view == "lateral"
+    assert view("CT", tag="PA", orientation=None, descriptions=()).view == "not_applicable"
 
 
 def test_the_image_date_is_the_first_of_acquisition_series_study() -> None:
@@ -219,7 +221,7 @@ def test_tube_voltage(values: list[float | None], expected: tuple[float | None, 
     ],
 )  # fmt: skip
 def test_vendors(written: str | None, vendor: str) -> None:
-    assert vendor_of(written) == vendor
+    assert vendor_of(written)[0] == vendor
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tests.archive.made import SEGMENTATION, cr, ct, uid
 from .conftest import Catalogue
 
 CORONAL = [1, 0, 0, 0, 0, -1]
+WIDE = [50.0, 50.0]  # 8 x 8 pixels as wide as a trunk
 SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
 ENHANCED = "1.2.840.10008.5.1.4.1.1.2.1"
 DOSE_SR = "1.2.840.10008.5.1.4.1.1.88.67"
@@ -24,6 +25,7 @@ DOSE_SR = "1.2.840.10008.5.1.4.1.1.88.67"
 def stack(n: int = 5, *, series: int = 1, **changes: Any) -> dict[str, Dataset]:
     """A CT series; a change that is a function is called with the slice number."""
     found = {}
+    changes = {"PixelSpacing": WIDE} | changes
     for number in range(n):
         here = {keyword: value(number) if callable(value) else value for keyword, value in changes.items()}
         found[f"s{series}/{number:03d}"] = ct(series=series, slice_=number, **here)
@@ -219,9 +221,9 @@ def test_people_are_human(catalogue: Catalogue, changes: dict[str, Any]) -> None
 
 def test_the_first_key_of_a_repeated_instance_is_kept(catalogue: Catalogue) -> None:
     images = stack(4)
-    images["copy/a"] = ct(slice_=1)
-    images["copy/b"] = ct(slice_=2, RescaleIntercept=0)
-    images["copy/c"] = ct(slice_=3, SeriesInstanceUID=uid(2))
+    images["copy/a"] = ct(slice_=1, PixelSpacing=WIDE)
+    images["copy/b"] = ct(slice_=2, PixelSpacing=WIDE, RescaleIntercept=0)
+    images["copy/c"] = ct(slice_=3, PixelSpacing=WIDE, SeriesInstanceUID=uid(2))
     found = catalogue(images)
     assert sorted(found.rejects["reason"]) == ["duplicate_different_content"] * 2 + ["duplicate_same_content"]
     assert int(found.series["n_duplicates"].sum()) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from ospor_batch.cohort.attrition import FILE_STEPS, Level, before_recipes, check_closed, flow, units
+from ospor_batch.cohort.attrition import FILE_STEPS, Level, before_recipes, check_closed, flow
 from ospor_batch.contracts.table import whole
 from ospor_batch.errors import LedgerError
 
@@ -25,11 +25,6 @@ def test_steps_subtract_exactly_and_rows_of_zero_are_kept():
     rows = whole(chain([("n", 1, 4), ("n", 2, 1), ("n", 3, 5)]), "attrition")
     check_closed(rows)
     assert numbers(rows) == [("n", 10, 4, 6), ("n", 6, 1, 5), ("s", 0, 0, 0), ("s", 0, 0, 0)]
-
-
-def test_a_unit_leaves_at_the_step_that_removes_the_last_of_its_rows():
-    rows = pl.DataFrame({"center": ["n"] * 3, "study_key": ["a", "a", "b"], "leaves_at": [1, 3, 2]})
-    assert units(rows, ["center", "study_key"]).sort("leaves_at").rows() == [("n", 2, 1), ("n", 3, 1)]
 
 
 @pytest.mark.parametrize("column", ["n_in", "n_excluded", "n_out", "step_number"])

@@ -317,3 +317,76 @@ def frames(series_rows, label_rows):
     ]  # fmt: skip
     labels = completed("label", drawn, GOOD_LABEL).with_columns(exam_accession_number=pl.lit(None, pl.String))
     return completed("series", found, GOOD_SERIES), labels
+
+
+def test_labels_of_another_accession_are_left_out_where_the_study_asks_for_it(series, labels, question, no_overrides):
+    images = series(
+        {"patient_key": "A", "study_key": "A1", "series_key": "A1a", "accession_number": "7"},
+        {"patient_key": "B", "study_key": "B1", "series_key": "B1a", "accession_number": "8"},
+        {"patient_key": "C", "study_key": "C1", "series_key": "C1a"},
+    )
+    given = labels(
+        {"patient_key": "A", "label_key": "L1", "exam_key": "E1", "exam_accession_number": " 7"},
+        {"patient_key": "B", "label_key": "L2", "exam_key": "E2", "exam_accession_number": "9"},
+        {"patient_key": "C", "label_key": "L3", "exam_key": "E3", "exam_accession_number": "9"},
+    )
+    found = build(images, given, question=question(match=Match(linkage="accession")), overrides=no_overrides)
+    assert steps_of(found, "person") == {"other_accession": (3, 1, 2), "accession_unknown": (2, 1, 1)}
+    assert found.candidate["patient_key"].to_list() == [hexed("A")]
+    patients = build(images, given, question=question(), overrides=no_overrides)
+    assert patients.candidate.height == 3
+
+
+def test_a_person_of_two_centers_is_counted_at_one_and_stands_in_one_partition(series, labels, question, no_overrides):
+    images = series(
+        {"center": "south", "patient_key": "A", "study_key": "A1", "series_key": "A1a", "image_date": DAY},
+        {"center": "north", "patient_key": "A", "study_key": "A2", "series_key": "A2a", "image_date": DAY + timedelta(3)},
+        {"center": "north", "patient_key": "B", "study_key": "B1", "series_key": "B1a"},
+    )
+    asked = question(centers=("north", "south"))
+    found = build(images, labels({"patient_key": "B", "label_key": "LB", "exam_key": "EB"}), question=asked,
+                  overrides=no_overrides)  # fmt: skip
+    check_closed(found.attrition)
+    assert steps_of(found, "series") == {"counted_at_other_center": (2, 1, 1)}
+    rows = manifest_of(found, train=1.0, internal_test=0.0)
+    assert rows.select("center", "patient_key").rows() == sorted(
+        [("north", hexed("B")), ("south", hexed("A"))], key=lambda r: r[1]
+    )
+    external = manifest_of(found, train=1.0, internal_test=0.0, external={"center": ("south",)})
+    assert dict(external.select("center", "partition").iter_rows()) == {"north": "train", "south": "external"}
+
+
+def test_a_criterion_may_name_the_quarter_and_a_kernel(series, labels, question, no_overrides):
+    images = series(
+        {"patient_key": "A", "study_key": "A1", "series_key": "A1a", "kernel_class": "sharp"},
+        {"patient_key": "B", "study_key": "B1", "series_key": "B1a", "image_date": date(2021, 12, 31)},
+        {"patient_key": "C", "study_key": "C1", "series_key": "C1a", "kernel_class": "unknown"},
+        {"patient_key": "D", "study_key": "D1", "series_key": "D1a"},
+    )
+    steps = compile_steps([
+        Criterion(name="in 2022", keep="period >= '2022Q1'"),
+        Criterion(name="kernel", rule="soft_or_standard_kernel"),
+    ])  # fmt: skip
+    found = build(images, labels(), question=question(steps=steps), overrides=no_overrides)
+    assert steps_of(found, "series") == {"in_2022": (4, 1, 3), "kernel": (3, 1, 2), "kernel_unknown": (2, 1, 1)}
+
+
+def test_a_unit_leaves_at_the_step_that_removes_the_last_of_its_rows_and_the_flow_counts_just_that(
+    series, labels, question, no_overrides
+):
+    images = series(
+        {"patient_key": "A", "study_key": "A1", "series_key": "A1a", "is_localizer": True},
+        {"patient_key": "A", "study_key": "A1", "series_key": "A1b", "grade": "unusable", "grade_reason": "color"},
+        {"patient_key": "B", "study_key": "B1", "series_key": "B1a", "modality": "MR"},
+        {"patient_key": "C", "study_key": "C1", "series_key": "C1a"},
+    )
+    found = build(images, labels({"patient_key": "C", "label_key": "LC", "exam_key": "EC"}), question=question(),
+                  overrides=no_overrides)  # fmt: skip
+    reason = dict(found.attrition.filter(pl.col("level") == "study").select("step_number", "reason").iter_rows())
+    studies = found.fate.filter(pl.col("level") == "study").select("item_key", "step_number").rows()
+    assert {key: reason.get(at) for key, at in studies} == {
+        hexed("A1"): "unusable_stack", hexed("B1"): "not_ct", hexed("C1"): None,
+    }  # fmt: skip
+    left = found.fate.group_by("level", "center", "step_number").agg(n=pl.len())
+    counted = found.attrition.join(left, on=["level", "center", "step_number"], how="left")
+    assert (counted["n"].fill_null(0) == counted["n_excluded"]).all()

@@ -22,6 +22,7 @@ OLD = Criterion(name="age 50 or older", keep="age_at_image >= 50")
         ({"is_secondary": True}, "not_an_image"),
         ({"is_dose_report": True}, "not_an_image"),
         ({"modality": "DX"}, "not_ct"),
+        ({"is_identity_collision": True}, "identity_collision"),
         ({"is_human": False}, "not_human"),
         ({"is_localizer": True}, "localizer"),
         ({"is_derived": True}, "derived_or_not_axial"),
@@ -44,7 +45,7 @@ def test_the_first_failed_step_and_all_failed_steps_are_kept_in_order(series):
     judged = judge(rows, compile_steps((OLD,)).series)
     assert judged["first_failed"].to_list() == ["CT"]
     assert judged["all_failed"].to_list() == ["CT;no localizer;age 50 or older"]
-    assert judged["leaves_at"].to_list() == [3]
+    assert judged["leaves_at"].to_list() == [4]
 
 
 def test_a_series_that_passes_has_no_failed_step(series):

@@ -194,3 +194,35 @@ def test_oracle_counts(shared):
         assert ranked["series_key"].n_unique() == expected["n_images_with_any_label"]
         assert matches.height == expected["n_patients_matched"]
         assert matches["gap_days"].abs().median() == expected["median_abs_gap"]
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(st.tuples(people, days), max_size=9),
+    st.lists(st.tuples(people, days), max_size=9),
+    st.integers(0, 8),
+    st.integers(0, 8),
+    st.sampled_from(["before_first", "after_first"]),
+)
+def test_a_preferred_side_wins_over_a_smaller_gap(image_rows, label_rows, before, after, prefer):
+    images, labels = images_of(image_rows), labels_of(label_rows)
+    inside = pair(images, labels).filter(in_window(before_days=before, after_days=after))
+    ranked = rank_pairs(inside, index_series="nearest", prefer=prefer)
+    for person in inside["patient_key"].unique():
+        own = inside.filter(pl.col("patient_key") == person).to_dicts()
+        is_second = lambda p: p["gap_days"] > 0 if prefer == "before_first" else p["gap_days"] < 0  # noqa: E731
+        best = min(
+            own,
+            key=lambda p: (
+                is_second(p),
+                abs(p["gap_days"]),
+                p["gap_days"] < 0,
+                p["image_date"],
+                p["series_key"],
+                p["label_key"],
+            ),
+        )
+        match = ranked.filter("is_match", pl.col("patient_key") == person).to_dicts()
+        assert [(m["series_key"], m["label_key"]) for m in match] == [(best["series_key"], best["label_key"])]
+        lost = ranked.filter(pl.col("patient_key") == person, pl.col("lost_by") == "other_side")
+        assert lost.height == (0 if is_second(best) else sum(is_second(p) for p in own))

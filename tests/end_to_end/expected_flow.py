@@ -18,12 +18,14 @@ from ospor_batch.synthetic.labels import exams_of
 from ospor_batch.synthetic.population import Person
 
 Left = Counter[tuple[str, str, str, str]]  # (center, level, step, reason) -> how many left
-BASE = ["image of a patient", "CT", "no localizer", "readable stack", "image date in the study period"]
-STEPS = [*BASE, "age 50 or older", "age 50 or older: unknown", "unenhanced", "unenhanced: unknown", "120 kV"]
+BASE = ["image of a patient", "CT", "no localizer", "original axial", "readable stack", "image date in the study period"]
+CRITERIA = ["age 50 or older", "age 50 or older: unknown", "unenhanced", "unenhanced: unknown", "120 kV", "120 kV: unknown"]
+STEPS = [*BASE, *CRITERIA]
 REASONS = {
     "image of a patient": "not_an_image",
     "CT": "not_ct",
     "no localizer": "localizer",
+    "original axial": "derived_or_not_axial",
     "readable stack": "unusable_stack",
     "image date in the study period": "outside_image_dates",
     "age 50 or older": "age_50_or_older",
@@ -31,6 +33,7 @@ REASONS = {
     "unenhanced": "unenhanced",
     "unenhanced: unknown": "unenhanced_unknown",
     "120 kV": "120_kv",
+    "120 kV: unknown": "120_kv_unknown",
 }
 CONTRAST_SERIES = 3  # the number that the generator gives to a contrast series beside a plain one
 
@@ -83,7 +86,7 @@ def read_archives(root: Path, truth: pl.DataFrame) -> Archive:
 def _header(path: Path, center: str) -> list[Header]:
     try:
         ds = pydicom.dcmread(path)
-        _ = ds.SeriesInstanceUID, (ds.pixel_array if ds.Modality != "SEG" else None)
+        _ = ds.SeriesInstanceUID, (ds.pixel_array if ds.Modality not in {"SEG", "SR"} else None)
     except Exception:  # noqa: BLE001 -- the files that were cut off on purpose; their number comes from the truth
         return []
     person = normal_patient_id(str(ds.PatientID)) or ""
@@ -93,12 +96,16 @@ def _header(path: Path, center: str) -> list[Header]:
 
 def step_of(header: Header, truth: dict[tuple[str, str], dict[str, object]]) -> str | None:
     """The step at which a series must leave; None when it stands for its person."""
-    if header.modality == "SEG":
+    if header.modality in {"SEG", "SR"} or "SCREEN SAVE" in header.image_type:
         return "image of a patient"
     if header.modality in {"CR", "DX"}:
         return "CT"
     if "LOCALIZER" in header.image_type:
         return "no localizer"
+    if (
+        "REFORMATTED" in header.image_type or "VOLUME" in header.image_type
+    ):  # a multi-frame volume's planes are not in its header
+        return "original axial"
     planted = truth[header.center, header.person]
     if header.series_number == CONTRAST_SERIES and planted["fault"] == "contrast_beside":
         return "unenhanced"

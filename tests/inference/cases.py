@@ -75,6 +75,9 @@ def write_shard(target: Path, root: Path, names: list[str]) -> None:
     """The private shard file as the infer stage writes it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     rows = locator(root, names).with_columns(
-        item_digest=pl.col("series_key"), series_digest=pl.col("series_key").str.reverse(), root=pl.lit(str(root))
+        item_digest=pl.col("series_key"),
+        series_digest=pl.col("series_key").str.reverse(),
+        root=pl.lit(str(root)),
+        cache=pl.lit(str(target.parent / "cache")),
     )
     rows.write_parquet(target)

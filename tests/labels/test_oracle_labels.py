@@ -8,9 +8,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from ospor_batch.config import Export, Reference
+from ospor_batch.labels.cross_calibration import with_sbmd
 from ospor_batch.labels.reference import Drawn, draw
 from ospor_batch.labels.table_export import read_export, settle
 
@@ -108,3 +110,18 @@ def test_oracle_tbs_classes(shared: Path, tmp_path: Path, key: bytes) -> None:
         found = drawn(tmp_path, rows, key=key, kind="dxa", columns=columns, standard="tbs")
         assert found.labels.height == len(rows)
         assert found.labels["category"].to_list() == [f"tbs_{rows[i]['category']}" for i in found.labels["case"]]
+
+
+def test_oracle_sbmd(shared: Path) -> None:
+    """Columns are named sbmd_mg_cm2_SITE_MAKER; spine there by the equation whose numbers they are."""
+    places = {"spine": "lumbar_spine", "femoral_neck": "femoral_neck", "total_hip": "total_hip"}
+    n_compared = 0
+    for _, rows in cases(shared, "bmd"):
+        for column in (c for c in rows[0] if c.startswith("sbmd_mg_cm2_")):
+            site, maker = column.removeprefix("sbmd_mg_cm2_").rsplit("_", 1)
+            exams = pl.DataFrame({f"{s}_bmd_g_cm2": [float(r["bmd"]) for r in rows] for s in places.values()})
+            of = with_sbmd(exams.with_columns(densitometer_vendor=pl.lit(maker)), spine_equation="genant1994")
+            expected = [float(r[column]) for r in rows]
+            assert of[f"{places[site]}_sbmd_mg_cm2"].to_list() == pytest.approx(expected, abs=1e-6), column
+            n_compared += 1
+    assert n_compared

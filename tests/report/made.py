@@ -11,6 +11,7 @@ from ospor_batch.config import Study
 from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import empty, whole
 from ospor_batch.report import RunTables
+from ospor_batch.report.checklist import Known, checklist_rows
 
 HOSPITALS = {"north": "ge", "south": "siemens", "east": "philips", "west": "siemens"}
 CELLS = {"north": (16, 2, 22, 80), "south": (30, 6, 4, 77), "east": (0, 3, 0, 40), "west": (14, 1, 2, 33)}  # tp fp fn tn
@@ -22,6 +23,7 @@ COMMON: dict[str, Any] = {
     "threshold_id": "youden@tuning n=63 -> -112.4 HU",
     "window_days": "from -180 to +180", "center": "all", "scanner_vendor": "all",
     "densitometer_vendor": "all", "sex": "all", "age_band": "all", "period": "all", "kvp": "all", "contrast_evidence": "all",
+    "slice_thickness": "all",
     "is_same_acquisition": "all", "target": "osteoporosis", "interval_method": "wilson", "status": "estimated",
     "status_reason": None,
 }  # fmt: skip
@@ -76,7 +78,22 @@ def made_run() -> Made:
         "reject_count": table("reject_count", _rejects()),
         "threshold": table("threshold", [_cut()]),
         "window": table("window", _windows()),
+        "risk_curve": table("risk_curve", _tenths()),
+        "decision_curve": table("decision_curve", _decisions()),
+        "age_sex": table("age_sex", _ages()),
+        "baseline": table("baseline", _baseline()),
+        "checklist": table("checklist", checklist_rows(study, Known(20))),
     }
+    for name in (
+        "missingness",
+        "risk_calibration",
+        "recalibration_point",
+        "three_class",
+        "leave_one_out",
+        "comparison",
+        "published",
+    ):
+        frames[name] = empty(name)
     return Made(study, frames)
 
 
@@ -226,6 +243,61 @@ def _rejects() -> list[dict[str, Any]]:
     return [
         {"center": "north", "stage": "crawl", "level": "file", "reason": "truncated", "n": 2},
         {"center": "south", "stage": "infer", "level": "series", "reason": "mask_missing", "n": 3},
+    ]
+
+
+def _tenths() -> list[dict[str, Any]]:
+    base = {"calibration_id": "logistic@tuning n=63", "n_persons": 33}
+    return [
+        base | {
+            "bin": i, "n_events": 3 * i, "mean_risk": 0.05 + i / 10, "observed": 3 * i / 33, "observed_lower": 0.9 * i / 11,
+            "observed_upper": min(1.0, 0.1 + i / 11), "smooth": 0.04 + i / 10,
+        }
+        for i in range(10)
+    ]  # fmt: skip
+
+
+def _decisions() -> list[dict[str, Any]]:
+    base = {"calibration_id": "logistic@tuning n=63", "n_persons": 333, "n_events": 88}
+    return [
+        base | {"threshold": i / 100, "net_benefit": 0.25 - i / 400, "net_benefit_everyone": 0.25 - i / 100}
+        for i in range(1, 100)
+    ]
+
+
+def _ages() -> list[dict[str, Any]]:
+    counts = {"n_eligible": 30, "n_scored": 29, "n_positive": 9, "n_labelled": 20, "n_events": 7}
+    return [
+        counts | {"center": center, "sex": sex, "age_group": age}
+        for center in ("all", "north")
+        for sex in ("female", "male")
+        for age in ("50-54", "60-64", "85+", "unknown")
+    ]
+
+
+def _baseline() -> list[dict[str, Any]]:
+    number = {
+        "variable": "age_at_image",
+        "level": "all",
+        "mean": 66.2,
+        "sd": 8.1,
+        "median": 66.0,
+        "quartile_lower": 60.0,
+        "quartile_upper": 72.5,
+    }
+    share = {"variable": "sex", "level": "female", "n_level": 61, "share": 0.61}
+    groups = [("overall", "all", 100), ("center", "north", 40), ("center", "south", 60)]
+    return [
+        {
+            "grouping": grouping,
+            "group": group,
+            "n_persons": n,
+            "n_missing": 0,
+            "standardised_difference": 0.12 if n < 100 else None,
+        }
+        | row
+        for grouping, group, n in groups
+        for row in (number, share)
     ]
 
 

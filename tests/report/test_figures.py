@@ -13,7 +13,10 @@ from ospor_batch.report.figures import MOST_VECTOR_POINTS, Picture, bland_altman
 from tests.report.made import HOSPITALS, Made
 
 SVG = "{http://www.w3.org/2000/svg}"
-NAMES = ("flow-mean-hu", "roc-mean-hu", "forest-mean-hu", "bland-altman-mean-hu", "flow-reference-mean-hu")
+NAMES = (
+    "flow-mean-hu", "roc-mean-hu", "forest-mean-hu", "bland-altman-mean-hu", "calibration-curve-mean-hu",
+    "decision-curve-mean-hu", "pyramid-mean-hu", "flow-reference-mean-hu", "windows-mean-hu",
+)  # fmt: skip
 
 
 def pictures(page: Page) -> dict[str, Picture]:

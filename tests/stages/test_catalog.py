@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -34,7 +35,7 @@ def test_every_instance_ends_in_a_series_or_a_reject(center: Center) -> None:
     write(ct(slice_=2), center.archive / "copy.dcm")
     summary = run(center)
     assert (summary.requested, summary.done, summary.excluded, summary.failed) == (10, 9, 1, 0)
-    assert dict(summary.notes) == {"series": 2, "series usable": 2}
+    assert dict(summary.notes) == {"series": 2, "series usable": 2, "contrast tag_absent": 2}
     rejects = center.store.current("reject").filter(stage="catalog")
     assert rejects.select("level", "reason").rows() == [("instance", "duplicate_same_content")]
     assert center.store.current("locator").height == 9
@@ -89,8 +90,8 @@ def test_a_lost_instance_stops_the_stage(center: Center, monkeypatch: pytest.Mon
     write_series(center.archive, n=4)
     real = stage.catalog_center
 
-    def losing(instances: pl.DataFrame, files: pl.DataFrame, *, center: str, split_key: bytes) -> stage.Catalogued:
-        return real(instances.head(3), files, center=center, split_key=split_key)
+    def losing(instances: pl.DataFrame, files: pl.DataFrame, **told: Any) -> stage.Catalogued:
+        return real(instances.head(3), files, **told)
 
     monkeypatch.setattr(stage, "catalog_center", losing)
     with pytest.raises(LedgerError, match="4 instances"):

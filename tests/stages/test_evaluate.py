@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from ospor_batch.store import Store
 Row = dict[str, Any]
 TABLES = {
     "threshold", "performance", "prevalence", "agreement", "calibration", "heterogeneity", "attrition", "linkage", "roc_point",
-    "agreement_point", "rejects_by_reason",
+    "agreement_point", "rejects_by_reason", "baseline", "missingness", "age_sex", "score_histogram", "agreement_sum",
+    "recalibration_point", "risk_calibration", "risk_curve", "decision_curve", "three_class", "leave_one_out", "comparison",
+    "published", "checklist",
 }  # fmt: skip
 
 
@@ -464,3 +467,32 @@ def test_csv_rows_are_sorted_by_the_key_and_hold_no_run(made: Made) -> None:
         key = list(contract(name).primary_key)
         assert rows.select(key).equals(rows.select(key).sort(key))
         assert made.run.run_id not in (made.run.folder / "tables" / f"{name}.csv").read_text(encoding="utf-8")
+
+
+def test_bad_input_leaves_gaps_that_say_why(tmp_path: Path) -> None:
+    """No positives in one center, three people of a vendor, infinite scores, half of the predictions missing."""
+    cohort = people(160)
+    for person in cohort:
+        if person.center == "west" and person.density is not None:
+            person.density = 95.0 + person.number % 20
+        if person.number in {0, 1, 2}:
+            person.vendor = "rare"
+    refused = {person.number: "mask_missing" for person in cohort if person.center == "south" and person.number % 8 == 2}
+    made = make(tmp_path, cohort, refused=refused)
+    infinite = [key_of("item", row["series_key"]) for i in (8, 9, 12) for row in manifest_rows(cohort[i])]
+    part = made.run.path("prediction")  # what a predictor of somebody else may leave
+    is_hit = pl.col("item_digest").is_in(infinite)
+    pl.read_parquet(part).with_columns(score=pl.when(is_hit).then(pl.lit(math.inf)).otherwise("score")).write_parquet(part)
+    made.evaluate()
+    west = made.table("performance", stratum="center", center="west", partition="test", is_same_acquisition="all", metric="auc")
+    assert west["status_reason"].to_list() == ["no_events"]
+    rare = made.table("performance", stratum="scanner_vendor", scanner_vendor="rare", partition="test", metric="auc")
+    assert set(rare["status"]) <= {"not_estimable"}
+    flow = made.table("attrition", level="person", reason="score_not_finite")
+    assert flow["n_excluded"].sum() == sum(p.density is not None for p in cohort if p.number in {8, 9, 12})
+    missing = made.table("missingness", partition="test", variable="score", center="south").row(0, named=True)
+    assert 0.4 < missing["share_missing"] < 0.6
+    for path in (made.run.folder / "tables").glob("*.parquet"):
+        rows = pl.read_parquet(path)
+        for column, dtype in rows.schema.items():
+            assert dtype != pl.Float64 or bool(rows[column].drop_nulls().is_finite().all()), (path.stem, column)

@@ -35,7 +35,9 @@ def test_the_same_seed_gives_the_same_bytes(tiny: Generated, tmp_path: Path) -> 
 
 
 def test_another_seed_gives_other_people_with_the_same_faults(tiny: Generated, tmp_path: Path) -> None:
-    write_study(tmp_path / "other", preset="tiny", seed=7)
+    seen: list[tuple[int, int]] = []
+    write_study(tmp_path / "other", preset="tiny", seed=7, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, len(seen)) for i in range(1, len(seen) + 1)], "progress counts persons"
     other = pl.read_parquet(tmp_path / "other" / "truth.parquet")
     assert other["vbmd_mg_cm3"].to_list() != tiny.truth["vbmd_mg_cm3"].to_list()
     assert sorted(other["fault"]) == sorted(tiny.truth["fault"])
@@ -45,27 +47,22 @@ def test_a_night_that_is_added_equals_a_study_written_with_it(tmp_path: Path) ->
     write_study(tmp_path / "at_once", preset="tiny", nights=2)
     write_study(tmp_path / "by_night", preset="tiny")
     before = fingerprint(tmp_path / "by_night")
+    exports = {p.name: p.read_bytes() for p in (tmp_path / "by_night" / "exports").glob("*.csv")}
     added = add_night(tmp_path / "by_night")
     after = fingerprint(tmp_path / "by_night")
     assert after == fingerprint(tmp_path / "at_once")
     images = {name for name in after if name.startswith("archives/")}
     assert {path.relative_to(tmp_path / "by_night").as_posix() for path in added} == images - before.keys()
     assert all(after[name] == before[name] for name in images & before.keys()), "a night must leave earlier files alone"
-
-
-def test_exports_only_grow_by_night(tmp_path: Path) -> None:
-    write_study(tmp_path / "study", preset="tiny")
-    before = {p.name: p.read_bytes() for p in (tmp_path / "study" / "exports").glob("*.csv")}
-    add_night(tmp_path / "study", n_patients=8)
-    for name, content in before.items():
-        assert (tmp_path / "study" / "exports" / name).read_bytes().startswith(content)
+    for name, content in exports.items():
+        assert (tmp_path / "by_night" / "exports" / name).read_bytes().startswith(content), "exports only grow by night"
 
 
 def test_it_is_not_written_over_other_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(StudyError, match="not empty"):
         write_study(tmp_path, preset="tiny")
-    with pytest.raises(StudyError, match="no preset named 'huge'"):
+    with pytest.raises(StudyError, match="no preset named 'huge'; there are tiny, demo, paper-cxr, paper-ct, scale"):
         write_study(tmp_path / "new", preset="huge")
     with pytest.raises(StudyError, match="no generated study"):
         add_night(tmp_path)
@@ -93,6 +90,32 @@ def test_truth_keeps_its_contract(tiny: Generated) -> None:
     assert paired["is_osteoporosis"].to_list() == (paired["lowest_t"] <= -2.5).to_list()
 
 
+def test_truth_of_files_names_every_file(tiny: Generated) -> None:
+    rows = pl.read_parquet(tiny.folder / "truth_file.parquet")
+    whole(rows, "truth_file")
+    root = tiny.folder / "archives"
+    sizes = {p.relative_to(root).as_posix(): p.stat().st_size for p in root.rglob("*") if p.is_file()}
+    told = {f"{center}/{path}": size for center, path, size in rows.select("center", "path", "size_bytes").rows()}
+    assert told == sizes
+    broken = rows.filter(pl.col("expected_crawl_reason").is_in(["truncated", "not_dicom", "empty_file"]))
+    assert set(tiny.unreadable) <= {root / center / path for center, path in broken.select("center", "path").rows()}
+
+
+def test_truth_of_structures_has_its_masks(tiny: Generated) -> None:
+    rows = pl.read_parquet(tiny.folder / "truth_structure.parquet")
+    whole(rows, "truth_structure")
+    imaged = tiny.truth.filter(pl.col("kvp_kv").is_not_null())
+    assert rows.select("center", "patient_id").unique().height == imaged.height
+    for column in ("nifti_path", "seg_path"):
+        assert all((tiny.folder / path).is_file() for path in rows[column].unique())
+    of_levels = (
+        rows.filter(pl.col("vbmd_mg_cm3").is_not_null()).group_by("center", "patient_id").agg(pl.col("vbmd_mg_cm3").mean())
+    )
+    both = of_levels.join(tiny.truth, on=["center", "patient_id"])
+    assert both.height == imaged.height
+    assert (both["vbmd_mg_cm3"] - both["vbmd_mg_cm3_right"]).abs().max() < 0.01
+
+
 def test_every_file_was_changed_long_ago(tiny: Generated) -> None:
     times = {path.stat().st_mtime for path in tiny.folder.rglob("*") if path.is_file()}
     assert times == {FIRST_NIGHT.timestamp()}
@@ -102,12 +125,6 @@ def test_vendor_and_center_are_not_the_same_thing(tiny: Generated) -> None:
     pairs = tiny.truth.drop_nulls("scanner_vendor").select("center", "scanner_vendor").unique()
     assert pairs.height > pairs["center"].n_unique()
     assert tiny.truth["scanner_vendor"].drop_nulls().n_unique() == 4
-
-
-def test_progress_counts_persons(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    write_study(tmp_path / "study", preset="tiny", progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(i, len(seen)) for i in range(1, len(seen) + 1)]
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))

@@ -154,3 +154,32 @@ def test_files_that_are_no_dicom(tiny: Generated) -> None:
 def test_transfer_syntaxes(tiny: Generated) -> None:
     found = {f.header.file_meta.TransferSyntaxUID.name for files in tiny.files.values() for f in files}
     assert {"Explicit VR Little Endian", "Implicit VR Little Endian", "RLE Lossless"} <= found
+
+
+def test_what_lies_beside_the_axial_series(tiny: Generated) -> None:
+    (report,) = tiny.files_of("dose_report_beside", modality="SR")
+    assert report.header.ConceptNameCodeSequence[0].CodeMeaning == "X-Ray Radiation Dose Report"
+    (sheet,) = [
+        f for f in tiny.files_of("dose_report_beside") if f.header.SOPClassUID.name == "Secondary Capture Image Storage"
+    ]
+    assert sheet.header.BurnedInAnnotation == "YES"
+    assert set(np.unique(sheet.header.pixel_array)) == {0, 255}
+    (screen,) = [f for f in tiny.files_of("capture_beside") if f.header.SeriesNumber == 99]
+    assert screen.header.pixel_array.shape[2] == 3
+    reformats = [f for f in tiny.files_of("coronal_beside") if "REFORMATTED" in f.header.ImageType]
+    assert len({f.header.ImagePositionPatient[1] for f in reformats}) == len(reformats) > 10
+    (whole,) = [f for f in tiny.files_of("enhanced_beside") if "NumberOfFrames" in f.header]
+    assert whole.header.NumberOfFrames == len(tiny.files_of("enhanced_beside")) - 1
+
+
+def test_extended_scale(tiny: Generated) -> None:
+    header = tiny.files_of("extended_scale")[0].header
+    assert (header.RescaleIntercept, header.PixelPaddingValue, header.BitsStored) == (-8192, 0, 16)
+    assert header.pixel_array.max() > 8192
+
+
+def test_absent_tags(tiny: Generated) -> None:
+    assert {f.header.KVP for f in tiny.files_of("kvp_absent")} == {None}
+    header = tiny.files_of("tags_absent")[0].header
+    for keyword in ("BodyPartExamined", "SeriesDescription", "ConvolutionKernel", "SliceThickness", "AcquisitionDate"):
+        assert keyword not in header

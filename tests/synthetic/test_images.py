@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from ospor_batch.synthetic.anatomy import FIRST_LABEL
-from ospor_batch.synthetic.ct import LINES, NOISE_SD_HU, NOISE_TAPS, Sampling, expected_hu, scan
+from ospor_batch.synthetic.ct import LINES, PROTOCOLS, expected_hu
 from ospor_batch.synthetic.faults import NO_FAULT
-from ospor_batch.synthetic.population import LEVEL_OFFSET_MG_CM3, LEVELS, Rates, people
-from ospor_batch.synthetic.radiograph import radiograph
+from ospor_batch.synthetic.population import LEVEL_OFFSET_MG_CM3, LEVELS
 from tests.synthetic.conftest import Found, Generated, volume_of
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 Labels = NDArray[np.uint8]
+HARDENING_AT_MOST_HU = 4.0  # in trunks far from the one that scanners are set for
 
 
 def index_series(tiny: Generated, center: str, number: str) -> list[Found]:
@@ -83,15 +83,13 @@ def test_masks_lie_on_the_bodies_and_their_mean_is_the_declared_line(tiny: Gener
         heights = [np.argwhere(labels == FIRST_LABEL + i)[:, 2].mean() for i in range(4)]
         assert heights == sorted(heights, reverse=True), "L1 lies above L4"
         means = [volume[labels == FIRST_LABEL + i].mean() for i in range(4)]
-        n_voxels = np.mean([(labels == FIRST_LABEL + i).sum() for i in range(4)])
-        spread = (
-            NOISE_SD_HU * 1.25 / sum(t**2 for t in NOISE_TAPS) / np.sqrt(4 * n_voxels)
-        )  # the heaviest have 1.25 times the noise
-        assert np.mean(means) == pytest.approx(expected, abs=5 * spread), (center, number)
+        n_voxels = sum(int((labels == FIRST_LABEL + i).sum()) for i in range(4))
+        noise = 2 * PROTOCOLS["lumbar"].noise_hu / np.sqrt(n_voxels)  # the heaviest have less than twice the noise
+        assert np.mean(means) == pytest.approx(expected, abs=HARDENING_AT_MOST_HU + 4 * noise), (center, number)
         errors.append(np.mean(means) - expected)
         checked.add(center)
     assert checked == {"north", "south", "east", "west"}
-    assert abs(np.mean(errors)) < 1.0, "over all people the line is met without bias"
+    assert abs(np.mean(errors)) < 1.5, "over all people the line is met without bias"
 
 
 def test_segmentation_refers_to_the_slices_that_it_covers(tiny: Generated) -> None:
@@ -104,16 +102,6 @@ def test_segmentation_refers_to_the_slices_that_it_covers(tiny: Generated) -> No
             for groups in seg.header.PerFrameFunctionalGroupsSequence:
                 source = groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
                 assert at[source] == pytest.approx([float(v) for v in groups.PlanePositionSequence[0].ImagePositionPatient])
-
-
-def test_without_noise_the_mask_holds_the_line_exactly() -> None:
-    for person in people("north", range(100, 104), seed=3, night=2, rates=Rates(0, 0, 0, 0)):
-        made = scan(person, sampling=Sampling(80), spacing_mm=5, thickness_mm=5, is_contrast=False, is_noisy=False)
-        for i in range(4):
-            core = made.hu[made.labels == FIRST_LABEL + i]
-            assert core.size > 20
-            assert np.ptp(core) <= 1  # rounding
-            assert core[0] == pytest.approx(expected_hu(person.level_vbmd[i], kvp_kv=person.kvp_kv), abs=0.5)
 
 
 def test_levels_average_to_the_person_and_lines_follow_the_tube_voltage() -> None:
@@ -152,15 +140,6 @@ def test_slices_read_the_same_whether_templated_or_not(tiny: Generated) -> None:
         assert len({f.header.file_meta.MediaStorageSOPInstanceUID for f in files}) == len(files)
         assert all(f.header.file_meta.MediaStorageSOPInstanceUID == f.header.SOPInstanceUID for f in files)
         assert sorted(int(f.header.InstanceNumber) for f in files) == list(range(1, len(files) + 1))
-
-
-def test_denser_bone_shows_in_the_radiograph() -> None:
-    from dataclasses import replace
-
-    (person,) = people("north", range(100, 101), seed=3, night=2, rates=Rates(0, 0, 0, 0))
-    thin, dense = (radiograph(replace(person, vbmd_mg_cm3=v), matrix=96).astype(float) for v in (40.0, 200.0))
-    middle, beside = (slice(70, 90), slice(44, 52)), (slice(70, 90), slice(62, 68))
-    assert (dense[middle].mean() - dense[beside].mean()) > (thin[middle].mean() - thin[beside].mean()) + 50
 
 
 def test_radiographs_come_in_both_photometric_interpretations(tiny: Generated) -> None:

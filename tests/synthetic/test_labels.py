@@ -62,7 +62,7 @@ def west(tiny: Generated) -> list[tuple[str, Row]]:
 
 def image_date(tiny: Generated, center: str, number: str) -> date:
     header = next(f.header for f in tiny.files[center, number] if f.header.Modality == "CT")
-    return datetime.strptime(header.AcquisitionDate, "%Y%m%d").date()
+    return datetime.strptime(header.StudyDate, "%Y%m%d").date()
 
 
 def nearest(rows: Sequence[Row], image: date) -> tuple[int, Row]:

@@ -1,0 +1,351 @@
+# ruff: noqa: B023 -- what is timed is called at once
+"""What a night costs: a sweep with nothing new, the memory of a large listing, 200 nights of tables, and two processes.
+
+python benchmarks/sweep.py quiet --size 100000      tree of small DICOM files: first crawl, then nothing new, against find
+python benchmarks/sweep.py memory --size 10000000   listing that is generated, over as many known files; no file is made
+python benchmarks/sweep.py nights --size 200        nights of new files, with and without merging and deleting
+python benchmarks/sweep.py share --size 20000       crawl against bare open and read, on one and on two processes
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ospor_batch.archive.walk import Listed
+from ospor_batch.compute.cluster import open_executor
+from ospor_batch.compute.executor import InLine
+from ospor_batch.config import Compute, Study
+from ospor_batch.contracts.table import schema_of
+from ospor_batch.runs import tidy
+from ospor_batch.stages import crawl as stage
+from ospor_batch.stages.catalog import catalog
+from ospor_batch.stages.crawl_rows import file_key
+from ospor_batch.store import Change, Store, SweepCounts
+
+KEY, SPLIT_KEY = b"benchmark-key-0123456789", b"benchmark-split-key-0123"
+PER_FOLDER = 200
+MARK = b"9" * 12  # digits of the UIDs that are replaced in every file
+Rows = list[dict[str, Any]]
+
+
+def study_of(folder: Path) -> Study:
+    told = {
+        "study": {"name": "benchmark", "pseudonym_key": {"env": "OSPOR_KEY"}},
+        "centers": [{"name": "north", "archives": ["archive"]}],
+        "references": [{"id": "dxa", "standard": "dxa_who"}],
+        "recipes": [{"name": "mean_hu", "reference": "dxa", "threshold": {"fixed": 110}}],
+    }
+    return Study.model_validate(told).model_copy(update={"folder": folder})
+
+
+def template() -> bytes:
+    """A CT slice of 8 x 8 pixels with the elements that the catalog reads; the same length for every UID."""
+    import pydicom
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    ds = Dataset()
+    root = "1.2.826.0.1.3680043.10.77"
+    ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, f"{root}.1{MARK.decode()}"
+    ds.SeriesInstanceUID, ds.StudyInstanceUID = f"{root}.2{MARK.decode()}", f"{root}.3{MARK.decode()}"
+    ds.FrameOfReferenceUID, ds.PatientID = f"{root}.4{MARK.decode()}", f"P{MARK.decode()}"
+    ds.Modality, ds.Manufacturer, ds.ConvolutionKernel, ds.KVP = "CT", "SIEMENS", "B30f", 120
+    ds.ImageType, ds.PatientSex, ds.PatientBirthDate = ["ORIGINAL", "PRIMARY", "AXIAL"], "F", "19600615"
+    ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = "20220615"
+    ds.BodyPartExamined, ds.SeriesDescription, ds.SliceThickness = "ABDOMEN", "Abdomen 5.0", 5
+    ds.InstanceNumber, ds.ImagePositionPatient, ds.ImageOrientationPatient = 1, [0, 0, 0], [1, 0, 0, 0, 1, 0]
+    ds.Rows = ds.Columns = 8
+    ds.PixelSpacing, ds.SamplesPerPixel, ds.PhotometricInterpretation = [0.8, 0.8], 1, "MONOCHROME2"
+    ds.BitsAllocated = ds.BitsStored = 16
+    ds.HighBit, ds.PixelRepresentation, ds.RescaleIntercept, ds.RescaleSlope = 15, 0, -1024, 1
+    ds.add_new("PixelData", "OW", bytes(128))
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = CTImageStorage, ds.SOPInstanceUID
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def file_of(pattern: bytes, number: int) -> bytes:
+    """The file of one number: UIDs of series, study and person are shared by PER_FOLDER files."""
+    instance, series = b"%012d" % number, b"%012d" % (number // PER_FOLDER)
+    shared = pattern.replace(b".1" + MARK, b".1" + instance)
+    return shared.replace(MARK, series)
+
+
+def make_tree(root: Path, n: int) -> None:
+    pattern = template()
+    for first in range(0, n, PER_FOLDER):
+        folder = root / f"p{first // PER_FOLDER // 8:06d}" / f"s{first // PER_FOLDER % 8}"
+        folder.mkdir(parents=True)
+        for number in range(first, min(n, first + PER_FOLDER)):
+            (folder / f"IM{number % PER_FOLDER:06d}.dcm").write_bytes(file_of(pattern, number))
+
+
+def timed(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def peak_gib() -> float:
+    """Most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def crawl(study: Study, store: Store, **more: Any) -> None:
+    stage.crawl(study, "north", store=store, key=KEY, **({"executor": InLine()} | more))
+
+
+def quiet(size: int, folder: Path) -> Rows:
+    """First crawl and catalog of a tree, then a sweep that finds nothing new, against find -printf."""
+    root = folder / "archive"
+    make_tree(root, size)
+    study = study_of(folder)
+    store = Store(study.workspace)
+    first = timed(lambda: crawl(study, store))
+    gib = peak_gib()
+
+    def catalogued() -> None:
+        catalog(study, "north", store=store, key=KEY, split_key=SPLIT_KEY)
+
+    grouped = timed(catalogued)
+    tidy(store)
+    find = ["find", str(root), "-printf", "%s %T@ %p\\n"]
+
+    def listed() -> None:
+        subprocess.run(find, stdout=subprocess.DEVNULL, check=True)
+
+    # in turn, so that both see the same neighbours
+    pairs = [(timed(listed), timed(lambda: crawl(study, store, is_sweep=True))) for _ in range(3)]
+    peer, ours = (min(times) for times in zip(*pairs, strict=True))
+    nothing = timed(catalogued)
+    return [
+        {"what": "first crawl", "files": size, "seconds": first, "files_per_s": size / first, "peak_gib": gib},
+        {"what": "first catalog", "files": size, "seconds": grouped, "files_per_s": size / grouped, "peak_gib": peak_gib()},
+        {"what": "find -printf", "files": size, "seconds": peer},
+        {"what": "sweep, nothing new", "files": size, "seconds": ours, "ratio": ours / peer, "limit": 2.0},
+        {"what": "catalog, nothing new", "files": size, "seconds": nothing},
+    ]
+
+
+def generated(n: int) -> Iterator[tuple[str, Listed]]:
+    """Names of n files, as a walk tells them."""
+    for number in range(n):
+        series = number // PER_FOLDER
+        path = f"patient-{series // 8:07d}/study-{series // 4 % 2}/series-{series % 4:04d}/IM{number % PER_FOLDER:06d}.dcm"
+        yield "archive", Listed(path, 526_000, 1_650_000_000_000_000_000 + number)
+
+
+def known_rows(listed: list[tuple[str, Listed]], version: str) -> pl.DataFrame:
+    paths = [file.path for _, file in listed]
+    folders = {path.rpartition("/")[0] for path in paths}
+    keys = {name: file_key("archive", name, center="north", key=KEY, kind="folder") for name in folders}
+    columns = {
+        "file_key": [file_key("archive", path, center="north", key=KEY) for path in paths],
+        "path": paths,
+        "folder_key": [keys[path.rpartition("/")[0]] for path in paths],
+        "size_bytes": [file.size_bytes for _, file in listed],
+        "mtime_ns": [file.mtime_ns for _, file in listed],
+    }
+    told = {"center": "north", "archive": "archive", "fate": "reject", "reason": "not_dicom", "reader_version": version}
+    rows = pl.DataFrame(columns).with_columns(
+        **{name: pl.lit(value) for name, value in told.items()},
+        series_key=pl.lit(None, pl.String),
+        content_digest=pl.lit(None, pl.String),
+    )
+    return rows.select(schema_of("file").names())
+
+
+def fill(folder: Path, size: int) -> None:
+    """Write what is known of the generated listing, as a first crawl would have left it."""
+    store = Store(study_of(folder).workspace)
+    with store.writing("crawl", center="north") as writing:
+        chunk: list[tuple[str, Listed]] = []
+        for number, item in enumerate(generated(size), start=1):
+            chunk.append(item)
+            if len(chunk) == 500_000 or number == size:
+                writing.append({"file": Change(known_rows(chunk, stage.reader_version()))})
+                chunk = []
+        writing.finish(SweepCounts())
+
+
+def memory(size: int, folder: Path) -> Rows:
+    """A sweep over a generated listing, all of it known; and one that finds all of it new, as far as its work lists."""
+    rows: Rows = []
+    for what in ("all known", "all new, until read"):
+        place = folder / what.split(",")[0].replace(" ", "-")
+        place.mkdir()
+        if what == "all known":
+            in_process("fill", size, place)
+        rows.append({"what": f"sweep, {what}", "files": size, "limit_gib": 1.0} | in_process("measure", size, place))
+    return rows
+
+
+def measure(folder: Path, size: int) -> dict[str, float]:
+    study = study_of(folder)
+    (folder / "archive").mkdir()
+    stage._list = lambda *_, **__: generated(size)  # type: ignore[assignment]
+    before = peak_gib()
+
+    class Ended(BaseException):
+        pass
+
+    class Never(InLine):
+        def map(self, _: Any, items: Any) -> Any:
+            if items:
+                raise Ended
+            return iter(())
+
+    started = time.perf_counter()
+    with contextlib.suppress(Ended):
+        crawl(study, Store(study.workspace), executor=Never())
+    return {"seconds": time.perf_counter() - started, "peak_gib": peak_gib(), "before_gib": before}
+
+
+def in_process(what: str, size: int, folder: Path) -> dict[str, float]:
+    """Run in a process of its own, so that its peak of memory is its own."""
+    said = subprocess.run(
+        [sys.executable, __file__, what, "--size", str(size), "--folder", str(folder)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return dict(json.loads(said.stdout or "{}"))
+
+
+def nights(size: int, folder: Path) -> Rows:
+    """Nights of 40 new files over 20,000 known ones, with a run kept every 30 nights; with and without tidying up."""
+    rows: Rows = []
+    for is_tidy in (False, True):
+        store = Store(folder / f"tidy-{is_tidy}")
+        put(store, 0, 20_000)
+        kept: list[dict[str, int]] = []
+        told: list[float] = []
+        merging = 0.0
+        for night in range(1, size + 1):
+            told.append(timed(lambda at=night: put(store, 20_000 + 40 * at, 40)))  # type: ignore[misc]
+            if night % 30 == 0:
+                kept.append(store.snapshot())
+            if is_tidy:
+                merging += timed(lambda: store.compact() and store.vacuum(keep=kept, grace_hours=0))
+            if night in {1, size // 4, size // 2, size}:
+                rows.append(state(store, night, is_tidy=is_tidy) | {"commit_s": sum(told[-10:]) / len(told[-10:])})
+        rows[-1] |= {"tidying_s_a_night": merging / size}
+        for snapshot in kept:
+            assert store.current("file", snapshot=snapshot).height > 20_000
+    return rows
+
+
+def put(store: Store, first: int, n: int) -> None:
+    listed = list(generated(first + n))[first:] if first < 10**5 else []
+    rows = known_rows(listed, "1")
+    rejects = rows.select(
+        "center", stage=pl.lit("crawl"), level=pl.lit("file"), item_key="file_key", scope="archive", reason="reason",
+        detail=pl.lit(""), is_transient=pl.lit(value=False),
+    )  # fmt: skip
+    changes = {"file": Change(rows), "reject": Change(rejects)}
+    store.commit(changes, stage="crawl", center="north", counts=SweepCounts(n_new=n))
+
+
+def state(store: Store, night: int, *, is_tidy: bool) -> dict[str, Any]:
+    data = list(store.workspace.rglob("*.parquet"))
+    logs = list(store.workspace.rglob("_delta_log/*"))
+    return {
+        "what": "tidied up" if is_tidy else "left alone",
+        "night": night,
+        "read_all_s": min(timed(lambda: store.current("file", center="north")) for _ in range(3)),
+        "snapshot_s": min(timed(store.snapshot) for _ in range(3)),
+        "data_files": len(data),
+        "log_files": len(logs),
+        "mb": sum(path.stat().st_size for path in [*data, *logs]) / 1e6,
+    }
+
+
+def bare(paths: list[str]) -> int:
+    n = 0
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 -- the bare system calls are what is measured
+            n += len(file.read(16_384))
+    return n
+
+
+def share(size: int, folder: Path) -> Rows:
+    """Crawl of new files against bare open and read of the same, on one and on two processes."""
+    root = folder / "archive"
+    make_tree(root, size)
+    paths = [str(path) for path in sorted(root.rglob("*.dcm"))]
+    study, rows = study_of(folder), Rows()
+    for n in (1, 2):
+        halves = [paths[i::n] for i in range(n)]
+        with (
+            multiprocessing.get_context("spawn").Pool(n) as pool,
+            open_executor(Compute(cluster="local", workers=n)) as executor,
+        ):
+            pool.map(bare, [[]] * n)
+            list(executor.map(stage.read_partition, []))
+            best = []
+            for turn in range(3):
+                read = timed(lambda: pool.map(bare, halves))
+                store = Store(folder / f"workspace-{n}-{turn}")
+                best.append((read, timed(lambda: crawl(study, store, executor=executor))))
+        peer, ours = (min(times) for times in zip(*best, strict=True))
+        rows.append(
+            {
+                "what": f"crawl on {n}",
+                "files": size,
+                "seconds": ours,
+                "files_per_s": size / ours,
+                "bare_files_per_s": size / peer,
+                "share": peer / ours,
+            }
+        )
+    rows[1]["share_kept"] = rows[1]["share"] / rows[0]["share"]
+    return rows
+
+
+def show(rows: Rows) -> None:
+    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=180, float_precision=3, tbl_hide_dataframe_shape=True):
+        print(pl.DataFrame(rows, infer_schema_length=None).drop("before_gib", strict=False))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["quiet", "memory", "nights", "share", "fill", "measure"])
+    parser.add_argument("--size", type=int, default=None)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.what == "fill":
+        fill(given.folder, given.size)
+        return
+    if given.what == "measure":
+        print(json.dumps(measure(given.folder, given.size)))
+        return
+    defaults = {"quiet": 100_000, "memory": 1_000_000, "nights": 200, "share": 20_000}
+    work = {"quiet": quiet, "memory": memory, "nights": nights, "share": share}[given.what]
+    with tempfile.TemporaryDirectory(dir=os.environ.get("OSPOR_BENCHMARK_DIR")) as folder:
+        rows = work(given.size or defaults[given.what], Path(folder))
+    show(rows)
+    if given.json is not None:
+        given.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Read the usual files of a partition together; what is unusual is left to be read alone."""
+
+from __future__ import annotations
+
+import functools
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import pydicom
+from numpy.typing import NDArray
+
+from ospor_batch.archive.columns import Columns, Pixels, is_usual, wanted_elements
+from ospor_batch.archive.content import PixelElement, check_encapsulated
+from ospor_batch.archive.elements import UNDEFINED
+from ospor_batch.archive.header import SEGMENTATIONS
+from ospor_batch.archive.heads import PAD, Heads, read_heads
+from ospor_batch.archive.layout import Memory
+from ospor_batch.archive.locate import locate
+from ospor_batch.archive.opening import HeaderSource
+from ospor_batch.errors import ItemRefused
+from ospor_batch.sources import roots
+from ospor_batch.sources.names import path_name
+
+FIRST_BYTES = 8192  # of a file: what the headers of CT slices and radiographs take
+MORE = 8  # times as many bytes of the files whose header was longer
+MOST_BYTES = 4 << 20  # of one file; longer headers are read by pydicom
+BLOCK_BYTES = 16 << 20  # of first bytes in memory at a time
+
+
+@functools.cache
+def layouts() -> Memory:
+    """The layouts that this process has met."""
+    return Memory(wanted_elements())
+
+
+class Quick(NamedTuple):
+    """Files that are plainly whole instances: their places in the partition, in order, and what their headers fill."""
+
+    numbers: NDArray[np.int64]
+    columns: dict[str, pl.Series]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Files to read: their paths and sizes as listed, their names where they are plain files on disk, and their source."""
+
+    paths: Sequence[str]
+    sizes: Sequence[int]
+    source: HeaderSource
+    on_disk: Sequence[str] | None = None
+
+
+def read_quickly(files: Partition, *, is_remembering: bool = True) -> Quick:
+    """Read all usual files of a partition; the others are left out. is_remembering: by the layouts met, where they fit."""
+    columns, numbers = Columns(layouts().wanted), [np.zeros(0, np.int64)]
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")  # faults of the header become flags and rejects instead
+        todo, n_bytes = np.arange(len(files.paths), dtype=np.int64), FIRST_BYTES
+        while todo.size and n_bytes <= MOST_BYTES:
+            longer = [np.zeros(0, np.int64)]
+            for some, heads in _blocks(files, todo, n_bytes=n_bytes):
+                kept, short = _locate_and_add(heads, columns, memory=layouts() if is_remembering else None)
+                numbers.append(some[kept])
+                longer.append(some[short])
+            todo, n_bytes = np.concatenate(longer), n_bytes * MORE
+    number = np.concatenate(numbers)
+    if not number.size:
+        return Quick(number, {})
+    keep = columns.is_sound(masks=SEGMENTATIONS)
+    pixels = columns.pixels
+    for at in np.flatnonzero(keep & (pixels.length == UNDEFINED)).tolist():
+        keep[at] = _ends(files.paths[number[at]], pixels, at, source=files.source)
+    order = np.argsort(number, kind="stable")
+    order = order[keep[order]]
+    series = columns.series()
+    if len(order) != len(number) or (np.diff(order) < 0).any():
+        series = {column.name: column for column in pl.DataFrame(list(series.values()))[order].get_columns()}
+    return Quick(number[order], series)
+
+
+def _locate_and_add(heads: Heads, columns: Columns, *, memory: Memory | None) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The files of a block that were added, and which ones need more bytes."""
+    wanted = layouts().wanted
+    found = locate(heads, wanted=wanted, memory=memory)
+    rows = np.flatnonzero(is_usual(heads, found, wanted=wanted))
+    return columns.add(heads, found, rows=rows) if rows.size else rows, found.is_short
+
+
+def names_on_disk(paths: Sequence[str], *, root: str) -> list[str] | None:
+    """The names of the files of a folder; null when one may lie inside an archive, or the root is no folder."""
+    if "://" in root or Path(root).is_file():
+        return None
+    folders = {path.rpartition("/")[0] for path in paths}
+    if any(next(roots.prefixes(f"{folder}/x"), None) is not None for folder in folders):
+        return None
+    return [f"{root}/{path_name(path) if chr(92) in path else path}" for path in paths]
+
+
+def _blocks(files: Partition, todo: NDArray[np.int64], *, n_bytes: int) -> Iterator[tuple[NDArray[np.int64], Heads]]:
+    """The first bytes of the files, a block at a time."""
+    step, block = max(1, BLOCK_BYTES // n_bytes), None
+    for begin in range(0, len(todo), step):
+        some = todo[begin : begin + step]
+        numbers = some.tolist()
+        if files.on_disk is None:
+            yield some, _streamed([files.paths[number] for number in numbers], n_bytes=n_bytes, source=files.source)
+        else:
+            names, sizes = [files.on_disk[number] for number in numbers], [files.sizes[number] for number in numbers]
+            heads = read_heads(names, sizes, n_bytes=n_bytes, block=block)
+            block = heads.block
+            yield some, heads
+
+
+def _streamed(paths: Sequence[str], *, n_bytes: int, source: HeaderSource) -> Heads:
+    """The first bytes of files that no path opens; what cannot be read is left for whoever reads it alone."""
+    n = len(paths)
+    block = np.zeros(n * n_bytes + PAD, np.uint8)
+    got, sizes = np.zeros(n, np.int64), np.full(n, -1, np.int64)
+    for number, path in enumerate(paths):
+        try:
+            with source.open(path) as file:
+                head = file.read(n_bytes)
+                size = file.seek(0, io.SEEK_END) if len(head) == n_bytes else len(head)
+        except ItemRefused:
+            continue
+        at = number * n_bytes
+        block[at : at + len(head)] = np.frombuffer(head, np.uint8)
+        got[number], sizes[number] = len(head), size
+    start = np.arange(n, dtype=np.int64) * n_bytes
+    return Heads(block, start, start + got, sizes)
+
+
+def _ends(path: str, pixels: Pixels, at: int, *, source: HeaderSource) -> bool:
+    """Whether the compressed pixels of a file are all there; one where they are not is read alone, and refused there."""
+    try:
+        with source.open(path) as file:
+            element = PixelElement(int(pixels.offset[at]), UNDEFINED)
+            check_encapsulated(file, element, frames=int(pixels.frames[at]), size=int(pixels.file_bytes[at]))
+    except ItemRefused:
+        return False
+    return True

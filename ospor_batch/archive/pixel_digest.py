@@ -1,0 +1,53 @@
+"""The digest of the header values that change how pixels are read, for one row and for a table of them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.datadict import tag_for_keyword
+
+from ospor_batch.contracts import contract
+
+PIXEL_GROUP = 0x0028  # the group that says how pixels are read
+PIXEL_KEYWORDS = ("ImagePositionPatient", "ImageOrientationPatient", "ImagerPixelSpacing", "PresentationLUTShape")
+SEPARATOR, ABSENT = "\x1f", "\x00"
+DIGITS = 32
+
+
+@functools.cache
+def digested() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the columns that are digested: the numbers and the texts, each in alphabetical order."""
+    found = {
+        f.name: f.type
+        for f in contract("instance").fields
+        if f.dicom and (f.dicom in PIXEL_KEYWORDS or (tag_for_keyword(f.dicom) or 0) >> 16 == PIXEL_GROUP)
+    }
+    texts = sorted(["transfer_syntax_uid", *(name for name, kind in found.items() if kind == "string")])
+    return tuple(sorted(name for name, kind in found.items() if kind != "string")), tuple(texts)
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    """SHA-256, first 32 digits, over one row."""
+    names, texts = digested()
+    numbers = [np.nan if values[name] is None else float(values[name]) for name in names]
+    return digests_of(np.array([numbers]), [joined(values[name] for name in texts)])[0]
+
+
+def joined(texts: Iterable[str | None]) -> bytes:
+    """The texts of one row as they enter its digest."""
+    return SEPARATOR.join([ABSENT if text is None else text for text in texts]).encode()
+
+
+def digests_of(numbers: NDArray[np.float64], texts: Sequence[bytes]) -> list[str]:
+    """The digest of each row. numbers: a row each, null as NaN; texts: joined."""
+    width = 8 * numbers.shape[1]
+    packed = numbers.astype("<f8", order="C").tobytes()
+    return [
+        hashlib.sha256(packed[at : at + width] + text).hexdigest()[:DIGITS]
+        for at, text in zip(range(0, len(packed), width), texts, strict=True)
+    ]

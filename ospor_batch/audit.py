@@ -1,0 +1,185 @@
+"""Commands that look back: from a cell to its keys, between two runs, at examples, at sources; and those that answer a stop."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ospor_batch.screen import plain, print_json
+
+audit = typer.Typer()
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as WORKSPACE/runs/latest.")]
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary on standard output.")]
+SHOWN = 40  # rows of a table on the screen; --json has all
+
+
+@audit.command()
+def trace(
+    run: RunFolder,
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="performance, prevalence, attrition or reject_count.")],
+    cell: Annotated[str, typer.Argument(metavar="CELL", help="COLUMN,KEY=VALUE,... such as n_events,center=north,metric=auc.")],
+    locate: Annotated[bool, typer.Option("--locate", help="Show paths too: private, they may hold names of patients.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go from a table cell back to the keys behind it; they must be as many as the cell says."""
+    from ospor_batch.stages.trace import trace as traced
+
+    found = traced(run, table, cell=cell, locate=locate)
+    if as_json:
+        print_json(
+            {"table": table, "column": found.column, "row": found.row, "value": found.value, "keys": found.keys.to_dicts()}
+        )
+        return
+    typer.echo(f"{table}.{found.column} = {found.value}: {found.keys.height} keys behind it")
+    _show(found.keys.to_dicts(), list(found.keys.columns))
+
+
+@audit.command()
+def diff(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Folder of the former run.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder of the later run.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show which counts and estimates moved between two runs, and from which step."""
+    from ospor_batch.stages.diff import diff as compared
+
+    found = compared(run_a, run_b)
+    if as_json:
+        made_of = [{"name": n, "a": a, "b": b} for n, a, b in found.made_of]
+        print_json({"made_of": made_of, "steps": found.steps.to_dicts(), "estimates": found.estimates.to_dicts()})
+        return
+    for name, a, b in found.made_of:
+        typer.echo(f"{name}: {a} -> {b}")
+    typer.echo(f"{found.steps.height} steps of the flow moved, {found.estimates.height} rows of the tables")
+    steps = ["recipe", "center", "level", "stage", "step", "reason", "n_excluded", "n_excluded_b", "n_out", "n_out_b"]
+    _show(found.steps.to_dicts(), steps)
+    _show(
+        found.estimates.to_dicts(),
+        ["table", "row", "center", "n_persons", "n_persons_b", "estimate", "estimate_b", "moved_from"],
+    )
+
+
+@audit.command()
+def accept(run: RunFolder, as_json: AsJson = False) -> None:
+    """Make a run the one that drift is measured against; a sweep that drift stopped then goes on."""
+    from ospor_batch.stages.accept import accept as accepted
+
+    found = accepted(run)
+    if as_json:
+        print_json({"accepted": found.run_id})
+        return
+    typer.echo(f"run {found.run_id} is the one that drift is measured against from now on")
+
+
+@audit.command()
+def assure(study_file: StudyFile, as_json: AsJson = False) -> None:
+    """Hold the study's own example patients against its rules; exit code 10 when one meets another fate than expected."""
+    from ospor_batch.config import read_study
+    from ospor_batch.errors import StudyError
+    from ospor_batch.stages.assure import assure as judged
+
+    found = judged(read_study(study_file))
+    broken = [one for one in found if one.faults]
+    if as_json:
+        print_json({"n_examples": len(found), "n_broken": len(broken), "examples": [asdict(one) for one in found]})
+    else:
+        for one in found:
+            typer.echo(f"{'FAULT' if one.faults else 'ok':5} {one.name}" + "".join(f"\n      {fault}" for fault in one.faults))
+        typer.echo(f"{len(found)} examples, {len(broken)} not as expected")
+    if broken:
+        raise typer.Exit(StudyError.exit_code)
+
+
+@audit.command()
+def rejects(
+    study_file: StudyFile,
+    reason: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
+    locate: Annotated[bool, typer.Option("--locate", help="Show paths too: private, they may hold names of patients.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what was refused, at which stage and why."""
+    from ospor_batch.config import read_study
+    from ospor_batch.stages.rejects import list_rejects
+
+    found = list_rejects(read_study(study_file), reason=reason, stage=stage, locate=locate)
+    if as_json:
+        print_json({"n_rejects": len(found), "rejects": found})
+        return
+    table = Table("center", "stage", "level", "reason", "detail", "path" if locate else "key")
+    for row in found:
+        table.add_row(*(plain(str(row[c])) for c in ("center", "stage", "level", "reason", "detail", "where")))
+    Console().print(table)
+    typer.echo(f"{len(found)} rejects")
+
+
+@audit.command(name="cut-offs")
+def cut_offs(
+    standard: Annotated[str | None, typer.Option(help="Only this standard, such as dxa_who or t_reference.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print every threshold, reference population and equation that labels rest on, with its source."""
+    from ospor_batch.stages.label import table_of_cut_offs
+
+    rows = table_of_cut_offs(standard)
+    if as_json:
+        print_json({"cut_offs": rows})
+        return
+    for row in rows:
+        typer.echo("{standard} {name}: {item} ({applies_to}): {rule} {value:g} {unit} [{status}] {source}".format(**row))
+    typer.echo("status: V checked against a public source; C confirmed by arithmetic; M from memory, not read in the original")
+
+
+@audit.command()
+def contract(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Contract to print; without it, all names.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a data contract: every column with its type, unit, meaning and bounds."""
+    from ospor_batch.contracts import contract as read
+    from ospor_batch.contracts import contract_names
+
+    if name is None:
+        for known in contract_names():
+            typer.echo(f"{known:16} {read(known).title}")
+        return
+    of = read(name)
+    if as_json:
+        print_json(asdict(of))
+        return
+    console = Console()
+    console.print(f"[bold]{of.id}[/]  {of.title}\n{of.grain}; {of.access}; key: {', '.join(of.primary_key)}", highlight=False)
+    table = Table("column", "type", "unit", "access", "meaning", "bounds")
+    for field in of.fields:
+        bounds = "; ".join(f"{kind} {_shown(bound)}" for kind, bound in field.constraints)
+        table.add_row(field.name, field.type, field.unit or "", field.access, plain(field.description), plain(bounds))
+    console.print(table)
+    for rule, sql in of.rules:
+        console.print(f"rule {rule}: {plain(sql)}", highlight=False)
+
+
+def _show(rows: list[dict[str, Any]], columns: list[str], *, limit: int = SHOWN) -> None:
+    if not rows:
+        return
+    table = Table(*columns)
+    for row in rows[:limit]:
+        table.add_row(*(plain(_short(row[c])) for c in columns))
+    Console().print(table)
+    if len(rows) > limit:
+        typer.echo(f"... and {len(rows) - limit} more; --json prints all")
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _shown(bound: Any) -> str:
+    return ", ".join(map(str, bound)) if isinstance(bound, tuple) else str(bound)

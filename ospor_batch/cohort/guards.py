@@ -1,0 +1,116 @@
+"""Event guards: an event near image and label removes the pair, and where no events were recorded nothing is assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from ospor_batch.cohort.match import PERSON
+from ospor_batch.config import Criterion
+from ospor_batch.contracts import contract
+from ospor_batch.errors import StudyError
+
+GuardRule = Literal["no_event_between", "no_event_before_image", "no_event_before_label"]
+GUARD_RULES: tuple[GuardRule, ...] = ("no_event_between", "no_event_before_image", "no_event_before_label")
+NOT_ASSESSED = "not assessed: the center has no event table"
+EVENT = ("patient_key", "code", "start_date", "end_date")
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One guard of a recipe.
+
+    no_event_between: an event started on a day from the earlier to the later of image and label date, both inclusive.
+    no_event_before_image, no_event_before_label: an event started on or before that day, and lasted to within_days before
+    it or later (an event without an end lasts one day; without within_days: it started at any time).
+    """
+
+    name: str
+    rule: GuardRule
+    codes: tuple[str, ...]
+    within_days: int | None
+
+    @property
+    def column(self) -> str:
+        """The column that holds whether it struck; null where it could not be assessed."""
+        return f"guard {self.name}"
+
+    @property
+    def judges_pairs(self) -> bool:
+        return self.rule != "no_event_before_image"
+
+
+def guard_of(criterion: Criterion) -> Guard:
+    """Read a criterion as a guard; StudyError when its codes are none of the event contract."""
+    where = f"criteria {criterion.name!r}"
+    known = tuple(dict(contract("event").field("code").constraints)["enum"])
+    if not criterion.codes:
+        raise StudyError(f"{where}: rule {criterion.rule} needs codes, some of {', '.join(known)}")
+    if wrong := sorted(set(criterion.codes) - set(known)):
+        raise StudyError(f"{where}: codes has {wrong[0]!r}, expected some of {', '.join(known)}")
+    if criterion.rule == "no_event_between" and criterion.within_days is not None:
+        raise StudyError(f"{where}: no_event_between looks from date to date and takes no within_days")
+    rule: GuardRule = next(name for name in GUARD_RULES if name == criterion.rule)
+    return Guard(criterion.name, rule, tuple(sorted(set(criterion.codes))), criterion.within_days)
+
+
+def with_guards(
+    rows: pl.DataFrame, guards: Sequence[Guard], *, events: pl.DataFrame, assessed: Collection[str]
+) -> pl.DataFrame:
+    """Add one column a guard: true where it strikes, null at centers that are not among ``assessed``.
+
+    rows: series with image_date, or pairs with label_date too; events: center, patient_key, code, start and end date.
+    """
+    for guard in guards:
+        mine = events.filter(pl.col("code").is_in(list(guard.codes))).select("center", *EVENT)
+        numbered = rows.with_row_index("_row")
+        near = numbered.join(mine, on=PERSON, how="inner").filter(_strikes(guard)).select("_row").unique()
+        struck = pl.col("_row").is_in(near["_row"].implode())
+        is_assessed = pl.col("center").is_in(sorted(assessed))
+        rows = numbered.with_columns(pl.when(is_assessed).then(struck).alias(guard.column)).drop("_row")
+    return rows
+
+
+def guard_rows(
+    rows: pl.DataFrame, guards: Sequence[Guard], *, events: pl.DataFrame, assessed: Collection[str], centers: Sequence[str]
+) -> pl.DataFrame:
+    """What each guard did per center: persons looked at and struck; null, and never 0, where it was not assessed.
+
+    rows: series or pairs with the columns of the guards.
+    """
+    told = []
+    for guard in guards:
+        for center in sorted(centers):
+            here = rows.filter(pl.col("center") == center)
+            mine = events.filter((pl.col("center") == center) & pl.col("code").is_in(list(guard.codes)))
+            is_assessed = center in assessed
+            people = here.filter(pl.col("patient_key").is_not_null())
+            told.append(
+                {
+                    "center": center,
+                    "criterion": guard.name,
+                    "rule": guard.rule,
+                    "codes": ";".join(guard.codes),
+                    "status": "assessed" if is_assessed else "not_assessed",
+                    "n_events": mine.height if is_assessed else None,
+                    "n_persons": people["patient_key"].n_unique() if is_assessed else None,
+                    "n_struck": people.filter(guard.column)["patient_key"].n_unique() if is_assessed else None,
+                }
+            )
+    names = ("center", "criterion", "rule", "codes", "status", "n_events", "n_persons", "n_struck")
+    integers = {"n_events", "n_persons", "n_struck"}
+    return pl.DataFrame(told, schema={name: pl.Int64 if name in integers else pl.String for name in names})
+
+
+def _strikes(guard: Guard) -> pl.Expr:
+    start, end = pl.col("start_date"), pl.coalesce("end_date", "start_date")
+    if guard.rule == "no_event_between":
+        earlier = pl.min_horizontal("image_date", "label_date")
+        return start.is_between(earlier, pl.max_horizontal("image_date", "label_date"), closed="both")
+    day = pl.col("image_date" if guard.rule == "no_event_before_image" else "label_date")
+    if guard.within_days is None:
+        return start <= day
+    return (start <= day) & ((day - end).dt.total_days() <= guard.within_days)

@@ -1,0 +1,121 @@
+"""Further measures of a 2 x 2 table, and McNemar's test of two predictors on the same people."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ospor_batch.evaluation.discrimination import Confusion
+from ospor_batch.evaluation.intervals import LEVEL, Estimate, Interval, estimated, normal_quantile, not_estimable
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """b: the first right and the second wrong; c: the reverse. Statistics are null without a discordant person."""
+
+    n_first_only: int
+    n_second_only: int
+    p_exact: float
+    chi2: float | None
+    p_chi2: float | None
+    chi2_corrected: float | None
+    p_corrected: float | None
+
+
+def positive_likelihood_ratio(table: Confusion, *, level: float = LEVEL) -> Estimate:
+    """se/(1 - sp) with the log method's interval (Simel 1991; methods S2)."""
+    return _ratio(table.tp, table.n_events, over=(table.fp, table.n_others), level=level)
+
+
+def negative_likelihood_ratio(table: Confusion, *, level: float = LEVEL) -> Estimate:
+    """(1 - se)/sp with the log method's interval (Simel 1991; methods S2)."""
+    return _ratio(table.fn, table.n_events, over=(table.tn, table.n_others), level=level)
+
+
+def diagnostic_odds_ratio(table: Confusion, *, level: float = LEVEL) -> Estimate:
+    """TP·TN/(FP·FN) with Woolf's interval; not estimable where a cell is empty."""
+    cells = (table.tp, table.fp, table.fn, table.tn)
+    if min(cells) == 0:
+        return not_estimable(_one_class(table) or "empty_cell")
+    value = table.tp * table.tn / (table.fp * table.fn)
+    half = normal_quantile(level) * math.sqrt(sum(1 / cell for cell in cells))
+    return estimated(value, Interval(value * math.exp(-half), value * math.exp(half)), method="woolf_log")
+
+
+def youden_index(table: Confusion) -> Estimate:
+    """se + sp - 1; without an interval of its own (it is 2 times balanced accuracy minus 1)."""
+    if reason := _one_class(table):
+        return not_estimable(reason)
+    return estimated(table.tp / table.n_events + table.tn / table.n_others - 1, None, method="none")
+
+
+def matthews(table: Confusion) -> Estimate:
+    """Matthews' correlation (phi); not estimable where a margin is empty."""
+    margins = (table.n_events, table.n_others, table.tp + table.fp, table.fn + table.tn)
+    if min(margins) == 0:
+        return not_estimable(_one_class(table) or ("no_positive_calls" if not margins[2] else "no_negative_calls"))
+    return estimated((table.tp * table.tn - table.fp * table.fn) / math.sqrt(math.prod(margins)), None, method="none")
+
+
+def cohen_kappa(table: Confusion) -> Estimate:
+    """Chance-corrected agreement of call and truth; null where chance alone gives full agreement."""
+    n = table.n
+    if n == 0:
+        return not_estimable("no_persons")
+    agreed = (table.tp + table.tn) / n
+    called = table.tp + table.fp
+    chance = (called * table.n_events + (n - called) * table.n_others) / n**2
+    if chance >= 1:
+        return not_estimable("zero_variance")
+    return estimated((agreed - chance) / (1 - chance), None, method="none")
+
+
+def further_measures(table: Confusion, *, level: float = LEVEL) -> dict[str, Estimate]:
+    """The measures that stand beside sensitivity and specificity, by name."""
+    return {
+        "lr_positive": positive_likelihood_ratio(table, level=level),
+        "lr_negative": negative_likelihood_ratio(table, level=level),
+        "youden": youden_index(table),
+        "mcc": matthews(table),
+        "kappa": cohen_kappa(table),
+    }
+
+
+def mcnemar(n_first_only: int, n_second_only: int) -> McNemar:
+    """McNemar's exact test, and the chi-square with and without correction (methods S2).
+
+    statsmodels gives 0.25 instead of 0 for the corrected statistic when b = c, so that one is our own line.
+    """
+    from statsmodels.stats.contingency_tables import mcnemar as of_statsmodels  # late: 1 s
+
+    b, c = n_first_only, n_second_only
+    if b + c == 0:
+        return McNemar(b, c, 1.0, None, None, None, None)
+    cells = [[0, b], [c, 0]]
+    exact = min(1.0, float(of_statsmodels(cells, exact=True).pvalue))
+    plain = of_statsmodels(cells, exact=False, correction=False)
+    corrected = 0.0 if b == c else (abs(b - c) - 1) ** 2 / (b + c)
+    return McNemar(b, c, exact, float(plain.statistic), float(plain.pvalue), corrected, _chi2_tail(corrected))
+
+
+def _chi2_tail(statistic: float) -> float:
+    return math.erfc(math.sqrt(statistic / 2))  # one degree of freedom
+
+
+def _ratio(x: int, n: int, *, over: tuple[int, int], level: float) -> Estimate:
+    y, m = over
+    if n == 0 or m == 0:
+        return not_estimable("no_events" if n == 0 and m else "no_non_events" if n else "no_persons")
+    if y == 0:
+        return not_estimable("division_by_zero")
+    value = (x / n) / (y / m)
+    if x == 0:
+        return estimated(0.0, None, method="simel_log")
+    half = normal_quantile(level) * math.sqrt(1 / x - 1 / n + 1 / y - 1 / m)
+    return estimated(value, Interval(value * math.exp(-half), value * math.exp(half)), method="simel_log")
+
+
+def _one_class(table: Confusion) -> str | None:
+    if table.n == 0:
+        return "no_persons"
+    return "no_events" if table.n_events == 0 else "no_non_events" if table.n_others == 0 else None

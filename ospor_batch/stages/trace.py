@@ -1,0 +1,217 @@
+"""From a cell of a table back to the keys behind it; a count that its keys do not reproduce is a LedgerError."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ospor_batch.contracts import contract, contract_names
+from ospor_batch.errors import ContractError, LedgerError, StudyError
+from ospor_batch.evaluation.analysis_set import TEST, AnalysisSet, analysis_set, people_groups, performance_people
+from ospor_batch.evaluation.strata import stratum_columns
+from ospor_batch.runs import Run, run_at
+from ospor_batch.store import Store
+
+ANY = ("all", "overall", "person", "test")  # what a table says where it does not part the people
+OF_FATE = ("series", "study", "person", "label")
+KEYS = {"series": "series_key", "study": "study_key", "person": "patient_key", "label": "label_key"}
+PEOPLE_TABLES = ("performance", "prevalence")
+PREVALENCE = ("prev_label", "prev_test_positive", "prev_corrected")  # of the others only the eligible and the scored
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A cell, what it says, and the keys that it counts: center and the key of what is counted, with the series read."""
+
+    table: str
+    column: str
+    row: dict[str, Any]
+    value: Any
+    keys: pl.DataFrame
+
+
+def trace(folder: Path, table: str, *, cell: str, locate: bool = False) -> Traced:
+    """Find the keys behind a cell of a run's table.
+
+    cell: the column, then the values that name the row, such as ``n_events,center=north,metric=prev_label``; what is not
+    named is taken over everyone. locate adds private paths.
+    """
+    store, run = run_at(folder)
+    rows = _table(run, table)
+    column, named = parse_cell(cell, columns=rows.columns)
+    row = the_row(rows, named, key=contract(table).primary_key)
+    if table in PEOPLE_TABLES:
+        keys = _people(run, table, row=row, column=column)
+    elif table == "attrition":
+        keys = _left(run, store, row=row, column=column)
+    elif table == "reject_count":
+        keys = _refused(run, store, row)
+    else:
+        raise StudyError(f"trace knows {', '.join((*PEOPLE_TABLES, 'attrition', 'reject_count'))}; {table} is none of them")
+    keys = keys.unique().sort(keys.columns)
+    if isinstance(row[column], int) and keys.height != row[column]:
+        raise LedgerError(f"trace: {table}.{column} says {row[column]}, and {keys.height} keys stand behind it")
+    return Traced(table, column, row, row[column], _located(keys, run, store) if locate else keys)
+
+
+def parse_cell(cell: str, *, columns: list[str]) -> tuple[str, dict[str, str]]:
+    """The column and the named values of a cell; StudyError says how one is written."""
+    column, *rest = [part.strip() for part in cell.split(",")]
+    named = dict(part.split("=", 1) for part in rest if "=" in part)
+    if unknown := [name for name in (column, *named) if name not in columns] or [part for part in rest if "=" not in part]:
+        raise StudyError(
+            f"cell {cell!r}: {unknown[0]!r} is no column; write COLUMN,KEY=VALUE,... with columns of {', '.join(columns)}"
+        )
+    return column, {name.strip(): value.strip() for name, value in named.items()}
+
+
+def the_row(rows: pl.DataFrame, named: dict[str, str], *, key: tuple[str, ...]) -> dict[str, Any]:
+    """The one row that has the named values, and elsewhere those that mean everyone; StudyError when it is not one."""
+    found = rows.filter(pl.all_horizontal(pl.lit(value=True), *(pl.col(k).cast(pl.String) == v for k, v in named.items())))
+    for column in key:
+        if column in named or found.height < 2 or column == "stratum":
+            continue
+        of_all = found.filter(pl.col(column).cast(pl.String).is_in(ANY))
+        found = of_all if of_all.height else found
+    if found.height == 1:
+        return found.to_dicts()[0]
+    if not found.height:
+        raise StudyError(f"no row has {', '.join(f'{k}={v}' for k, v in named.items()) or 'a value'}")
+    apart = next((c for c in key if found[c].n_unique() > 1), key[-1])
+    raise StudyError(f"{found.height} rows fit; name {apart}, one of {', '.join(map(str, found[apart].unique().sort()))}")
+
+
+def _table(run: Run, table: str) -> pl.DataFrame:
+    if table not in contract_names():
+        raise StudyError(
+            f"no table named {table!r}; tables of a run: {', '.join((*PEOPLE_TABLES, 'attrition', 'reject_count'))}"
+        )
+    stem = {"reject_count": "rejects_by_reason"}.get(table)
+    try:
+        return run.read(table, under="tables", stem=stem)
+    except ContractError:
+        return run.read(table)
+
+
+def _people(run: Run, table: str, *, row: dict[str, Any], column: str) -> pl.DataFrame:
+    groups = people_groups(analysis_of(run, row["recipe"], reference_id=row["reference_id"], target=row["target"]))
+    mine = [g for g in groups if g.partition == row["partition"] and g.acquisition == row["is_same_acquisition"]]
+    if not mine:
+        raise LedgerError(f"trace: the run has no people of partition {row['partition']}")
+    cell = {c: row[c] for c in stratum_columns() if row.get(c) not in {None, "all"}}
+    fits = pl.all_horizontal(pl.lit(value=True), *(pl.col(c).cast(pl.String) == value for c, value in cell.items()))
+    eligible, paired = mine[0].eligible.filter(fits), mine[0].paired.filter(fits)
+    cut = run.read("threshold", under="tables").filter(pl.col("recipe") == row["recipe"])["score_cut"].item()
+    if table == "prevalence" and row["metric"] not in PREVALENCE and column not in {"n_eligible", "n_scored"}:
+        raise StudyError(f"of prevalence, trace knows the people of {', '.join(PREVALENCE)}; name one of them as metric")
+    if table == "performance":
+        people = _of_performance(performance_people(paired), column, cut=cut)
+    else:
+        people = _of_prevalence(eligible, paired, row=row, column=column, cut=cut)
+    if column in {"n_eligible", "n_scored"}:
+        people = eligible if column == "n_eligible" else eligible.filter(pl.col("score").is_not_null())
+    return people.select("center", "patient_key", "series_key")
+
+
+def analysis_of(run: Run, recipe: str, *, reference_id: str, target: str) -> AnalysisSet:
+    """The people of a recipe as evaluate saw them, from the parts of the run alone."""
+    mine = (pl.col("recipe") == recipe) & (pl.col("reference_id") == reference_id)
+    _, model, parameters = json.loads(run.record["models"])[recipe]
+    predicted = run.read("prediction").filter((pl.col("model_digest") == model) & (pl.col("parameter_digest") == parameters))
+    refused = run.read("reject").filter((pl.col("stage") == "infer") & (pl.col("scope") == recipe))
+    return analysis_set(run.read("manifest").filter(mine), predicted, rejects=refused, target=target)
+
+
+def _of_performance(people: pl.DataFrame, column: str, *, cut: float | None) -> pl.DataFrame:
+    called = pl.lit(None, pl.Boolean) if cut is None else pl.col("score") >= cut
+    kinds = {
+        "n_events": pl.col("truth"), "tp": called & pl.col("truth"), "fp": called & ~pl.col("truth"),
+        "fn": ~called & pl.col("truth"), "tn": ~called & ~pl.col("truth"),
+    }  # fmt: skip
+    return people.filter(kinds[column]) if column in kinds else people
+
+
+def _of_prevalence(
+    eligible: pl.DataFrame, paired: pl.DataFrame, *, row: dict[str, Any], column: str, cut: float | None
+) -> pl.DataFrame:
+    if row["metric"] == "prev_label":
+        people = paired.filter(pl.col("truth").is_not_null())
+        return people.filter("truth") if column == "n_events" else people
+    people = eligible.filter(pl.col("score").is_not_null())
+    if column != "n_events":
+        return people
+    # without a threshold nobody is called positive, and the table says 0
+    return people.clear() if cut is None else people.filter(pl.col("score") >= cut)
+
+
+def _left(run: Run, store: Store, *, row: dict[str, Any], column: str) -> pl.DataFrame:
+    if column not in {"n_in", "n_excluded", "n_out"}:
+        raise StudyError(f"attrition counts in n_in, n_excluded and n_out; {column!r} is no count")
+    if row["stage"] in {"infer", "evaluate"}:
+        return _left_late(run, row, column=column)
+    if row["level"] in OF_FATE:
+        mine = pl.all_horizontal(pl.col(c) == row[c] for c in ("recipe", "reference_id", "level", "center"))
+        at, step = pl.col("step_number"), row["step_number"]
+        kept = {"n_in": at >= step, "n_excluded": at == step, "n_out": at > step}[column]
+        return run.read("fate").filter(mine & kept).select("center", pl.col("item_key").alias(KEYS[row["level"]]))
+    if column != "n_excluded":
+        raise StudyError(f"of {row['level']}s only those who left are traced; name n_excluded")
+    if row["reason"] == "waiting":
+        files = store.current("file", snapshot=run.snapshot, center=row["center"], columns=["center", "file_key", "fate"])
+        return files.filter(pl.col("fate") == "waiting").select("center", "file_key")
+    refused = _rejects(run, store, center=row["center"], stage=row["stage"], level=row["level"], reason=row["reason"])
+    return refused.filter(pl.col("scope") == row["reference_id"]) if row["level"] == "exam" else refused
+
+
+def _left_late(run: Run, row: dict[str, Any], *, column: str) -> pl.DataFrame:
+    """Who left at infer or evaluate; those steps are worked out anew from the parts of the run."""
+    if column != "n_excluded":
+        raise StudyError(f"of the steps of {row['stage']} only those who left are traced; name n_excluded")
+    targets = run.read("performance", under="tables")["target"].unique().to_list()
+    of = analysis_of(run, row["recipe"], reference_id=row["reference_id"], target=targets[0])
+    people = (of.paired if row["level"] == "person" else of.series).filter(pl.col("center") == row["center"])
+    refused, is_tested = pl.col("reject_reason"), pl.col("partition").is_in(TEST)
+    if row["stage"] == "infer":
+        people = people.filter(refused == row["reason"])
+    elif row["reason"] == "train_or_tuning":
+        people = people.filter(refused.is_null() & ~is_tested)
+    elif row["reason"] == "prevalence_index_only":
+        people = people.filter(refused.is_null() & is_tested & ~pl.col("is_performance_index"))
+    elif row["reason"] == "further_image":
+        people = people.filter(refused.is_null() & is_tested & pl.col("is_performance_index") & ~pl.col("is_counted"))
+    else:
+        is_counted = pl.lit(value=True) if row["level"] == "person" else pl.col("is_performance_index") & pl.col("is_counted")
+        people = people.filter(refused.is_null() & is_tested & is_counted & pl.col("truth").is_null())
+    return people.select("center", "patient_key") if row["level"] == "person" else people.select("center", "series_key")
+
+
+def _refused(run: Run, store: Store, row: dict[str, Any]) -> pl.DataFrame:
+    return _rejects(run, store, center=row["center"], stage=row["stage"], level=row["level"], reason=row["reason"])
+
+
+def _rejects(run: Run, store: Store, **of: str) -> pl.DataFrame:
+    rows = store.current("reject", snapshot=run.snapshot)
+    if run.has("reject"):
+        rows = pl.concat([rows, run.read("reject")])
+    return rows.filter(pl.all_horizontal(pl.col(c) == value for c, value in of.items())).select("center", "item_key", "scope")
+
+
+def _located(keys: pl.DataFrame, run: Run, store: Store) -> pl.DataFrame:
+    """Add the path of a file, or the folders of a series; null for what has none."""
+    where = pl.concat_str("archive", "path", separator="/")
+    for own, table in (("file_key", "file"), ("item_key", "file")):
+        if own in keys.columns:
+            files = store.current(table, snapshot=run.snapshot, columns=["center", "file_key", "archive", "path"])
+            return keys.join(
+                files.select("center", pl.col("file_key").alias(own), where.alias("path")), on=["center", own], how="left"
+            )
+    if "series_key" not in keys.columns:
+        return keys.with_columns(path=pl.lit(None, pl.String))
+    folder = where.str.replace(r"/[^/]*$", "").unique().sort().str.join(";")
+    located = store.current("locator", snapshot=run.snapshot).filter(pl.col("kind") == "image")
+    folders = located.group_by("center", "series_key").agg(path=folder)
+    return keys.join(folders, on=["center", "series_key"], how="left")

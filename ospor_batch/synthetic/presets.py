@@ -1,0 +1,104 @@
+"""The presets: which studies are generated, how large, how fine, and with which rates of what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from ospor_batch.errors import StudyError
+from ospor_batch.synthetic.ceiling import RecipeLabel
+from ospor_batch.synthetic.cohorts import PAPER_CT, PAPER_CXR, Cohort
+from ospor_batch.synthetic.ct import Sampling
+from ospor_batch.synthetic.patient_files import BesideRates, Detail
+from ospor_batch.synthetic.population import CENTERS, Rates
+from ospor_batch.synthetic.study_file import cohort_study, four_center_study
+from ospor_batch.synthetic.tag_faults import USUAL
+
+Preset = Literal["tiny", "demo", "paper-cxr", "paper-ct", "scale"]
+FACTORS = (0.001, 10.0)  # share of a published cohort's people; 10 for those who test larger ones
+FILES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Size:
+    """One study of a preset.
+
+    name: its folder below the output where a preset holds several. counts: people by center. is_header_only: files
+    without pixels. is_planted: whether the faults are planted.
+    """
+
+    counts: Mapping[str, int]
+    detail: Detail
+    rates: Rates
+    tuning: float
+    cluster: str
+    name: str = ""
+    cohort: Cohort | None = None
+    is_header_only: bool = False
+    is_planted: bool = True
+    n_files: int = 0
+    words: Mapping[str, float] = field(default_factory=dict)  # what was asked for beside preset and seed
+
+    @property
+    def per_center(self) -> int:
+        """People of the largest center."""
+        return max(self.counts.values())
+
+    @property
+    def recipe_labels(self) -> tuple[RecipeLabel, ...]:
+        """What each recipe of the study reads and is held against."""
+        if self.cohort is None:
+            return RecipeLabel("mean_hu_dxa", "ct", "dxa_who"), RecipeLabel("mean_hu_qct", "ct", "qct")
+        standard: Literal["dxa_who", "qct"] = "qct" if self.cohort.reference == "qct" else "dxa_who"
+        return (RecipeLabel(self.cohort.recipe, self.cohort.image, standard),)
+
+    def study_text(self, *, preset: str, seed: int) -> str:
+        """The study file."""
+        title = f"generated-{preset}" + (f"-{self.name.replace('_', '-')}" if self.name else "")
+        if self.cohort is not None:
+            return cohort_study(self.cohort, name=title, seed=seed, cluster=self.cluster)
+        return four_center_study(name=title, seed=seed, tuning=self.tuning, cluster=self.cluster)
+
+
+def _of_four(n: int) -> dict[str, int]:
+    return {center.name: n for center in CENTERS}
+
+
+PRESETS: dict[str, Size] = {
+    "tiny": Size(_of_four(12), Detail(Sampling(64), 96), Rates(0.0, 0.0, 0.0, 0.15), tuning=0.5, cluster="in_line"),
+    "demo": Size(
+        _of_four(60),
+        Detail(Sampling(80), 192, tags=USUAL, beside=BesideRates(0.5, 0.15, 0.3, 0.2, 0.08)),
+        Rates(0.06, 0.05, 0.08, 0.25), tuning=0.3, cluster="local",
+    ),
+}  # fmt: skip
+PAPER = Detail(Sampling(128), 256, tags=USUAL, beside=BesideRates(0.5, 0.1, 0.3, 0.2, 0.05))
+SCALE = Detail(Sampling(512), 2048, tags=USUAL, beside=BesideRates(0.9, 0.0, 0.5, 0.0, 0.0))
+
+
+def sizes_of(preset: str, *, factor: float = 1.0, n_files: int = FILES) -> tuple[Size, ...]:
+    """The studies of a preset; factor reduces the published cohorts, n_files is the size of `scale`."""
+    if preset not in get_args(Preset):
+        raise StudyError(f"no preset named {preset!r}; there are {', '.join(get_args(Preset))}")
+    if not FACTORS[0] <= factor <= FACTORS[1]:
+        raise StudyError(f"factor {factor:g}: expected {FACTORS[0]:g} to {FACTORS[1]:g}")
+    if n_files < 1:
+        raise StudyError(f"files {n_files}: expected 1 or more")
+    if preset in PRESETS:
+        return (PRESETS[preset],)
+    if preset == "scale":
+        rates = Rates(0.25, 0.15, 0.0, 0.30)
+        return (Size(_of_four(0), SCALE, rates, tuning=0.3, cluster="local", is_header_only=True, is_planted=False,
+                     n_files=n_files, words={"files": n_files}),)  # fmt: skip
+    cohorts = PAPER_CXR if preset == "paper-cxr" else PAPER_CT
+    return tuple(_paper(cohort, factor, is_alone=len(cohorts) == 1) for cohort in cohorts)
+
+
+def _paper(cohort: Cohort, factor: float, *, is_alone: bool) -> Size:
+    """A published cohort: everyone is examined and eligible, so that the pairs are as many as were published."""
+    is_radiograph = cohort.image == "radiograph"
+    rates = Rates(0.0, 0.0, float(is_radiograph), 0.0, is_referred_by_risk=False)
+    counts = {member.plan.name: max(2, round(member.n_people * factor)) for member in cohort.members}
+    return Size(counts, PAPER, rates, tuning=cohort.tuning, cluster="local", name="" if is_alone else cohort.recipe,
+                cohort=cohort, is_planted=False, words={"factor": factor})  # fmt: skip

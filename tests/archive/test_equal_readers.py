@@ -1,0 +1,190 @@
+"""Files that are read together say what pydicom says of each alone, or are left to it."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
+
+from ospor_batch.archive.columns import wanted_elements
+from ospor_batch.archive.elements import elements
+from ospor_batch.archive.heads import read_heads
+from ospor_batch.archive.layout import Memory
+from ospor_batch.archive.locate import locate
+from ospor_batch.archive.opening import header_source
+from ospor_batch.archive.reading import part_schema, read_alone, read_files
+from ospor_batch.archive.walk import walk
+
+from .both import alone, differences, together
+from .made import SEGMENTATION, bare, ct, encoded, uid, write_series
+from .mutants import WHOLE, hurt, scan
+
+FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+def test_whole_files_are_all_read_together_and_equal() -> None:
+    assert sorted(together(WHOLE)) == list(range(len(WHOLE)))
+    assert differences(WHOLE) == []
+
+
+@FEW
+@given(st.lists(hurt(), min_size=6, max_size=12))
+def test_hurt_files_say_the_same_or_are_refused_alike(files: list[bytes]) -> None:
+    assert differences([*files, *WHOLE[:6], *files]) == []
+
+
+def test_a_file_cut_anywhere_is_read_as_pydicom_reads_it() -> None:
+    for content in (WHOLE[0], WHOLE[4], WHOLE[8]):
+        assert differences([content[:end] for end in range(128, len(content), 11)]) == []
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_a_header_longer_than_the_first_bytes_is_read_on(syntax: Any) -> None:
+    for n_bytes in (9_000, 70_000, 600_000):
+        ds = scan(1)
+        ds.private_block(0x0009, "LONG", create=True).add_new(0x10, "OB", bytes(n_bytes))
+        content = encoded(ds, syntax=syntax)
+        assert list(together([content])) == [0]
+        assert differences([content, WHOLE[0], content[:-200]]) == []
+
+
+def test_a_header_beyond_all_measure_is_left_to_pydicom() -> None:
+    ds = scan(1)
+    ds.private_block(0x0009, "LONG", create=True).add_new(0x10, "OB", bytes(40 << 20))
+    content = encoded(ds)
+    assert together([content]) == {}
+    assert alone([content])[0]["fate"] == "instance"
+
+
+@pytest.mark.parametrize(
+    "charset", ["", "ISO_IR 6", "ISO_IR 100", "ISO_IR 192", "GB18030", "GBK", "\\ISO 2022 IR 87", "\\ISO 2022 IR 149",
+                "ISO 2022 IR 13\\ISO 2022 IR 87", "\\ISO 2022 IR 58", "ISO_IR 999", "ISO_IR 192\\GBK", "hex", "ISO-IR 100"],
+)  # fmt: skip
+def test_text_of_every_kind_is_equal_in_every_declared_set(charset: str) -> None:
+    texts = [
+        "흉부 CT".encode(), "腹部".encode("gb18030"), b"\x1b$)C" + "흉부".encode("euc_kr"), "Kopf für".encode("latin-1"),
+        b"\x1b$B" + "腹部".encode("iso2022_jp")[3:], b"\x1b$)A" + "腹部".encode("gb2312"), b"plain ", b"two\\parts ",
+        b"\xff\xfe",
+    ]  # fmt: skip
+    files = []
+    for n, raw in enumerate(texts):
+        held = raw + b" " * (len(raw) % 2)
+        ds = scan(n, SpecificCharacterSet="Q" * len(charset), SeriesDescription="X" * len(held))
+        files.append(encoded(ds).replace(b"Q" * len(charset), charset.encode(), 1).replace(b"X" * len(held), held))
+    assert len(together(files)) == len(files)
+    assert differences(files) == []
+    assert differences(files * 3) == []
+
+
+def test_text_that_is_none_in_its_declared_set_is_flagged() -> None:
+    content = encoded(scan(1, SpecificCharacterSet="ISO_IR 192", SeriesDescription="XXXX")).replace(
+        b"XXXX", b"\xb0\xa1\xb0\xa1"
+    )
+    assert together([content])[0]["header_flags"] == "charset_lossy"
+    assert alone([content])[0]["header_flags"] == "charset_lossy"
+
+
+def test_no_escape_sequence_is_left_in_chinese_text() -> None:
+    raw = b"\x1b$)A" + "腹部".encode("gb2312")
+    ds = scan(1, SpecificCharacterSet=["", "ISO 2022 IR 58"], SeriesDescription="X" * len(raw))
+    assert together([encoded(ds).replace(b"X" * len(raw), raw)])[0]["series_description"] == "腹部"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(ct(SOPClassUID=SEGMENTATION)),  # its content is digested
+        bare(ct()),
+        encoded(ct(Rows=80)),
+        encoded(ct(SeriesInstanceUID="")),
+        encoded(ct(StudyInstanceUID=None)),
+        encoded(ct(PixelData=b"")),
+        encoded(ct(), syntax=ImplicitVRLittleEndian).replace(b"1.2.840.10008.1.2\0", b"1.2.840.10008.1.9\0"),
+    ],
+)
+def test_what_is_unusual_is_left_to_pydicom(content: bytes) -> None:
+    assert together([content, WHOLE[0]]).keys() == {1}
+
+
+def test_the_series_that_an_image_refers_to_is_read_from_its_sequence() -> None:
+    items = [Dataset(), Dataset()]
+    items[0].SeriesInstanceUID, items[1].SeriesInstanceUID = uid(7), uid(6)
+    files = [
+        encoded(scan(n, ReferencedSeriesSequence=items[:n]), syntax=s)
+        for n in range(3)
+        for s in (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+    ]
+    assert [row["referenced_series_uid"] for row in together(files).values()] == [None] * 2 + [uid(7)] * 2 + [
+        f"{uid(6)}\\{uid(7)}"
+    ] * 2
+    assert differences(files) == []
+
+
+def test_compressed_pixels_are_followed_to_their_end() -> None:
+    ds = scan(1, PixelData=encapsulate([b"\xff\x4f" + bytes(62)]))
+    ds["PixelData"].is_undefined_length = True
+    content = encoded(ds, syntax=JPEG2000Lossless)
+    assert list(together([content, content[:-8], content[:-30]])) == [0]
+    assert differences([content]) == []
+
+
+def test_memory_of_layouts_changes_nothing(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    names = []
+    for n in range(400):
+        content = rng.choice(WHOLE) if n % 3 else encoded(scan(n % 50, SeriesDescription="y" * rng.randrange(40)))
+        names.append(str(tmp_path / f"{n:03d}"))
+        Path(names[-1]).write_bytes(content)
+    heads = read_heads(names, [Path(name).stat().st_size for name in names], n_bytes=4096)
+    wanted = wanted_elements()
+    walked, memory = locate(heads, wanted=wanted, memory=None), Memory(wanted)
+    for _ in range(3):
+        found = locate(heads, wanted=wanted, memory=memory)
+        assert memory.layouts
+        assert walked.is_done.all()
+        for name in ("length", "vr", "is_done", "pixel_offset", "pixel_length"):
+            assert np.array_equal(getattr(found, name), getattr(walked, name)), name
+        assert np.array_equal(found.offset[found.length >= 0], walked.offset[walked.length >= 0])
+
+
+def test_files_walked_together_and_alone_have_the_same_elements() -> None:
+    content = WHOLE[12]
+    at = 144 + int.from_bytes(content[140:144], "little")
+    found, end = elements(memoryview(content), at, end=len(content), is_explicit=False)
+    assert content[end:] == bytes(128)
+    assert [e.tag for e in found] == sorted(e.tag for e in found)
+
+
+def test_rows_come_in_the_order_of_the_files(tmp_path: Path) -> None:
+    write_series(tmp_path, n=30)
+    (tmp_path / "s1-003a.txt").write_text("no header")
+    (tmp_path / "s1-011a.dcm").write_bytes(bare(ct(slice_=40)))
+    (tmp_path / "s1-020a.dcm").write_bytes(b"")
+    (tmp_path / "s1-021a.dcm").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "s1-022a.dcm")
+    items = [(path.name, path.lstat().st_size, 7) for path in sorted(tmp_path.iterdir())]
+    rows = read_files(items, root=str(tmp_path), cache=tmp_path / "cache")
+    assert rows.schema == part_schema()
+    assert rows["path"].to_list() == [path for path, _, _ in items]
+    assert rows["fate"].value_counts(sort=True).rows() == [("instance", 31), ("reject", 4)]
+    assert rows.filter(fate="instance")["mtime_ns"].to_list() == [7] * 31
+
+
+def test_real_files_are_equal_column_by_column(shared: Path, tmp_path: Path) -> None:
+    root = shared / "data" / "real"
+    if not root.is_dir():
+        pytest.skip(f"no real files at {root}")
+    items = [(found.path, found.size_bytes, found.mtime_ns) for found in walk(root) if found.refusal is None]
+    rows = read_files(items, root=str(root), cache=tmp_path)
+    source = header_source(str(root), [(path, size) for path, size, _ in items], cache=tmp_path)
+    for row, item in zip(rows.rows(named=True), items, strict=True):
+        assert row == read_alone(item, source), item[0]

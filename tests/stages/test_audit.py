@@ -1,0 +1,162 @@
+"""Looking back at runs: every count leads to its keys, two runs are told apart, and drift stops a night before tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from ospor_batch.config import Drift
+from ospor_batch.contracts import contract
+from ospor_batch.errors import DriftStop, LedgerError, StudyError
+from ospor_batch.plan import Step, begin_run, preview_cohort, run_step
+from ospor_batch.runs import accepted_run
+from ospor_batch.stages.accept import accept
+from ospor_batch.stages.diff import diff
+from ospor_batch.stages.drift import drifted
+from ospor_batch.stages.retry import failed, reopen
+from ospor_batch.stages.trace import trace
+from tests.stages.audited import TwoRuns, tabulated, two_runs
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("audit")]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> TwoRuns:
+    return two_runs(tmp_path_factory.mktemp("audit"))
+
+
+def cells(rows: pl.DataFrame, table: str, *columns: str) -> list[tuple[str, int]]:
+    key = contract(table).primary_key
+    return [
+        (",".join([column, *(f"{k}={row[k]}" for k in key)]), row[column])
+        for row in rows.iter_rows(named=True)
+        for column in columns
+        if row[column] is not None
+    ]
+
+
+def test_every_exclusion_of_the_flow_leads_to_its_keys(runs: TwoRuns) -> None:
+    rows = runs.first.read("attrition", under="tables").filter(pl.col("n_excluded") > 0)
+    for cell, n in cells(rows, "attrition", "n_excluded"):
+        assert trace(runs.first.folder, "attrition", cell=cell).keys.height == n, cell
+    people = rows.filter((pl.col("level") == "person") & (pl.col("stage") == "match"))
+    for cell, n in cells(people, "attrition", "n_in", "n_out"):
+        assert trace(runs.first.folder, "attrition", cell=cell).keys.height == n, cell
+
+
+def test_every_number_of_people_leads_to_their_keys(runs: TwoRuns) -> None:
+    overall = pl.col("stratum").is_in(["overall", "center"]) & pl.col("partition").is_in(["test", "tuning"])
+    prevalence = runs.first.read("prevalence", under="tables")
+    known = overall & pl.col("metric").is_in(["prev_label", "prev_test_positive"])
+    for cell, n in cells(prevalence.filter(known), "prevalence", "n_eligible", "n_persons", "n_events"):
+        assert trace(runs.first.folder, "prevalence", cell=cell).keys.height == n, cell
+    performance = runs.first.read("performance", under="tables").filter(overall & (pl.col("metric") == "auc"))
+    for cell, n in cells(performance, "performance", "n_persons", "n_events", "tp", "fp", "fn", "tn"):
+        assert trace(runs.first.folder, "performance", cell=cell).keys.height == n, cell
+
+
+def test_what_is_not_named_is_taken_over_everyone(runs: TwoRuns) -> None:
+    found = trace(runs.first.folder, "prevalence", cell="n_events,recipe=mean_hu_dxa,metric=prev_label,center=north")
+    assert (found.row["stratum"], found.row["partition"], found.row["sex"]) == ("center", "test", "all")
+    assert found.keys.columns == ["center", "patient_key", "series_key"]
+    with pytest.raises(StudyError, match="name recipe, one of mean_hu_dxa, mean_hu_qct"):
+        trace(runs.first.folder, "prevalence", cell="n_events,metric=prev_label")
+    with pytest.raises(StudyError, match="'metrik' is no column"):
+        trace(runs.first.folder, "prevalence", cell="n_events,metrik=prev_label")
+    with pytest.raises(StudyError, match="no run; expected a folder"):
+        trace(runs.first.folder.parent, "prevalence", cell="n_events")
+
+
+def test_paths_are_shown_on_request_alone(runs: TwoRuns) -> None:
+    cell = "n_excluded,level=file,reason=truncated,center=north"
+    assert "path" not in trace(runs.first.folder, "attrition", cell=cell).keys.columns
+    located = trace(runs.first.folder, "attrition", cell=cell, locate=True).keys
+    assert all((runs.study.folder / path).is_file() for path in located["path"])
+    people = trace(runs.first.folder, "prevalence", cell="n_persons,recipe=mean_hu_dxa,metric=prev_label", locate=True).keys
+    folders = [folder for paths in people["path"] for folder in paths.split(";")]
+    assert all((runs.study.folder / folder).is_dir() for folder in folders)
+
+
+def test_a_cell_that_its_keys_do_not_reproduce_is_a_ledger_error(runs: TwoRuns, tmp_path: Path) -> None:
+    wrong = tmp_path / "runs" / runs.first.run_id
+    wrong.parent.mkdir()
+    __import__("shutil").copytree(runs.first.folder, wrong)
+    rows = runs.first.read("prevalence", under="tables").with_columns(n_events=pl.col("n_events") + 1)
+    rows.filter(pl.col("n_events") <= pl.col("n_persons")).write_parquet(wrong / "tables" / "prevalence.parquet")
+    with pytest.raises(LedgerError, match="keys stand behind it"):
+        trace(wrong, "prevalence", cell="n_events,recipe=mean_hu_dxa,metric=prev_label")
+
+
+def test_diff_names_the_step_that_moved_and_the_numbers_that_followed(runs: TwoRuns) -> None:
+    found = diff(runs.first.folder, runs.second.folder)
+    assert [name for name, _, _ in found.made_of] == ["study_digest"]
+    people = found.steps.filter((pl.col("level") == "person") & (pl.col("recipe") == "mean_hu_dxa") & pl.col("is_first"))
+    assert set(people["step"]) == {"age 50 or older"}
+    assert (people["n_excluded_b"] > people["n_excluded"]).all()
+    assert found.steps.filter(pl.col("recipe") == "catalog").height == 0
+    moved = found.estimates.filter((pl.col("table") == "prevalence") & (pl.col("recipe") == "mean_hu_dxa"))
+    assert moved.height
+    assert set(moved.filter(pl.col("center") == "all")["moved_from"]) == {"match series: age 50 or older (age_50_or_older)"}
+    before, after = (r.read("prevalence", under="tables") for r in (runs.first, runs.second))
+    where = (pl.col("recipe") == "mean_hu_dxa") & (pl.col("stratum") == "overall") & (pl.col("partition") == "test")
+    ends = [t.filter(where & (pl.col("metric") == "prev_label") & (pl.col("is_same_acquisition") == "all"))["n_persons"][0]
+            for t in (before, after)]  # fmt: skip
+    assert ends[0] > ends[1]
+    same = diff(runs.first.folder, runs.first.folder)
+    assert (same.made_of, same.steps.height, same.estimates.height) == ((), 0, 0)
+
+
+def test_a_sweep_that_drifts_stops_before_tables_until_somebody_accepts(runs: TwoRuns) -> None:
+    bounds = runs.strict.sweep.model_copy(update={"drift": Drift(minimum_n=5, count=0.2, prevalence_points=100)})
+    strict = runs.strict.model_copy(update={"sweep": bounds})
+    evaluate = Step("evaluate", run_id=runs.second.run_id)
+    assert accepted_run(runs.store) is None
+    run_step(strict, evaluate, is_sweep=True)  # nothing to be measured against
+    accept(runs.first.folder)
+    assert accepted_run(runs.store).run_id == runs.first.run_id
+    with pytest.raises(DriftStop) as stopped:
+        run_step(strict, evaluate, is_sweep=True)
+    said = str(stopped.value)
+    assert stopped.value.exit_code == 13
+    assert "everyone: " in said
+    assert "first moved at match: age 50 or older (age_50_or_older)" in said
+    assert f"ospor-batch accept workspace/runs/{runs.second.run_id}" in said
+    run_step(strict, evaluate, is_sweep=False)  # a person at the keyboard may look at the tables
+    accept(runs.second.folder)
+    run_step(strict, evaluate, is_sweep=True)
+    moves = drifted(strict, runs.first, store=runs.store)  # and now the first would be the one that moved
+    assert {move.measure for move, _ in moves} == {"count"}
+
+
+def test_only_a_run_whose_people_are_known_is_accepted(runs: TwoRuns, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="no run"):
+        accept(tmp_path)
+    other = runs.study.model_copy(update={"split": runs.study.split.model_copy(update={"tuning": 0.0, "internal_test": 1.0})})
+    begun = begin_run(other)
+    with pytest.raises(StudyError, match="has not finished match, infer"):
+        accept(begun.folder)
+    assert accept(tabulated(other, runs.store, until="infer").folder).run_id == begun.run_id
+
+
+def test_the_cohort_can_be_looked_at_before_any_pixel_and_writes_nothing(runs: TwoRuns) -> None:
+    before = sorted((runs.store.workspace / "runs").iterdir())
+    attrition, guards = preview_cohort(runs.study)
+    written = runs.first.read("attrition")
+    assert attrition.equals(written)
+    assert guards.height == 0
+    assert sorted((runs.store.workspace / "runs").iterdir()) == before
+
+
+def test_retry_opens_a_run_only_when_something_may_have_passed(runs: TwoRuns) -> None:
+    found = failed(runs.study, runs.store)
+    assert (found.n_files, found.n_series, found.run_id) == (0, 0, None)
+    assert reopen(runs.study, runs.store) == found
+    rejects = runs.first.read("reject")
+    assert rejects.height  # somebody's mask is missing
+    worker_died = rejects.with_columns(is_transient=pl.lit(value=True), reason=pl.lit("worker_died"))
+    runs.first.write("reject", worker_died)
+    assert reopen(runs.study, runs.store).n_series == rejects.height
+    again = tabulated(runs.study, runs.store, until="infer")
+    assert again.read("reject").equals(rejects)

@@ -1,0 +1,218 @@
+"""A body and its images: density comes back, noise and blur are those declared, and CT and radiograph see one body."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ospor_batch.synthetic.anatomy import FIRST_LABEL
+from ospor_batch.synthetic.body import body_of
+from ospor_batch.synthetic.ct import LINES, PROTOCOLS, Sampling, Scan, expected_hu, scan
+from ospor_batch.synthetic.painter import TISSUE_CODES, Grid
+from ospor_batch.synthetic.population import Person, Rates, people
+from ospor_batch.synthetic.radiograph import FIELD_MM, detected, radiograph
+from ospor_batch.synthetic.scanner import KERNELS, blurred, noise
+from ospor_batch.synthetic.vertebrae import VERSE
+
+PLAIN = Rates(0, 0, 0, 0)
+
+
+@cache
+def someone(number: int = 100) -> Person:
+    return people("north", range(number, number + 1), seed=3, night=2, rates=replace(PLAIN, fracture=0.0))[0]
+
+
+def imaged(person: Person, *, matrix: int = 80, is_noisy: bool = False, thickness: float = 5.0, **asked: object) -> Scan:
+    return scan(
+        person, sampling=Sampling(matrix), spacing_mm=5, thickness_mm=thickness, is_contrast=False, is_noisy=is_noisy, **asked,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def measured(made: Scan) -> float:
+    return float(np.mean([made.hu[made.labels == FIRST_LABEL + i].mean() for i in range(4)]))
+
+
+@pytest.mark.parametrize("kvp", sorted(LINES))
+def test_without_noise_the_line_of_density_is_recovered(kvp: int) -> None:
+    """Beam hardening differs between trunks, so each person stands off the line a little; the fit over people does not."""
+    everyone = people("south", range(100, 124), seed=3, night=2, rates=PLAIN)
+    x = np.array([p.vbmd_mg_cm3 for p in everyone])
+    y = np.array([measured(imaged(replace(p, kvp_kv=kvp))) for p in everyone])
+    design = np.stack([np.ones_like(x), x - x.mean()], axis=1)
+    fit, *_ = np.linalg.lstsq(design, y, rcond=None)
+    spread = float(np.std(y - design @ fit, ddof=2))
+    assert spread < 3
+    middle = expected_hu(float(x.mean()), kvp_kv=kvp)
+    assert fit[0] == pytest.approx(middle, abs=4 * spread / np.sqrt(len(x)) + 0.5)
+    assert fit[1] == pytest.approx(LINES[kvp][1], abs=4 * spread / np.sqrt(((x - x.mean()) ** 2).sum()))
+
+
+def test_finer_pixels_show_the_same_density() -> None:
+    coarse, fine = (measured(imaged(someone(), matrix=n)) for n in (64, 256))
+    assert fine == pytest.approx(coarse, abs=2.5)
+
+
+def test_the_same_person_gives_the_same_voxels() -> None:
+    one, other = (imaged(someone(), is_noisy=True) for _ in range(2))
+    assert (one.hu == other.hu).all()
+    assert (one.tissue == other.tissue).all()
+
+
+def test_noise_has_the_declared_spread_and_little_power_at_low_frequencies() -> None:
+    grid = Grid((0.0, 0.0, 0.0), (0.8, 0.8, 5.0), (4, 256, 256), 5.0)
+    made = {name: noise(np.random.default_rng(1), grid, kernel=kernel) for name, kernel in KERNELS.items()}
+    f = np.hypot(np.fft.fftfreq(256, 0.8)[:, None], np.fft.fftfreq(256, 0.8)[None])
+    middle = {}
+    for name, values in made.items():
+        assert values.std() == pytest.approx(1, abs=1e-3)
+        power = np.mean(np.abs(np.fft.fft2(values)) ** 2, axis=0)
+        assert power[f < 0.02].mean() < 0.35 * power[(f > 0.15) & (f < 0.30)].mean()
+        middle[name] = float((f * power).sum() / power.sum())
+    assert middle["soft"] < middle["standard"] < middle["bone"]
+
+
+def test_noise_grows_in_thin_slices_and_large_people_and_at_low_dose() -> None:
+    def spread(person: Person, **asked: object) -> float:
+        loud, quiet = imaged(person, is_noisy=True, **asked), imaged(person, **asked)  # type: ignore[arg-type]
+        inside = quiet.tissue == TISSUE_CODES["muscle"]
+        return float((loud.hu.astype(float) - quiet.hu)[inside].std())
+
+    usual = spread(someone())
+    assert usual == pytest.approx(PROTOCOLS["lumbar"].noise_hu, rel=0.35)
+    assert spread(someone(), thickness=2.5) == pytest.approx(usual * np.sqrt(2), rel=0.1)
+    assert spread(replace(someone(), weight_kg=110.0)) > 1.15 * spread(replace(someone(), weight_kg=50.0))
+    assert spread(someone(), protocol="low_dose_chest") > 1.2 * spread(someone(), protocol="chest")
+
+
+def test_a_kernel_widens_a_point_by_its_width() -> None:
+    grid = Grid((0.0, 0.0, 0.0), (0.25, 0.25, 1.0), (1, 81, 81), 1.0)
+    point = np.zeros(grid.shape, dtype=np.float32)
+    point[0, 40, 40] = 1000
+    for kernel in (KERNELS["soft"], KERNELS["standard"]):
+        line = blurred(point, grid, kernel)[0, 40]
+        wide = np.count_nonzero(line > line.max() / 2) * 0.25
+        assert wide == pytest.approx(kernel.width_mm, abs=0.3)
+
+
+def test_muscle_at_l3_is_the_area_of_the_person() -> None:
+    for number in range(100, 106):
+        person = someone(number)
+        made = imaged(person, matrix=200)
+        middle = int(np.argmin(np.abs(np.argwhere(made.bodies == VERSE["L3"])[:, 0].mean() - np.arange(len(made.hu)))))
+        area = float((made.tissue[middle] == TISSUE_CODES["muscle"]).sum()) * made.grid.step[0] ** 2 / 100
+        assert area == pytest.approx(person.muscle_cm2, rel=0.15)  # bones take some of it
+
+
+def test_contrast_brightens_blood_most_and_bone_a_little() -> None:
+    person = someone()
+    plain = imaged(person)
+    for phase, low, high in (("arterial", 180, 320), ("portal_venous", 90, 160)):
+        made = scan(person, sampling=Sampling(80), spacing_mm=5, thickness_mm=5, is_contrast=True, is_noisy=False, phase=phase)  # type: ignore[arg-type]
+        gain = made.hu.astype(float) - plain.hu
+        assert low < np.quantile(gain[plain.tissue == TISSUE_CODES["blood"]], 0.9) < high  # arteries; veins are blood too
+        assert measured(made) - measured(plain) == pytest.approx({"arterial": 14.4, "portal_venous": 25.7}[phase], abs=1)
+        assert abs(np.median(gain[plain.tissue == TISSUE_CODES["fat"]])) <= 1
+
+
+def test_each_protocol_covers_its_levels() -> None:
+    for name, first, last in (("lumbar", "L1", "L4"), ("spine", "T12", "S1"), ("abdomen", "T10", "S1"), ("chest", "T2", "L2")):
+        seen = set(np.unique(imaged(someone(), matrix=48, protocol=name).bodies)) - {0}
+        assert {VERSE[first], VERSE[last]} <= seen
+
+
+def test_chest_holds_lung_and_abdomen_does_not() -> None:
+    chest, lumbar = imaged(someone(), matrix=64, protocol="chest"), imaged(someone(), matrix=64)
+    assert (chest.tissue == TISSUE_CODES["lung"]).mean() > 0.05
+    assert -880 < np.median(chest.hu[chest.tissue == TISSUE_CODES["lung"]]) < -780
+    assert not (lumbar.tissue == TISSUE_CODES["lung"]).any()
+
+
+def test_a_wedge_fracture_lowers_the_front_alone() -> None:
+    def heights(person: Person) -> tuple[float, float]:
+        made = scan(person, sampling=Sampling(160), spacing_mm=1, thickness_mm=1, is_contrast=False, is_noisy=False)
+        where = np.argwhere(made.bodies == VERSE["L2"])
+        middle = where[:, 2] == round(where[:, 2].mean())
+        front, back = np.quantile(where[middle, 1], (0.15, 0.85)).round()
+        return tuple(float(np.ptp(where[middle & (where[:, 1] == row), 0]) + 1) for row in (front, back))  # type: ignore[return-value]
+
+    whole, broken = heights(someone()), heights(replace(someone(), fractures=(("L2", 0.4),)))
+    assert broken[0] < 0.78 * whole[0]
+    assert broken[1] > 0.85 * whole[1]
+
+
+def test_variants_change_the_spine() -> None:
+    person = someone()
+    bent, straight = (body_of(replace(person, scoliosis_mm=v)) for v in (14.0, 0.0))
+    z = np.linspace(0, 140, 20)
+    assert np.ptp(bent.spine_at(z)[0]) > 10 > np.ptp(straight.spine_at(z)[0])
+    sacral, usual = (body_of(replace(person, transitional=v)) for v in ("sacralised", "none"))
+    assert usual.vertebra("L5").bottom - usual.top("S1") > 2 * (sacral.vertebra("L5").bottom - sacral.top("S1"))
+    assert body_of(replace(person, spurs=3.0)).vertebra("L3").spur > body_of(replace(person, spurs=0.2)).vertebra("L3").spur
+
+
+def test_metal_and_motion_leave_their_marks() -> None:
+    person = someone()
+    plain = imaged(person, protocol="spine")
+    screws = imaged(replace(person, implant="pedicle_screws"), protocol="spine")
+    assert screws.hu.max() == 3071 > plain.hu.max()
+    assert np.abs(screws.hu.astype(int) - plain.hu).max(axis=(1, 2)).max() > 500
+    noisy, moved = (imaged(replace(person, motion_mm=v), is_noisy=True) for v in (0.0, 4.0))
+    edge = [np.abs(np.diff(made.hu.astype(float), axis=1)).max(axis=(1, 2)).mean() for made in (noisy, moved)]
+    assert edge[1] < edge[0]
+
+
+def test_a_tilted_gantry_climbs_with_the_rows() -> None:
+    level, tilted = imaged(someone(), matrix=64), imaged(someone(), matrix=64, tilt_deg=12.0)
+    assert tilted.grid.tilt_deg == 12.0
+    assert level.hu.shape == tilted.hu.shape
+    step = tilted.grid.step[1]
+    _, rows, z = tilted.grid.axes()
+    assert np.hypot(rows[1] - rows[0], z[0, 1, 0] - z[0, 0, 0]) == pytest.approx(step, rel=1e-4)
+
+
+def mass_through(made: Scan) -> NDArray[np.float64]:
+    """g/cm2 from front to back, from CT numbers; rows from the head down."""
+    dense = np.clip(made.hu.astype(float) + 1000, 0, None) / 1000
+    table = made.tissue == 0
+    dense[table & (made.hu < -100)] = 0
+    return np.asarray(dense.sum(axis=1)[::-1] * made.grid.step[1] / 10)
+
+
+def test_radiograph_and_ct_see_one_body() -> None:
+    """The logarithm of the primary signal follows the mass that CT finds along the same rays."""
+    person, matrix = replace(someone(102), sex="male"), 100
+    pixel = FIELD_MM / matrix
+    made = scan(
+        person, sampling=Sampling(matrix, FIELD_MM), spacing_mm=pixel, thickness_mm=pixel, is_contrast=False, is_noisy=False,
+        protocol="chest",
+    )  # fmt: skip
+    signal = -np.log(detected(person, matrix=matrix, view="AP", draw=person.draws("radiograph")))
+    ct, film = mass_through(made), signal[30:70, 25:75]  # the middle of the chest, in which both lie
+    fits = [
+        float(np.corrcoef(film.ravel(), ct[30 + down : 70 + down, 25 + aside : 75 + aside].ravel())[0, 1])
+        for down in range(-9, 10) for aside in range(-4, 5) if len(ct) >= 70 + down
+    ]  # fmt: skip
+    assert max(fits) > 0.85  # the two do not lie in the same place
+
+
+@pytest.mark.parametrize("view", ["PA", "AP", "LATERAL"])
+def test_denser_bone_shows_in_every_view(view: str) -> None:
+    thin, dense = (
+        detected(replace(someone(), vbmd_mg_cm3=v), matrix=96, view=view, draw=np.random.default_rng(2))  # type: ignore[arg-type]
+        for v in (40.0, 200.0)
+    )
+    assert np.mean(dense <= thin + 1e-4) > 0.97  # end-plates of thin bone are hollower, so that a few rays meet less of it
+    assert (np.log(thin) - np.log(dense)).max() > 0.05
+
+
+def test_radiographs_differ_by_center_and_view() -> None:
+    person = someone()
+    looks = [radiograph(replace(person, center=c), matrix=96).astype(float) for c in ("north", "west")]
+    assert np.abs(looks[0] - looks[1]).mean() > 20
+    assert radiograph(person, matrix=96).max() <= 4095
+    assert (radiograph(person, matrix=96) == radiograph(person, matrix=96)).all()
+    assert FIELD_MM / 96 > 1

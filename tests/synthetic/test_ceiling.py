@@ -1,0 +1,59 @@
+"""The ceilings bound what any score can reach, and more noise lowers them."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ospor_batch.synthetic.ceiling import RecipeLabel, ceiling_table
+from ospor_batch.synthetic.labels import exams_of, matched
+from ospor_batch.synthetic.population import CENTERS, Rates, people
+
+RECIPES = (
+    RecipeLabel("ct_dxa", "ct", "dxa_who"),
+    RecipeLabel("ct_qct", "ct", "qct"),
+    RecipeLabel("film_dxa", "radiograph", "dxa_who"),
+)
+
+
+@pytest.fixture(scope="module")
+def ceilings() -> pl.DataFrame:
+    return ceiling_table(RECIPES, plans=CENTERS, seed=1)
+
+
+def value(ceilings: pl.DataFrame, recipe: str, metric: str, target: str, bound: str) -> float:
+    row = ceilings.filter(recipe=recipe, metric=metric, target=target, bound=bound)
+    return float(row["value"].item())
+
+
+def auc(score: np.ndarray, is_sick: np.ndarray) -> float:
+    return float(np.mean(score[is_sick][:, None] > score[~is_sick][None, :]))
+
+
+def test_image_noise_lowers_every_ceiling(ceilings: pl.DataFrame) -> None:
+    wide = ceilings.pivot("bound", index=["recipe", "metric", "target"], values="value")
+    assert (wide["label_and_image_noise"] <= wide["label_noise"] + 1e-9).all()
+    film = value(ceilings, "film_dxa", "auc", "osteoporosis", "label_and_image_noise")
+    assert film < value(ceilings, "ct_dxa", "auc", "osteoporosis", "label_and_image_noise") - 0.01
+
+
+def test_no_score_of_true_density_beats_the_ceiling(ceilings: pl.DataFrame) -> None:
+    """Even the true density, and even with age and sex, of people drawn one by one through the labels that are printed."""
+    for kind, recipe, target in (("dxa", "ct_dxa", "lumbar_spine_t"), ("qct", "ct_qct", "vbmd")):
+        everyone = [
+            p for c in CENTERS if c.exam_kind == kind
+            for p in people(c.name, range(5000, 6500), seed=3, night=2, rates=Rates(0, 0, 0, 0)) if p.age_at_image >= 50
+        ]  # fmt: skip
+        labelled = [(p, exam) for p in everyone if (exam := matched(exams_of(p))) and exam.age >= 50]
+        score = np.array([-p.vbmd_mg_cm3 for p, _ in labelled])
+        sick = np.array([e.is_osteoporosis if e.t else float(e.vbmd_mg_cm3 or 0) < 80 for _, e in labelled])
+        measured = np.array([float(e.t["lumbar_spine"]) if e.t else float(e.vbmd_mg_cm3 or 0) for _, e in labelled])
+        best = value(ceilings, recipe, "auc", "osteoporosis", "label_noise")
+        assert auc(score, sick) < best + 0.02
+        assert auc(score, sick) > best - 0.12, "a ceiling far above the best known score would say nothing"
+        assert np.corrcoef(-score, measured)[0, 1] < value(ceilings, recipe, "pearson_r", target, "label_noise") + 0.02
+
+
+def test_a_center_without_the_reference_gives_no_row() -> None:
+    assert ceiling_table(RECIPES[1:2], plans=[c for c in CENTERS if c.exam_kind == "dxa"], seed=1).is_empty()
