@@ -39,11 +39,8 @@ def main() -> None:
         code = app(standalone_mode=False)
     except OsporError as error:
         _end_with(error)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: finished work is kept; run the same command again to go on")
-        sys.exit(INTERRUPTED)
-    except typer.Abort:
-        sys.exit(INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "show"):
             error.show()
@@ -51,6 +48,8 @@ def main() -> None:
         if os.environ.get("OSPOR_DEBUG") == "1":
             raise
         _end_with(nameless(error))
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code by itself
+        Console(stderr=True).print("interrupted: finished work is kept; run the same command again to go on")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -22,7 +22,7 @@ from ospor_batch.contracts.table import BROKEN, empty, part, schema_of
 from ospor_batch.errors import ArchiveError, ItemRefused, LedgerError, StorageError, StudyError
 from ospor_batch.pseudonym import normal_patient_id, pseudonym
 from ospor_batch.stages.summary import Progress, StageSummary
-from ospor_batch.store import Change, Store, SweepCounts, storage_errors, write_text
+from ospor_batch.store import Change, Store, SweepCounts, storage_errors, write_rows, write_text
 
 PART_FILES = 1000  # a second or two of reading: what a killed crawl may have to repeat
 LISTING = pl.Schema(
@@ -65,11 +65,7 @@ def read_partition(work_list: str) -> int:
     listed = Path(work_list)
     work = json.loads(listed.read_text(encoding="utf-8"))
     rows = read_files([(path, size, mtime) for path, size, mtime in work["files"]], root=Path(work["root"]))
-    target = listed.with_name("rows.parquet")
-    unfinished = target.with_suffix(".unfinished")
-    with storage_errors(remove=unfinished):
-        rows.write_parquet(unfinished)
-        unfinished.replace(target)
+    write_rows(rows, target=listed.with_name("rows.parquet"))
     return rows.height
 
 
@@ -156,8 +152,7 @@ def _bisect(work_list: Path, *, executor: Executor) -> None:
         halves = [_work_list(h, root=Path(work["root"]), staging=work_list.parent) for h in (files[:middle], files[middle:])]
         _work([str(half) for half in halves], executor=executor, n_parts=2, progress=None)
         rows = pl.concat([pl.read_parquet(half.with_name("rows.parquet")) for half in halves])
-    with storage_errors(remove=target):
-        rows.write_parquet(target)
+    write_rows(rows, target=target)
 
 
 def _unread(verdicts: Verdicts) -> pl.DataFrame:
