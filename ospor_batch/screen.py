@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ospor_batch.stages.summary import Progress as Told
     from ospor_batch.stages.summary import StageSummary
 
+NOT_ON_SCREEN = ("study",)  # in the attrition table; on a screen it repeats the series
+LABEL_STEP = "label in the window"
 LEVELS = {
     "file": "files",
     "instance": "instances",
@@ -89,7 +92,13 @@ class Screen:
 
 def show_ledger(found: Sequence[StageSummary], *, console: Console) -> None:
     """Print requested = done + excluded + failed per stage and center."""
-    table = Table("stage", "center", "counted", "requested", "done", "excluded", "failed", "closes", title="Ledger")
+    table = Table(
+        title="Ledger: requested = done + excluded + failed", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for name in ("stage", "center", "counted"):
+        table.add_column(name, overflow="fold")
+    for name in ("requested", "done", "excluded", "failed", "closes"):
+        table.add_column(name, justify="right")
     for s in found:
         counts = (str(n) for n in (s.requested, s.done, s.excluded, s.failed))
         table.add_row(s.stage, s.center, LEVELS.get(s.level, s.level), *counts, "yes" if s.closes else "[red]NO[/]")
@@ -97,16 +106,60 @@ def show_ledger(found: Sequence[StageSummary], *, console: Console) -> None:
 
 
 def show_flow(steps: Sequence[FlowStep], *, console: Console) -> None:
-    """Print how many entered each level, what left at each step and why, and how many went on."""
-    recipes = list(dict.fromkeys(step.recipe for step in steps))
-    for recipe in recipes:
-        title = "Where everything went: the catalog" if recipe == "catalog" else f"Where everybody went: {recipe}"
-        table = Table("level", "step", "entered", "left", "went on", "reason", title=title, title_justify="left")
-        mine = [step for step in steps if step.recipe == recipe]
+    """Print, for catalog and recipes, what entered each level, what left at each step and why, and what went on."""
+    for recipe in dict.fromkeys(step.recipe for step in steps):
+        mine = [step for step in steps if step.recipe == recipe and step.level not in NOT_ON_SCREEN]
+        title = "Where every file went" if recipe == "catalog" else f"Where everybody went: {recipe}"
+        table = Table("", title=title, title_justify="left", box=SIMPLE_HEAD)
+        table.add_column("left", justify="right")
+        table.add_column("went on", justify="right")
         for level in dict.fromkeys(step.level for step in mine):
             rows = [step for step in mine if step.level == level]
-            table.add_row(f"[bold]{LEVELS.get(level, level)}[/]", "", str(rows[0].n_in), "", str(rows[-1].n_out), "")
+            table.add_row(f"[bold]{LEVELS.get(level, level)}[/]", "", f"[bold]{rows[0].n_in}[/]")
             for step in rows:
                 if step.n_excluded:
-                    table.add_row("", step.step, str(step.n_in), f"-{step.n_excluded}", str(step.n_out), step.reason)
+                    table.add_row(f"  {_why(step)}", f"-{step.n_excluded}", str(step.n_out))
         console.print(table)
+    for line in chains(steps):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def chains(steps: Sequence[FlowStep]) -> list[str]:
+    """One line a recipe: files -> instances -> series -> persons -> eligible -> matched -> read -> tabulated."""
+    found = []
+    first = [f"{_ends(steps, 'catalog', 'file')[0]} files", f"{_ends(steps, 'catalog', 'instance')[1]} instances"]
+    for recipe in dict.fromkeys(step.recipe for step in steps if step.recipe != "catalog"):
+        persons = [step for step in steps if step.recipe == recipe and step.level == "person"]
+        if not persons:
+            continue
+        left = {stage: sum(s.n_excluded for s in persons if _part(s) == stage) for stage in ("criteria", "match", "infer")}
+        n_eligible = persons[0].n_in - left["criteria"]
+        n_matched = n_eligible - left["match"]
+        links = [
+            *first,
+            f"{_ends(steps, recipe, 'series')[0]} series",
+            f"{persons[0].n_in} persons",
+            f"{n_eligible} eligible",
+            f"{n_matched} matched",
+            f"{n_matched - left['infer']} read",
+            f"{persons[-1].n_out} tabulated",
+        ]
+        found.append(f"{recipe}: " + " -> ".join(links))
+    return found
+
+
+def _part(step: FlowStep) -> str:
+    if step.stage == "match":
+        return "match" if step.step == LABEL_STEP else "criteria"
+    return step.stage
+
+
+def _ends(steps: Sequence[FlowStep], recipe: str, level: str) -> tuple[int, int]:
+    rows = [step for step in steps if step.recipe == recipe and step.level == level]
+    return (rows[0].n_in, rows[-1].n_out) if rows else (0, 0)
+
+
+def _why(step: FlowStep) -> str:
+    """The step, and its reason where that says more."""
+    plain = step.reason.replace("_", " ")
+    return step.step if plain == step.step.lower().replace(":", "") else f"{step.step} ({plain})"

@@ -20,6 +20,7 @@ class FlowStep:
     """One step of the flow over all centers: who came, who left and why."""
 
     recipe: str
+    stage: str
     level: str
     step: str
     reason: str
@@ -44,14 +45,14 @@ def newest_run(study: Study, store: Store) -> Run | None:
 def flow(run: Run) -> list[FlowStep]:
     """Every step at which something left, over all centers, in the order of the tables."""
     rows = run.read("attrition", under="tables") if run.has("attrition", under="tables") else run.read("attrition")
-    by = ["recipe", "reference_id", "level", "step_number", "step", "reason"]
+    by = ["recipe", "reference_id", "stage", "level", "step_number", "step", "reason"]
     counted = rows.group_by(by).agg(pl.col("n_in", "n_excluded", "n_out").sum())
     first = pl.col("recipe") != "catalog"
     order = counted.with_columns(is_recipe=first, rank=_rank(pl.col("level"))).sort(
         "is_recipe", "recipe", "reference_id", "rank", "step_number"
     )
     return [
-        FlowStep(r["recipe"], r["level"], r["step"], r["reason"], r["n_in"], r["n_excluded"], r["n_out"])
+        FlowStep(r["recipe"], r["stage"], r["level"], r["step"], r["reason"], r["n_in"], r["n_excluded"], r["n_out"])
         for r in order.iter_rows(named=True)
     ]
 
