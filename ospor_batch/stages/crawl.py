@@ -24,7 +24,7 @@ from ospor_batch.errors import ArchiveError, ItemRefused, LedgerError, StorageEr
 from ospor_batch.stages.crawl_rows import IDENTITY, changes, file_key, identities, keyed, unread
 from ospor_batch.stages.listing import Spilled, in_slices
 from ospor_batch.stages.summary import Progress, StageSummary
-from ospor_batch.store import Store, SweepCounts, Writing, storage_errors, write_text
+from ospor_batch.store import Store, SweepCounts, Writing, storage_errors, write_rows, write_text
 
 PART_FILES = 1000  # a second or two of reading: what a killed crawl may have to repeat
 SLICE_PARTS = 40  # parts turned into rows at once: 40,000 rows, 0.3 GB
@@ -113,11 +113,7 @@ def read_partition(work_list: str) -> int:
     rows = read_files(
         [(path, size, mtime) for path, size, mtime in work["files"]], root=work["root"], cache=Path(work["cache"])
     )
-    target = listed.with_name("rows.parquet")
-    unfinished = target.with_suffix(".unfinished")
-    with storage_errors(remove=unfinished):
-        rows.write_parquet(unfinished)
-        unfinished.replace(target)
+    write_rows(rows, target=listed.with_name("rows.parquet"))
     return rows.height
 
 
@@ -315,8 +311,7 @@ def _bisect(work_list: Path, *, executor: Executor) -> None:
         halves = [_work_list(h, **place) for h in (files[:middle], files[middle:])]
         _work([str(half) for half in halves], executor=executor, n_parts=2, progress=None)
         rows = pl.concat([pl.read_parquet(half.with_name("rows.parquet")) for half in halves])
-    with storage_errors(remove=target):
-        rows.write_parquet(target)
+    write_rows(rows, target=target)
 
 
 def _check(verdicts: Verdicts, *, n_fresh: int) -> None:

@@ -21,7 +21,7 @@ from ospor_batch.models.registry import PREDICTORS, spec_of
 from ospor_batch.models.spec import PredictorSpec
 from ospor_batch.runs import Run
 from ospor_batch.stages.summary import Progress, StageSummary
-from ospor_batch.store import Store, storage_errors
+from ospor_batch.store import Store, write_rows
 
 MEGABYTE = 1_000_000
 SHARDS_PER_WORKER = 4  # at least, so that a small study keeps every worker busy and loses little when one dies
@@ -217,11 +217,9 @@ def _write_shards(shards: Sequence[list[str]], files: pl.DataFrame, *, place: _P
         schema={"item_digest": pl.String, "shard": pl.String},
         orient="row",
     )
-    with storage_errors():
-        place.shards.mkdir(parents=True, exist_ok=True)
-        parts = files.join(named, on="item_digest", maintain_order="left").partition_by("shard", as_dict=True)
-        for (name,), rows in parts.items():
-            rows.drop("shard").write_parquet(place.shards / f"{name}.parquet")
+    parts = files.join(named, on="item_digest", maintain_order="left").partition_by("shard", as_dict=True)
+    for (name,), rows in parts.items():
+        write_rows(rows.drop("shard"), target=place.shards / f"{name}.parquet")
 
 
 def _shard_name(shard: Sequence[str]) -> str:

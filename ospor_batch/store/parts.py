@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,12 +21,7 @@ FULL_DISK_WORDS = ("no space left", "os error 28", "file too large", "disk quota
 
 def write_part(rows: pl.DataFrame, name: str, *, target: Path, stamp: Mapping[str, str] | None = None) -> None:
     """Write a whole part, or nothing: checked, stamped, and renamed only when its bytes are complete."""
-    rows = whole(rows, name)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
-    with storage_errors(remove=unfinished):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        rows.write_parquet(unfinished, metadata=contract(name).stamp(**(stamp or {})))
-        unfinished.replace(target)
+    write_rows(whole(rows, name), target=target, metadata=contract(name).stamp(**(stamp or {})))
 
 
 def read_part(name: str, *, source: Path) -> pl.DataFrame:
@@ -37,12 +33,24 @@ def read_part(name: str, *, source: Path) -> pl.DataFrame:
     return rows
 
 
+def write_rows(rows: pl.DataFrame, *, target: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write rows of no contract as Parquet, whole or not at all; for what a stage stages for itself."""
+    # by way of memory: the Parquet writer hides a full disk behind an error of its own
+    content = io.BytesIO()
+    rows.write_parquet(content, metadata=metadata)
+    _write_whole(content.getbuffer(), target)
+
+
 def write_text(text: str, *, target: Path) -> None:
     """Write a whole text file, or nothing."""
+    _write_whole(text.encode(), target)
+
+
+def _write_whole(content: bytes | memoryview, target: Path) -> None:
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     with storage_errors(remove=unfinished):
         target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_bytes(content)
         unfinished.replace(target)
 
 
