@@ -6,8 +6,8 @@ that end where they say. Anything else is Odd, which is no verdict on the file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ UNDEFINED = 0xFFFFFFFF
 META_GROUP_END = 0x00030000
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 FIRST_PIXEL_TAG, FIRST_ITEM_TAG = 0x7FE00000, 0xFFFE0000
+ITEM_GROUP = 0xFFFE
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 LONG, SHORT = 12, 8  # bytes of an explicit element header with a length of 32 bits, and of any other header
 DEEPEST = 12  # levels of open sequences
@@ -42,8 +43,7 @@ class Short(Exception):  # noqa: N818 -- no error: more bytes of the file are ne
     """The bytes at hand end before the header does."""
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """One element header at ``at``; its value begins after ``size`` bytes. vr: two letters as a number, 0 if implicit."""
 
     at: int
@@ -139,15 +139,40 @@ def _end_of_item(block: memoryview, at: int, length: int, *, end: int, is_explic
         if not is_explicit and length != UNDEFINED and length < SHORT:
             raise Odd
     while at != stop or length == UNDEFINED:
-        here = element_at(block, at, end=end, is_explicit=is_explicit)
-        if here.tag >= FIRST_ITEM_TAG:
-            if here.tag != ITEM_END or length != UNDEFINED or here.length:
+        at, is_last = _behind_element(block, at, end=end, is_explicit=is_explicit, depth=depth)
+        if is_last:
+            if length != UNDEFINED:
                 raise Odd
-            return at + SHORT
-        at = after_value(block, here, end=end, depth=depth)
+            return at
         if at > stop:
             raise Odd if stop < end else Short
     return at
+
+
+def _behind_element(block: memoryview, at: int, *, end: int, is_explicit: bool, depth: int) -> tuple[int, bool]:
+    """What follows an element of an item, and whether it was the item's delimiter; written for speed."""
+    if at + SHORT > end:
+        raise Short
+    size, vr = SHORT, 0
+    if is_explicit:
+        group, element, vr, length = _explicit(block, at)
+        if group != ITEM_GROUP:
+            size = _SIZES.get(vr, 0)
+            if size == LONG:
+                if at + LONG > end:
+                    raise Short
+                (length,) = _length(block, at + 8)
+            elif not size:
+                raise Odd
+    else:
+        group, element, length = _implicit(block, at)
+    if group == ITEM_GROUP:
+        if element != ITEM_END & 0xFFFF or _length(block, at + 4)[0]:
+            raise Odd
+        return at + SHORT, True
+    if length != UNDEFINED:
+        return at + size + length, False
+    return after_value(block, Element(at, group << 16 | element, vr, size, length), end=end, depth=depth), False
 
 
 def _starts_with_item(block: memoryview, at: int, *, end: int) -> bool:

@@ -105,6 +105,7 @@ class Walk:
     def __post_init__(self) -> None:
         self.end = self.heads.end[self.rows]
         self.last = np.zeros(len(self.rows), np.uint32)
+        self._sequences: dict[tuple[int, int], bytes] = {}
         self._words, self._lengths = self.heads.words("<u8"), self.heads.words("<u4")
 
     def run(self) -> None:
@@ -188,12 +189,22 @@ class Walk:
             self.found.pixel_length[row] = here.length
             return None
         try:
-            return after_value(self.heads.memory, here, end=end)
+            return self._after_sequence(here, end=end)
         except Odd:
             return None
         except Short:
             self.found.is_short[row] = not self.heads.held[row]
             return None
+
+    def _after_sequence(self, here: Element, *, end: int) -> int:
+        """What follows a value of undefined length; one that is byte for byte the one of another file ends as that did."""
+        block, value = self.heads.memory, here.at + here.size
+        known = self._sequences.get((here.tag, here.vr))
+        if known is not None and value + len(known) <= end and block[value : value + len(known)] == known:
+            return value + len(known)
+        after = after_value(block, here, end=end)
+        self._sequences[here.tag, here.vr] = bytes(block[value:after])
+        return after
 
     def _note(self, tags: NDArray[np.uint32], vr: NDArray[np.uint16], value: Places, length: Places) -> None:
         """Keep the places of wanted values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -27,7 +27,7 @@ Row = dict[str, Any]
 EVERYONE = "all"
 PARTITIONS = ("test", "external", "internal_test", "all", "tuning", "train")  # the first that is there is shown first
 STRATA = ("overall", "center", "scanner_vendor", "center*scanner_vendor")
-ESTIMATE_FIELDS = {"estimate", "estimate_lower", "estimate_upper", "interval_method", "status", "status_reason", "metric"}
+ESTIMATE_FIELDS = {"estimate", "estimate_lower", "estimate_upper", "interval_method", "status", "status_reason", "metric", "basis"}
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,9 @@ def _metric_cell(row: Row | None, metric: str) -> Cell:
     if row is None:
         return Cell("not estimable", remark="not computed for this stratum", kind="missing")
     how = METRICS[metric]
-    return estimate(row, digits=how.digits, scale=how.scale, sub=_of_how_many(row, metric))
+    cell = estimate(row, digits=how.digits, scale=how.scale, sub=_of_how_many(row, metric))
+    rests_on = row.get("basis")
+    return replace(cell, remark=f"{cell.remark}; {rests_on}") if rests_on and cell.kind == "number" else cell
 
 
 def _of_how_many(row: Row, metric: str) -> str:

@@ -16,7 +16,14 @@ from ospor_batch.contracts.table import conform, refuse_shared_keys, whole
 from ospor_batch.errors import ContractError, StorageError
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
-FULL_DISK_WORDS = ("no space left", "os error 28", "file too large", "disk quota", "read-only file system")
+FULL_DISK_WORDS = (
+    "no space left",
+    "os error 28",
+    "file too large",
+    "disk quota",
+    "read-only file system",
+    "invalid thrift: transport error",  # how the Parquet writer reports that it could not write
+)
 
 
 def write_part(rows: pl.DataFrame, name: str, *, target: Path, stamp: Mapping[str, str] | None = None) -> None:

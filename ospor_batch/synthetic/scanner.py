@@ -18,7 +18,7 @@ from ospor_batch.synthetic.painter import Grid
 from ospor_batch.synthetic.physics import attenuation_per_mm
 
 Array = NDArray[Any]
-REFERENCE_DIAMETER_MM = 262.0  # of the trunk that the scanner's hardening correction and dose are set for
+REFERENCE_DIAMETER_MM = 250.0  # of the trunk that the scanner's hardening correction and dose are set for
 HARDENING_A_CM = -0.6  # HU in the middle for each cm of trunk beyond the reference
 CUPPING_HU = 5.0  # how much higher the rim reads than the middle
 CURRENT_FOLLOWS = 0.6  # share of the attenuation that tube current modulation makes up for
