@@ -50,6 +50,8 @@ def icc(ratings: ArrayLike, *, form: str = "icc_2_1", level: float = LEVEL) -> E
         )
     if not all(map(math.isfinite, (value, interval.lower, interval.upper))):
         return not_estimable("zero_variance")
+    if not interval.lower <= value <= interval.upper:
+        return not_estimable("too_few_persons")  # the F limits of two or three subjects may pass by a negative value
     return estimated(value, interval, method=f"{form}_f")
 
 
