@@ -119,16 +119,15 @@ def _released(name: str, source: str, rows: pl.DataFrame, plan: Plan, *, dropped
     shown, n_withheld = [], 0
     areas = _classes_by_group(rows) if name == "performance" else {}
     for row in rows.iter_rows(named=True):
-        hidden = (
-            {c for c in rows.columns if plan.hides(name, row_key(row, of.primary_key), column=c)}
-            if name != "rejects_summary"
-            else set()
-        )
+        key = row_key(row, of.primary_key)
+        hidden = {c for c in rows.columns if name != "rejects_summary" and plan.hides(name, key, column=c)}
         hidden |= _more_hidden(name, row, hidden, rules=rules, areas=areas)
         if name == "prevalence" and row["metric"] in FROM_CALLS and _hides_calls(row, plan):
             hidden |= set(ESTIMATES)
         kept = {c: v for c, v in _rounded(name, row, rules=rules, hidden=hidden).items() if c not in dropped}
         hidden = {c for c in hidden if c in kept and row[c] is not None}
+        if "estimate" in hidden:
+            kept |= {"status": WITHHELD, "status_reason": SMALL_CELL}
         n_withheld += len(hidden)
         shown.append({c: None if c in hidden else v for c, v in kept.items()} | {WITHHELD: ";".join(sorted(hidden))})
     schema = {c: dtype for c, dtype in rows.schema.items() if c not in dropped} | {WITHHELD: pl.String()}

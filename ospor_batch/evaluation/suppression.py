@@ -72,6 +72,8 @@ def withheld_cells(cells: Cells, *, smallest: int, sticky: Iterable[int] = ()) -
     one = _merged(cells)
     protected = {one.of[i] for i, value in enumerate(cells.values) if is_small(value, smallest)} | {one.of[i] for i in sticky}
     hidden = protected | one.unpublished
+    if not protected:
+        return set()
     while True:
         unsafe = _unsafe(one, protected, hidden=hidden, smallest=smallest)
         added = _complements(one, unsafe, hidden=hidden) if unsafe else set()

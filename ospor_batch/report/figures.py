@@ -48,6 +48,7 @@ class Picture:
         out = io.BytesIO()
         keys = {"pdf": ("CreationDate", "Creator", "Producer"), "png": ("Software",)}[kind]
         with mpl.rc_context(SETTINGS):
+            self.figure.set_layout_engine("none")  # laid out when the SVG was drawn; once is enough
             self.figure.savefig(out, format=kind, dpi=dpi, metadata=dict.fromkeys(keys))
         return out.getvalue()
 

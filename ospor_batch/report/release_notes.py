@@ -23,7 +23,8 @@ README = """# Release of {name}, run {run_id}
 - Counts of 1 to {largest_withheld} persons are withheld, and with them as many other cells as keep
   them uncertain by at least {smallest} over all sums that the tables print (audited by linear programs).
 - A withheld cell is the word `{withheld}` in CSV and XLSX; in Parquet it is null. The column `{withheld}` names the
-  withheld columns of each row. An empty cell is not withheld: it is not defined, and `status_reason` says why.
+  withheld columns of each row, and `status` is `{withheld}` where the estimate is. An empty cell is not withheld: it is
+  not defined, and `status_reason` says why.
 - Counts are rounded to {rounding}
 - A release is compared with the one before: what was withheld stays withheld, and no count is printed that moved by fewer
   than {smallest} persons unless counts are rounded.

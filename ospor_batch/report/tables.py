@@ -27,7 +27,16 @@ Row = dict[str, Any]
 EVERYONE = "all"
 PARTITIONS = ("test", "external", "internal_test", "all", "tuning", "train")  # the first that is there is shown first
 STRATA = ("overall", "center", "scanner_vendor", "center*scanner_vendor")
-ESTIMATE_FIELDS = {"estimate", "estimate_lower", "estimate_upper", "interval_method", "status", "status_reason", "metric", "basis"}
+ESTIMATE_FIELDS = {
+    "estimate",
+    "estimate_lower",
+    "estimate_upper",
+    "interval_method",
+    "status",
+    "status_reason",
+    "metric",
+    "basis",
+}
 
 
 @dataclass(frozen=True)

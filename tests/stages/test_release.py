@@ -79,6 +79,8 @@ def test_an_estimate_never_stands_beside_withheld_cells(made: Made) -> None:
     told = rows.filter(pl.col("withheld").str.contains("tp|fn|fp|tn") & (pl.col("metric") != "auc"))
     assert told.height
     assert told["estimate"].drop_nulls().len() == 0
+    assert set(told["status"]) <= {"withheld", "not_estimable"}
+    assert set(told.filter(pl.col("status") == "withheld")["status_reason"]) == {"small_cell"}
 
 
 def test_two_nights_give_no_small_count_away(tmp_path: Path) -> None:
