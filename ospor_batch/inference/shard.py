@@ -19,8 +19,8 @@ from ospor_batch.contracts import contract
 from ospor_batch.errors import ItemRefused, LedgerError, StorageError
 from ospor_batch.imaging.masks import MaskFile, levels_on
 from ospor_batch.imaging.reader import read_volume
-from ospor_batch.models.registry import predictor_here
-from ospor_batch.models.spec import Prediction, PredictorSpec
+from ospor_batch.models.registry import PREDICTORS, predictor_here
+from ospor_batch.models.spec import Pixels, Prediction, PredictorSpec
 from ospor_batch.sources import Location, locate
 
 # part to contract, in the order of writing: an item is finished once its reject or prediction stands, so vertebrae go first;
@@ -168,11 +168,14 @@ def _write_part(rows: Iterable[Mapping[str, Any]], part: str, *, task: ShardTask
 def _predict(item: Item, spec: PredictorSpec) -> Prediction:
     try:
         volume = read_volume(item.images)
-        labels = levels_on(volume, item.masks, rule=spec.masks)
-        prediction = predictor_here(spec).predict(volume, labels)
+        labels = levels_on(volume, item.masks, rule=spec.masks) if PREDICTORS[spec.predictor].reads_masks else None
+        predictor = predictor_here(spec)
+        prediction = predictor.predict([predictor.prepare(Pixels(volume, labels))])[0]
     except MemoryError:
         # a larger worker may do it: another try next time
         raise ItemRefused("out_of_memory", "the worker's memory does not hold it", is_transient=True) from None
+    if isinstance(prediction, ItemRefused):
+        raise prediction
     if not (math.isfinite(prediction.score) and math.isfinite(prediction.value)):
         raise ItemRefused("non_finite", "score or value is no finite number")
     bounds = dict(contract("vertebra").field("mean_hu").constraints)

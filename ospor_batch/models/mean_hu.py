@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.regions import measure
-from ospor_batch.imaging.volume import Volume
-from ospor_batch.models.spec import Parameter, Prediction, PredictorSpec
+from ospor_batch.models.spec import Parameter, Pixels, Prediction, PredictorSpec
 
 VERSION = "1"  # raise it when the rule below changes
 DEFAULTS: dict[str, Parameter] = {"levels": ("L1", "L2", "L3", "L4")}  # the levels of spine DXA, methods L4
@@ -26,8 +25,12 @@ class MeanHu:
     levels: tuple[str, ...]
     labels: tuple[tuple[str, int], ...]
 
-    def predict(self, volume: Volume, labels: npt.NDArray[np.int32]) -> Prediction:
+    batch_items: int = 1
+
+    def prepare(self, pixels: Pixels) -> Prediction:
         """Measure every labelled level; levels_missing when none that should enter has voxels."""
+        volume, labels = pixels.volume, pixels.labels
+        assert labels is not None  # registry: it reads masks
         regions = measure(volume, labels, levels=dict(self.labels))
         entering = [region for region in regions if region.level in self.levels]
         if not entering:
@@ -45,6 +48,10 @@ class MeanHu:
             flags=tuple(flags),
             regions=regions,
         )
+
+    def predict(self, batch: Sequence[Prediction]) -> Sequence[Prediction]:
+        """Everything was measured in ``prepare``."""
+        return batch
 
 
 def build_mean_hu(spec: PredictorSpec) -> MeanHu:

@@ -16,16 +16,19 @@ from ospor_batch.models.spec import Parameter, Predictor, PredictorSpec
 
 @dataclass(frozen=True)
 class Kind:
-    """How a predictor is built, what its parameters are by default, and whether it wants a GPU."""
+    """How a predictor is built, what its parameters are by default, whether it wants a GPU and whether it reads masks."""
 
     build: Callable[[PredictorSpec], Predictor]
     version: str
     defaults: Mapping[str, Parameter]
     wants_gpu: bool
+    reads_masks: bool
 
 
 PREDICTORS: dict[str, Kind] = {
-    "mean_hu": Kind(mean_hu.build_mean_hu, version=mean_hu.VERSION, defaults=mean_hu.DEFAULTS, wants_gpu=False),
+    "mean_hu": Kind(
+        mean_hu.build_mean_hu, version=mean_hu.VERSION, defaults=mean_hu.DEFAULTS, wants_gpu=False, reads_masks=True
+    ),
 }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.masks import MaskRule
 from ospor_batch.imaging.regions import Region
 from ospor_batch.imaging.volume import Volume
@@ -71,11 +73,32 @@ class Prediction:
     regions: tuple[Region, ...]
 
 
-class Predictor(Protocol):
-    """Built once per worker process; keeps what is costly to load."""
+@dataclass(frozen=True)
+class Pixels:
+    """What the files of one series became.
 
-    def predict(self, volume: Volume, labels: npt.NDArray[np.int32]) -> Prediction:
-        """Predict one series; ItemRefused when it cannot be scored. labels: on the volume's grid."""
+    labels: levels on the volume's grid; null for a predictor that needs none.
+    """
+
+    volume: Volume
+    labels: npt.NDArray[np.int32] | None = None
+
+
+class Predictor(Protocol):
+    """Built once per worker process; keeps what is costly to load.
+
+    The two halves run side by side: ``prepare`` in threads beside the device, ``predict`` on the device.
+    """
+
+    @property
+    def batch_items(self) -> int:
+        """Items that go to the device together; halved when its memory does not hold them."""
+
+    def prepare(self, pixels: Pixels) -> Any:
+        """Turn one series into what ``predict`` takes; ItemRefused when it cannot be scored. Called from several threads."""
+
+    def predict(self, batch: Sequence[Any]) -> Sequence[Prediction | ItemRefused]:
+        """Predict prepared series, one answer each in their order; an answer does not depend on its neighbours."""
 
 
 def _digest(of: dict[str, Any]) -> str:

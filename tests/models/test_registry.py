@@ -11,7 +11,7 @@ from ospor_batch.errors import ItemRefused, StudyError
 from ospor_batch.imaging.volume import Volume
 from ospor_batch.models import spec as spec_module
 from ospor_batch.models.registry import predictor_here, spec_of
-from ospor_batch.models.spec import PredictorSpec
+from ospor_batch.models.spec import Pixels, Prediction, PredictorSpec
 from tests.imaging.series import affine
 
 LABELS = {"L1": 20, "L2": 21, "L3": 22, "L4": 23}
@@ -70,6 +70,13 @@ def test_a_predictor_is_built_once_for_a_spec() -> None:
     assert predictor_here(a_spec()) is not predictor_here(a_spec(pattern="other*"))
 
 
+def predicted(spec: PredictorSpec, hu: dict[str, float]) -> Prediction:
+    predictor = predictor_here(spec)
+    (found,) = predictor.predict([predictor.prepare(Pixels(*a_spine(hu)))])
+    assert isinstance(found, Prediction)
+    return found
+
+
 def a_spine(means: dict[str, float]) -> tuple[Volume, np.ndarray]:
     """Levels of unequal size, each with half its voxels 10 HU above and half 10 HU below its mean."""
     hu, labels = np.zeros((12, 4, 4), np.float32), np.zeros((12, 4, 4), np.int32)
@@ -81,21 +88,21 @@ def a_spine(means: dict[str, float]) -> tuple[Volume, np.ndarray]:
 
 
 def test_levels_weigh_the_same_and_low_hu_scores_high() -> None:
-    found = predictor_here(a_spec()).predict(*a_spine({"L1": 100, "L2": 120, "L3": 140, "L4": 200}))
+    found = predicted(a_spec(), {"L1": 100, "L2": 120, "L3": 140, "L4": 200})
     assert (found.value, found.score, found.unit, found.levels) == (140.0, -140.0, "HU", ("L1", "L2", "L3", "L4"))
     assert found.flags == ()
     assert [round(region.sd_hu, 3) for region in found.regions] == [10.0] * 4
 
 
 def test_a_missing_level_is_flagged() -> None:
-    found = predictor_here(a_spec()).predict(*a_spine({"L1": 100, "L3": 140}))
+    found = predicted(a_spec(), {"L1": 100, "L3": 140})
     assert (found.value, found.levels, found.flags) == (120.0, ("L1", "L3"), ("level_missing:L2", "level_missing:L4"))
 
 
 def test_a_level_beside_the_asked_ones_is_measured_and_does_not_enter() -> None:
     spec = a_spec(labels={"T12": 19, **LABELS})
-    found = predictor_here(spec).predict(*a_spine({"T12": 300, "L1": 100}))
+    found = predicted(spec, {"T12": 300, "L1": 100})
     assert (found.value, found.levels) == (100.0, ("L1",))
     assert [region.level for region in found.regions] == ["T12", "L1"]
     with pytest.raises(ItemRefused, match="levels_missing"):
-        predictor_here(spec).predict(*a_spine({"T12": 300}))
+        predicted(spec, {"T12": 300})
