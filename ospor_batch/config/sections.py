@@ -5,13 +5,17 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
-
-from ospor_batch.site_rules import Section
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Site = Literal["lumbar_spine", "femoral_neck", "total_hip", "radius_33"]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A frozen part of the study file; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Secret(Section):

@@ -6,6 +6,7 @@ from html import escape
 from importlib import resources
 
 from ospor_batch.report.display import Cell, DisplayTable
+from ospor_batch.report.exhibits import Absent, Image
 from ospor_batch.report.figures import Picture, safe_name
 from ospor_batch.report.page import Block, Page, Remark, Section, Warnings
 
@@ -94,6 +95,10 @@ def _block(block: Block) -> str:
         return _picture(block)
     if isinstance(block, Warnings):
         return _warnings(block)
+    if isinstance(block, Image):
+        return _image(block)
+    if isinstance(block, Absent):
+        return f'<p class="empty">{escape(block.says)}</p>'
     return _remark(block)
 
 
@@ -113,6 +118,12 @@ def _picture(picture: Picture) -> str:
     words = f'<details class="words"><summary>In words</summary><p>{escape(picture.says)}</p></details>'
     drawing = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(picture.title)}">{picture.inline}</div>'
     return f'<figure id="{picture.name}">{drawing}<figcaption>{escape(picture.title)}</figcaption>{words}</figure>'
+
+
+def _image(image: Image) -> str:
+    says = f'<span class="says">{escape(image.caption)}</span>'
+    drawn = f'<img src="{image.address}" alt="{escape(image.says)}">'
+    return f'<figure id="{image.name}">{drawn}<figcaption>{escape(image.title)}{says}</figcaption></figure>'
 
 
 def _row(cells: tuple[Cell, ...], *, notes: dict[str, int], slug: str) -> str:

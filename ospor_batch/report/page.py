@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -12,8 +12,10 @@ from ospor_batch.report import curves, figures, tables
 from ospor_batch.report.beside import beside, checklists, people
 from ospor_batch.report.cautions import Caution, cautions, estimand
 from ospor_batch.report.display import DisplayTable, spoken
+from ospor_batch.report.exhibits import EVERY_RECIPE, Absent, Exhibits, Image, no_exhibits
 from ospor_batch.report.figures import Picture, safe_name
 from ospor_batch.report.flow_diagram import REFERENCE_LEVELS, described, draw, flow
+from ospor_batch.report.metrics import MORE
 from ospor_batch.report.provenance import parameters, record
 
 GENERATED = "Generated data: proves the chain, no clinical meaning."
@@ -32,6 +34,7 @@ class RunTables:
 
     run: Mapping[str, str]  # run_id, study_digest, snapshot, code_version, models; no clock, no host
     frames: Mapping[str, pl.DataFrame]
+    exhibits: Exhibits = field(default_factory=no_exhibits)
 
     def of(self, name: str, recipe: Recipe) -> pl.DataFrame:
         """The rows of one recipe and its reference."""
@@ -54,7 +57,7 @@ class Warnings:
     found: tuple[Caution, ...]
 
 
-Block = DisplayTable | Picture | Remark | Warnings
+Block = DisplayTable | Picture | Remark | Warnings | Image | Absent
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,11 @@ def compose(study: Study, run: RunTables) -> Page:
         sections += _first_screen(study, recipe, run=run)
     for recipe in study.recipes:
         sections += _results(study, recipe, run=run)
+        sections += _shown(run, recipe.key)
         sections += [Section(heading, blocks, level=3) for heading, blocks in people(recipe, run.frames)]
         sections += _where_they_went(recipe, run=run)
+    if across := _shown(run, EVERY_RECIPE):
+        sections += [Section("Across recipes", ()), *across]
     sections += _all_recipes(run)
     sections.append(Section("Reporting checklists", checklists(run.frames["checklist"]), is_closed=True))
     sections.append(Section("Provenance", (record(study, run.run), parameters(study))))
@@ -153,6 +159,11 @@ def _results(study: Study, recipe: Recipe, *, run: RunTables) -> list[Section]:
     ]
 
 
+def _shown(run: RunTables, recipe: str) -> list[Section]:
+    """What other stages hand to the report for one recipe, or for all."""
+    return [Section(heading, blocks, level=3) for heading, blocks in run.exhibits.sections(recipe)]
+
+
 def _curves(study: Study, recipe: Recipe, *, run: RunTables) -> list[Block]:
     centers = [center.name for center in study.centers]
     performance = _main(run.of("performance", recipe))
@@ -196,7 +207,7 @@ def _main(rows: pl.DataFrame, *, by: str = "center") -> pl.DataFrame:
 def _by_stratum(rows: pl.DataFrame, name: str, recipe: Recipe) -> tuple[Block, ...]:
     if not rows.height:
         return (Remark(f"No {name} was estimated in this run."),)
-    is_more, found = pl.col("metric").is_in(sorted(tables.MORE)), []
+    is_more, found = pl.col("metric").is_in(sorted(MORE)), []
     for stratum in tables.strata_of(rows):
         mine = rows.filter(pl.col("stratum") == stratum)
         by = "overall" if stratum == "overall" else "by " + _stratum_said(stratum)

@@ -12,7 +12,7 @@ import polars as pl
 
 from ospor_batch.config import Study
 from ospor_batch.contracts import contract
-from ospor_batch.report.tables import METRICS
+from ospor_batch.report.metrics import METRICS
 
 HEADER_VERSION = 1
 WITHHELD = "withheld"

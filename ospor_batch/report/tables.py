@@ -22,22 +22,14 @@ from ospor_batch.report.display import (
     spoken,
     text,
 )
-from ospor_batch.report.metrics import FRACTIONS, METRICS, MORE
+from ospor_batch.report.metrics import FRACTIONS, METRICS
 
 Row = dict[str, Any]
 EVERYONE = "all"
 PARTITIONS = ("test", "external", "internal_test", "all", "tuning", "train")  # the first that is there is shown first
 STRATA = ("overall", "center", "scanner_vendor", "center*scanner_vendor")
-ESTIMATE_FIELDS = {
-    "estimate",
-    "estimate_lower",
-    "estimate_upper",
-    "interval_method",
-    "status",
-    "status_reason",
-    "metric",
-    "basis",
-}
+STATED = ("estimate", "estimate_lower", "estimate_upper", "interval_method", "status", "status_reason")
+ESTIMATE_FIELDS = {*STATED, "metric", "basis"}
 
 
 def partitions_of(rows: pl.DataFrame) -> list[str]:
@@ -94,13 +86,21 @@ def center_by_vendor(performance: pl.DataFrame, prevalence: pl.DataFrame, *, slu
 
 
 def plain(rows: pl.DataFrame, name: str, *, slug: str, caption: str, empty: str, hide: Iterable[str] = ()) -> DisplayTable:
-    """Show a contract table as it stands; what all rows share is said once below the caption."""
+    """Show a contract table as it stands; what all rows share is said once below the caption.
+
+    An estimate, its interval, status and reason become one cell.
+    """
     names = [field.name for field in contract(name).fields if field.name not in set(hide) and field.name in rows.columns]
+    is_stated = names.count("estimate") and set(STATED) <= set(contract(name).columns)
+    names = [column for column in names if not is_stated or column not in STATED[1:]]
     texts = [column for column in names if contract(name).field(column).type in {"string", "boolean"}]
     shared, varying = _shared_and_varying(rows, texts)
     kept = [column for column in names if column not in texts or column in varying]
     columns = tuple(column_of(name, column) for column in kept)
-    shown = tuple(tuple(_plain_cell(row[column]) for column in kept) for row in rows.select(kept).iter_rows(named=True))
+    shown = tuple(
+        tuple(_stated_cell(row) if is_stated and column == "estimate" else _plain_cell(row[column]) for column in kept)
+        for row in rows.iter_rows(named=True)
+    )
     return DisplayTable(slug, caption, columns, shown, says=_said(name, shared), empty=empty)
 
 
@@ -257,6 +257,11 @@ def _how_many(group: dict[str, Row]) -> tuple[Cell, Cell, Cell]:
     else:
         verified = Cell(count(round(share * row["n_eligible"])).text, sub=percent(share), sort=share, kind="number")
     return count(row["n_eligible"]), count(row["n_scored"]), verified
+
+
+def _stated_cell(row: Row) -> Cell:
+    how = METRICS.get(row.get("metric", ""))
+    return estimate(row, digits=3) if how is None else estimate(row, digits=how.digits, scale=how.scale)
 
 
 def _plain_cell(value: Any) -> Cell:
