@@ -19,6 +19,10 @@ class Analysis(Section):
     label_dates: tuple[date, date] | None = None
     ppv_prevalence: Share = 0.10
     minimum_events: Annotated[int, Field(ge=2)] = 10
+    partial_auc_max_fpr: Annotated[float, Field(gt=0, lt=1)] = 0.2  # the part of the ROC curve that screening works in
+    fixed_specificity: Share = 0.90
+    fixed_sensitivity: Share = 0.90
+    bootstrap_replicates: Annotated[int, Field(ge=0)] = 2000  # 0: no bootstrap (methods S7 asks for 2000 or more)
     linkage_warning_below: Share = 0.5
 
 
@@ -51,6 +55,7 @@ class Match(Section):
     index_series: Literal["nearest", "first", "last", "random", "all"] = "nearest"
     prefer: Literal["nearest", "before_first", "after_first"] = "nearest"
     linkage: Literal["patient", "accession"] = "patient"
+    label_reuse: Literal["allow", "forbid"] = "allow"  # under index_series = "all": one label for several series of a person
     prevalence_index: Literal["first", "random"] = "first"
     sensitivity_days: tuple[int, ...] = (30, 90, 180, 365)
     overrides: str | None = None
@@ -68,6 +73,7 @@ class Criterion(Section):
     rule: str | None = None
     codes: tuple[str, ...] = ()  # of events, for the rules that guard against them
     within_days: Annotated[int, Field(ge=0)] | None = None
+    findings: tuple[str, ...] = ()  # of series, for the rule that bars them
 
     @model_validator(mode="after")
     def _one(self) -> Self:

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import difflib
+from importlib.metadata import entry_points
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ospor_batch.config.cohort import Criterion, Match
 from ospor_batch.config.sections import Name, Section, Share
+
+PREDICTORS_GROUP = "ospor_batch.predictors"  # entry points of other packages
+UNTRAINED = ("mean_hu",)  # rules that need no training
+TRAINED = ("cxr_osteoporosis", "ct_cnn_smi", "ct_bmd_tbs", "ct_qct_bmd", "ldct_internal_calibration")
+
+
+def _known(name: str) -> str:
+    known = [*TRAINED, *UNTRAINED]
+    if name in known:
+        return name
+    known += sorted(entry_points(group=PREDICTORS_GROUP).names)  # looked up only where needed: it reads every package
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no recipe or predictor named {name!r}, expected one of {', '.join(known)}{hint}")
+    return name
+
+
+RecipeName = Annotated[str, AfterValidator(_known), Field(examples=[*TRAINED, *UNTRAINED])]
 
 
 class Threshold(Section):
@@ -35,8 +56,9 @@ class Masks(Section):
 
 
 class Recipe(Section):
-    name: Literal["mean_hu"]
+    name: RecipeName
     id: Name | None = None
+    model: str | None = None  # a model folder that is loaded; without it a recipe of a network is trained
     reference: Name
     threshold: Threshold
     masks: Masks = Masks()
@@ -48,3 +70,14 @@ class Recipe(Section):
     def key(self) -> str:
         """Its id in every table: the given id, else the name."""
         return self.id or self.name
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the study trains it: a recipe of a network or of fitted coefficients, and no model is given."""
+        return self.name in TRAINED and self.model is None
+
+    @model_validator(mode="after")
+    def _model_fits(self) -> Self:
+        if self.model is not None and self.name in UNTRAINED:
+            raise ValueError(f"model is given, but {self.name} is a rule without weights: leave model out")
+        return self

@@ -5,29 +5,24 @@ Whatever cannot be read is an ItemRefused with the class of what went wrong, nev
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
 
 from ospor_batch.errors import ItemRefused
+from ospor_batch.imaging.decoding import Stored, declared, frames_of, open_dataset, padding_of, refusals
 from ospor_batch.imaging.segments import level_named
 from ospor_batch.imaging.volume import AIR_HU, Array, LabelGrid, Stack, Volume, affine_of, regular_stack
-from ospor_batch.sources import Location, open_bytes
+from ospor_batch.sources import Location
 
-# pydicom logs faulty values as they stand, names and dates among them: they must not reach a log file
-logging.getLogger("pydicom").propagate = False
 SAME_DIRECTION = 1e-3  # direction cosines; scanners write 4 to 6 digits
 SAME_SPACING = 1e-3  # relative
 MOST_MISSING = 0.5  # share of the slices; with more open places the step itself is doubtful
 PADDING_BELOW_HU = -900.0  # a padding value inside the range of tissue is a wrong header, not padding
-Stored = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -56,13 +51,14 @@ class _Slice:
     padding: tuple[float, float] | None  # least and greatest stored value of padding
 
 
-def read_volume(paths: Sequence[Location]) -> Volume:
+def read_volume(paths: Sequence[Location], *, n_threads: int = 1) -> Volume:
     """Read the files of one CT series, in any order, to HU; multi-frame CT too.
 
     Slices ascend along the normal of the images. Places where a slice is missing, and padding, hold -1024 HU and are
-    marked. ItemRefused: decode_failed, geometry_changed, and what sources.open_bytes raises.
+    marked. n_threads: files that are read and decoded at a time; the answer, refusals too, does not depend on it.
+    ItemRefused: decode_failed, geometry_changed, and what sources.open_bytes raises.
     """
-    slices = [piece for path in paths for piece in _slices(path)]
+    slices = [piece for pieces in _in_order(paths, n_threads) for piece in pieces]
     if not slices:
         raise ItemRefused("geometry_changed", "no images")
     first = slices[0].plane
@@ -88,16 +84,16 @@ def read_segmentation(path: Location, *, levels: Mapping[str, int]) -> LabelGrid
     levels: vertebral level to the label it gets. Frames are placed by their position in the patient, not by their order.
     ItemRefused: mask_unreadable, mask_ambiguous, mask_geometry_mismatch, and what sources.open_bytes raises.
     """
-    with _refusals("mask_unreadable"):
-        dataset = _dataset(path)
+    with refusals("mask_unreadable"):
+        dataset = open_dataset(path)
         kind = str(dataset.get("SegmentationType", ""))
         named = _levels_of(dataset, levels)
     if kind not in {"BINARY", "LABELMAP"}:
         raise ItemRefused("mask_unreadable", f"segmentation type {kind.lower() or 'absent'}")
     if not named:
         return None
-    with _refusals("mask_unreadable"):
-        frames = _frames(dataset)
+    with refusals("mask_unreadable"):
+        frames = frames_of(dataset)
         planes = [_plane(dataset, number) for number in range(len(frames))]
         masks = [_labelled(dataset, frame, number, named) for number, frame in enumerate(frames)]
     kept = [number for number, mask in enumerate(masks) if mask.any()]
@@ -109,45 +105,28 @@ def read_segmentation(path: Location, *, levels: Mapping[str, int]) -> LabelGrid
         raise ItemRefused("mask_geometry_mismatch", refusal.detail) from None
 
 
-def _slices(path: Location) -> Iterator[_Slice]:
-    with _refusals("decode_failed"):
-        dataset = _dataset(path)
-        frames = _frames(dataset)
-        padding = _padding(dataset)
+def _in_order(paths: Sequence[Location], n_threads: int) -> Iterator[list[_Slice]]:
+    """The slices of each file in the order of the paths; the first file that is refused ends it."""
+    if n_threads <= 1 or len(paths) <= 1:
+        yield from (_slices(path) for path in paths)
+        return
+    with ThreadPoolExecutor(min(n_threads, len(paths))) as pool:
+        yield from pool.map(_slices, paths)
+
+
+def _slices(path: Location) -> list[_Slice]:
+    with refusals("decode_failed"):
+        dataset = open_dataset(path)
+        frames = frames_of(dataset)
+        padding = padding_of(dataset)
+    found = []
     for number, stored in enumerate(frames):
-        with _refusals("geometry_changed"):
+        with refusals("geometry_changed"):
             plane = _plane(dataset, number)
-        if plane.slope is None or plane.intercept is None:
+        if not plane.slope or plane.intercept is None or not np.isfinite([plane.slope, plane.intercept]).all():
             raise ItemRefused("decode_failed", "no rescale slope and intercept: HU are not known")
-        yield _Slice(plane, stored, padding)
-
-
-def _dataset(path: Location) -> Any:
-    with open_bytes(path) as file:
-        # force: the crawl lists files without a preamble too
-        return pydicom.dcmread(file, force=True)
-
-
-def _frames(dataset: Any) -> Stored:
-    """All frames as stored values, (frame, row, column); sign and unused bits set right by pydicom."""
-    pixels: Stored = dataset.pixel_array
-    if int(dataset.get("SamplesPerPixel", 1)) != 1:
-        raise ItemRefused("decode_failed", "colour")
-    return pixels.reshape(-1, *pixels.shape[-2:])
-
-
-@contextlib.contextmanager
-def _refusals(reason: str) -> Iterator[None]:
-    """Turn whatever a decoder or a broken header raises into a refusal that names its class."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom quotes header values
-            yield
-    except (ItemRefused, MemoryError):
-        raise
-    # codecs raise anything; one poisoned file must become a reject, not the end of the run
-    except Exception as error:  # noqa: BLE001
-        raise ItemRefused(reason, type(error).__name__) from None
+        found.append(_Slice(plane, stored, padding))
+    return found
 
 
 def _plane(dataset: Any, number: int) -> _Plane:
@@ -169,10 +148,10 @@ def _plane(dataset: Any, number: int) -> _Plane:
         # PixelSpacing: first the distance between rows, then between columns; the second three cosines lead from row to row
         rows=cosines[3:] * row_spacing,
         columns=cosines[:3] * column_spacing,
-        thickness=_number(measures, "SliceThickness"),
-        spacing=_number(measures, "SpacingBetweenSlices"),
-        slope=_number(rescale, "RescaleSlope"),
-        intercept=_number(rescale, "RescaleIntercept"),
+        thickness=declared(measures, "SliceThickness"),
+        spacing=declared(measures, "SpacingBetweenSlices"),
+        slope=declared(rescale, "RescaleSlope"),
+        intercept=declared(rescale, "RescaleIntercept"),
     )
 
 
@@ -182,28 +161,6 @@ def _group(groups: list[Any], name: str, dataset: Any) -> Any:
         if name in group:
             return group[name].value[0]
     return dataset
-
-
-def _number(dataset: Any, name: str) -> float | None:
-    value = dataset.get(name)
-    return None if value in (None, "") else float(value)
-
-
-def _padding(dataset: Any) -> tuple[float, float] | None:
-    value = _number(dataset, "PixelPaddingValue")
-    if value is None:
-        return None
-    limit = _number(dataset, "PixelPaddingRangeLimit")
-    ends = [_as_stored(dataset, end) for end in (value, value if limit is None else limit)]
-    return min(ends), max(ends)
-
-
-def _as_stored(dataset: Any, value: float) -> float:
-    """A padding value with the sign of the pixels; some writers give -2000 as 63536."""
-    span = 2 ** int(dataset.BitsAllocated)
-    if int(dataset.PixelRepresentation) == 1:
-        return value - span if value >= span / 2 else value
-    return value + span if value < 0 else value
 
 
 def _refuse_mixed(slices: Sequence[_Slice]) -> None:

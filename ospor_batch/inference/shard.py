@@ -7,25 +7,42 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from ospor_batch.contracts import contract
-from ospor_batch.errors import ItemRefused, LedgerError, StorageError
-from ospor_batch.imaging.masks import MaskFile, levels_on
-from ospor_batch.imaging.reader import read_volume
-from ospor_batch.models.registry import PREDICTORS, predictor_here
-from ospor_batch.models.spec import Pixels, Prediction, PredictorSpec
-from ospor_batch.sources import Location, locate
+from ospor_batch.errors import ItemRefused, LedgerError, OsporError
+from ospor_batch.inference.ahead import in_batches
+from ospor_batch.inference.device import Answer, Device, DeviceLostError, OutOfMemory, failed
+from ospor_batch.inference.items import Item, fetch, read_items, read_pixels
+from ospor_batch.inference.journal import Journal
+from ospor_batch.inference.parts import PARTS, name_of, prediction_row, reject_row, vertebra_rows, write_parts
+from ospor_batch.inference.timing import Stopwatch
+from ospor_batch.inference.watchdog import at_most
+from ospor_batch.models.spec import Prediction, PredictorSpec
 
-# part to contract, in the order of writing: an item is finished once its reject or prediction stands, so vertebrae go first;
-# transient rejects stand apart, since they finish nothing and are thrown away before the next try
-PARTS = {"vertebra": "vertebra", "reject_transient": "reject", "reject": "reject", "prediction": "prediction"}
+COMMIT_SECONDS = 20.0  # after which finished items become durable though their shard goes on
+BROKEN_CONTEXT = 70  # exit status, EX_SOFTWARE of sysexits.h
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a worker may take.
+
+    n_threads: that read and decode ahead. n_decoded: most series held decoded; null for a batch on the device and one
+    behind it. item_seconds: after which the process is ended. is_expendable: whether another process takes its place.
+    """
+
+    n_threads: int = 1
+    n_decoded: int | None = None
+    item_seconds: float = 600.0
+    out_of_memory: OutOfMemory = "cpu"
+    commit_seconds: float = COMMIT_SECONDS
+    is_expendable: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,10 +56,15 @@ class ShardTask:
     shards: Path
     predictions: Path
     spec: PredictorSpec
+    limits: Limits = Limits()
 
     @property
     def source(self) -> Path:
         return self.shards / f"{self.shard}.parquet"
+
+    @property
+    def journal(self) -> Path:
+        return self.shards / f"{self.shard}.journal"
 
     @property
     def store(self) -> Path:
@@ -52,169 +74,160 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardReceipt:
-    """What a worker answers once its parts are durable."""
+    """What a worker answers once its parts are durable.
+
+    reasons: rejects by reason, transient ones among them. seconds: by step (timing.STEPS).
+    """
 
     shard: str
     n_items: int
     n_predicted: int
     n_rejected: int
+    reasons: tuple[tuple[str, int], ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class Item:
-    """One series to be predicted, from the rows of the private shard file."""
-
-    item_digest: str
-    series_digest: str
-    center: str
-    images: tuple[Location, ...]
-    masks: tuple[MaskFile, ...]
+    def counts(self) -> dict[str, float]:
+        """Counters of the worker."""
+        return {
+            "shards": 1,
+            "series:predicted": self.n_predicted,
+            **{f"series:{reason}": n for reason, n in self.reasons},
+            **{f"seconds:{step}": seconds for step, seconds in self.seconds.items()},
+        }
 
 
 def predict_shard(task: ShardTask) -> ShardReceipt:
     """Predict every item of a shard and write its parts; each item ends as a prediction or as a reject."""
-    items = read_items(task.source)
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in PARTS}
-    for item in items:
+    items, watch = read_items(task.source), Stopwatch()
+    device = Device(task.spec, out_of_memory=task.limits.out_of_memory, watch=watch)
+    with Journal(task.journal) as journal:
+        kept = _Kept(task, journal, watch)
         try:
-            prediction = _predict(item, task.spec)
-        except ItemRefused as refusal:
-            part = "reject_transient" if refusal.is_transient else "reject"
-            rows[part].append(reject_row(item.item_digest, item.center, spec=task.spec, refusal=refusal))
-        else:
-            rows["prediction"].append(_prediction_row(item, prediction, task.spec))
-            rows["vertebra"].extend(_vertebra_rows(item, prediction, task.spec))
-    write_parts(rows, task)
-    n_rejected = len(rows["reject"]) + len(rows["reject_transient"])
-    receipt = ShardReceipt(task.shard, len(items), len(rows["prediction"]), n_rejected)
+            for item, answer in _answers(items, task, device=device, journal=journal, watch=watch):
+                kept.add(item, answer)
+        except DeviceLostError:
+            if task.limits.is_expendable:
+                os._exit(BROKEN_CONTEXT)  # the journal says what it worked on; another process takes the rest
+            raise OsporError("CUDA failed and this process cannot use it again; run again: finished work is kept") from None
+        kept.flush()
+    kept.refuse_systematic_failure()
+    receipt = ShardReceipt(
+        task.shard, len(items), kept.n_predicted, kept.reasons.total(), tuple(sorted(kept.reasons.items())), watch.seconds
+    )
     if receipt.n_predicted + receipt.n_rejected != receipt.n_items:
         raise LedgerError(f"shard {task.shard}: {receipt.n_items} items, but {receipt.n_predicted} + {receipt.n_rejected}")
     return receipt
 
 
-def read_items(source: Path) -> list[Item]:
-    """The items of a private shard file, in its order.
+def _answers(
+    items: Sequence[Item], task: ShardTask, *, device: Device, journal: Journal, watch: Stopwatch
+) -> Iterator[tuple[Item, Answer]]:
+    """Every item with its verdict; decoding runs ahead in threads, the device works in this one."""
+    limits = task.limits
 
-    Columns: item_digest, series_digest, root (as Study.archive_root says), cache (private folder for what must lie on
-    disk to be read) and those of schemas/locator.yaml.
-    """
-    grouped: dict[str, list[dict[str, Any]]] = {}
-    for row in pq.read_table(source).to_pylist():
-        grouped.setdefault(row["item_digest"], []).append(row)
-    items = []
-    for digest, rows in grouped.items():
-        images = sorted((r for r in rows if r["kind"] == "image"), key=lambda r: (r["slice_order"], r["file_key"]))
-        masks = sorted((r for r in rows if r["kind"] != "image"), key=lambda r: (r["kind"], r["file_key"]))
-        items.append(
-            Item(
-                item_digest=digest,
-                series_digest=rows[0]["series_digest"],
-                center=rows[0]["center"],
-                images=tuple(_location(r) for r in images),
-                masks=tuple(MaskFile(_location(r), r["kind"]) for r in masks),
-            )
-        )
-    return items
+    def prepare(item: Item) -> Any:
+        journal.begins([item.item_digest])
+        with at_most(limits.item_seconds, say_to=journal.fileno()):
+            prepared = _prepared(item, task.spec, device=device, watch=watch)
+        journal.rests([item.item_digest])
+        return prepared
 
+    def predict(batch: list[tuple[Item, Any]]) -> list[Answer]:
+        names = [item.item_digest for item, _ in batch]
+        journal.begins(names)
+        with at_most(limits.item_seconds, say_to=journal.fileno()):
+            answers = device.predict([prepared for _, prepared in batch])
+        journal.rests(names)
+        return answers
 
-def _location(row: Mapping[str, Any]) -> Location:
-    return locate(row["root"], row["path"], cache=Path(row["cache"]))
+    def waiting_for(result: Callable[[], Any]) -> Any:
+        with watch.on("starved"):
+            return result()
 
-
-def reject_row(item_digest: str, center: str, *, spec: PredictorSpec, refusal: ItemRefused) -> dict[str, Any]:
-    """A reject of the prediction store; its item_key is the item digest, its scope model and parameters."""
-    return {
-        "center": center,
-        "stage": "infer",
-        "level": "series",
-        "item_key": item_digest,
-        "scope": spec.key,
-        "reason": refusal.reason,
-        "detail": refusal.detail,
-        "is_transient": refusal.is_transient,
-    }
+    return in_batches(
+        items,
+        prepare=prepare,
+        predict=predict,
+        waiting_for=waiting_for,
+        batch_items=lambda: device.batch_items,
+        n_threads=limits.n_threads,
+        n_decoded=limits.n_decoded or 2 * max(device.batch_items, limits.n_threads),
+    )
 
 
-def write_parts(rows: Mapping[str, Sequence[Mapping[str, Any]]], task: ShardTask) -> None:
-    """Write the parts of a shard, each whole or not at all; a part without rows is not written."""
-    try:
-        task.store.mkdir(parents=True, exist_ok=True)
-        for part in PARTS:
-            if rows.get(part):
-                _write_part(rows[part], part, task=task)
-    except OSError as error:
-        raise StorageError(
-            f"the prediction store cannot be written ({type(error).__name__}, errno {error.errno}); free space and run "
-            "again: finished work is kept"
-        ) from None
+def _prepared(item: Item, spec: PredictorSpec, *, device: Device, watch: Stopwatch) -> Any:
+    with watch.on("read"):
+        fetch(item)
+    with watch.on("decode"):
+        try:
+            pixels = read_pixels(item, spec)
+            return device.predictor.prepare(pixels)
+        except ItemRefused:
+            raise
+        except MemoryError:
+            # a larger worker may do it: another try next time
+            raise ItemRefused("out_of_memory", "the worker's memory does not hold it", is_transient=True) from None
+        except OsporError:
+            raise
+        # predictors are other people's too; one item must become a reject, not the end of the run
+        except Exception as error:  # noqa: BLE001
+            raise failed(error) from None
 
 
-def _write_part(rows: Iterable[Mapping[str, Any]], part: str, *, task: ShardTask) -> None:
-    of = contract(PARTS[part])
-    stamp = of.stamp(shard=task.shard, predictor=task.spec.predictor, prediction_key=task.spec.key)
-    table = pa.Table.from_pylist(list(rows), schema=of.arrow_schema().with_metadata(stamp))
-    target = task.store / f"{part}-{task.shard}.parquet"
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+class _Kept:
+    """The rows of a shard; they become durable every so often, so that a worker that dies takes little with it."""
+
+    def __init__(self, task: ShardTask, journal: Journal, watch: Stopwatch) -> None:
+        self.task, self.journal, self.watch = task, journal, watch
+        self.n_predicted = 0
+        self.reasons: Counter[str] = Counter()
+        self._failures: list[str] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in PARTS}
+        self._items: list[str] = []
+        self._since = time.monotonic()
+
+    def add(self, item: Item, answer: Answer) -> None:
+        spec = self.task.spec
+        verdict = answer if isinstance(answer, ItemRefused) else _faulty(answer[0])
+        if verdict is not None:
+            part = "reject_transient" if verdict.is_transient else "reject"
+            self._rows[part].append(reject_row(item.item_digest, item.center, spec=spec, refusal=verdict))
+            self.reasons[verdict.reason] += 1
+            if verdict.reason == "predictor_failed":
+                self._failures.append(verdict.detail)
+        else:
+            assert not isinstance(answer, ItemRefused)
+            prediction, device = answer
+            self._rows["prediction"].append(prediction_row(item, prediction, spec=spec, device=device))
+            self._rows["vertebra"].extend(vertebra_rows(item, prediction, spec=spec))
+            self.n_predicted += 1
+        self._items.append(item.item_digest)
+        if time.monotonic() - self._since > self.task.limits.commit_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Make durable what is finished."""
+        if self._items:
+            with self.watch.on("write"):
+                write_parts(self._rows, name=name_of(self._items), store=self.task.store, spec=self.task.spec)
+            self.journal.keeps(self._items)
+        self._begin()
+
+    def refuse_systematic_failure(self) -> None:
+        """OsporError when the predictor failed on everything it was given: a fault of its code, not of the images."""
+        if len(self._failures) > 1 and not self.n_predicted:
+            raise OsporError(f"predictor {self.task.spec.predictor} fails on every series: {self._failures[0]}")
 
 
-def _predict(item: Item, spec: PredictorSpec) -> Prediction:
-    try:
-        volume = read_volume(item.images)
-        labels = levels_on(volume, item.masks, rule=spec.masks) if PREDICTORS[spec.predictor].reads_masks else None
-        predictor = predictor_here(spec)
-        prediction = predictor.predict([predictor.prepare(Pixels(volume, labels))])[0]
-    except MemoryError:
-        # a larger worker may do it: another try next time
-        raise ItemRefused("out_of_memory", "the worker's memory does not hold it", is_transient=True) from None
-    if isinstance(prediction, ItemRefused):
-        raise prediction
+def _faulty(prediction: Prediction) -> ItemRefused | None:
+    """Why a prediction cannot be right; null when nothing speaks against it."""
     if not (math.isfinite(prediction.score) and math.isfinite(prediction.value)):
-        raise ItemRefused("non_finite", "score or value is no finite number")
+        return ItemRefused("non_finite", "score or value is no finite number")
     bounds = dict(contract("vertebra").field("mean_hu").constraints)
     for region in prediction.regions:
         if not bounds["minimum"] <= region.mean_hu <= bounds["maximum"]:
-            raise ItemRefused("impossible_hu", f"{region.level}: mean {region.mean_hu:.0f} HU is no HU of a body")
-    return prediction
-
-
-def _prediction_row(item: Item, prediction: Prediction, spec: PredictorSpec) -> dict[str, Any]:
-    return {
-        "item_digest": item.item_digest,
-        "series_digest": item.series_digest,
-        "predictor": spec.predictor,
-        "model_digest": spec.model_digest,
-        "parameter_digest": spec.parameter_digest,
-        "score": prediction.score,
-        "predicted_value": prediction.value,
-        "predicted_value_unit": prediction.unit,
-        "n_vertebrae": len(prediction.levels),
-        "levels": "+".join(prediction.levels),
-        "flags": ";".join(prediction.flags),
-        "device": spec.device,
-    }
-
-
-def _vertebra_rows(item: Item, prediction: Prediction, spec: PredictorSpec) -> list[dict[str, Any]]:
-    return [
-        {
-            "item_digest": item.item_digest,
-            "series_digest": item.series_digest,
-            "model_digest": spec.model_digest,
-            "parameter_digest": spec.parameter_digest,
-            "level": region.level,
-            "n_voxels": region.n_voxels,
-            "volume_ml": region.volume_ml,
-            "mean_hu": region.mean_hu,
-            "sd_hu": region.sd_hu,
-            "is_touching_edge": region.is_touching_edge,
-        }
-        for region in prediction.regions
-    ]
+            return ItemRefused("impossible_hu", f"{region.level}: mean {region.mean_hu:.0f} HU is no HU of a body")
+    return None

@@ -30,7 +30,8 @@ class MeanHu:
     def prepare(self, pixels: Pixels) -> Prediction:
         """Measure every labelled level; levels_missing when none that should enter has voxels."""
         volume, labels = pixels.volume, pixels.labels
-        assert labels is not None  # registry: it reads masks
+        assert volume is not None  # registry: it reads CT and masks
+        assert labels is not None
         regions = measure(volume, labels, levels=dict(self.labels))
         entering = [region for region in regions if region.level in self.levels]
         if not entering:

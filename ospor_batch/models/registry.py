@@ -5,24 +5,46 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from ospor_batch.contracts import contract
 from ospor_batch.errors import StudyError
 from ospor_batch.imaging.masks import MaskRule
 from ospor_batch.imaging.regions import anatomical_order
 from ospor_batch.models import mean_hu
-from ospor_batch.models.spec import Parameter, Predictor, PredictorSpec
+from ospor_batch.models.bundle import bundle_digest, read_spec
+from ospor_batch.models.spec import PREPROCESSING, Parameter, Predictor, PredictorSpec
+from ospor_batch.models.trainable import TrainableRecipe
+from ospor_batch.models.trained import build_trained
+
+WORDS: dict[type, str] = {str: "a word", bool: "true or false", int: "a whole number", float: "a number", tuple: "a list"}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a predictor is built, what its parameters are by default, whether it wants a GPU and whether it reads masks."""
+    """How a predictor is built, what its parameters are by default, whether it wants a GPU and what it reads."""
 
     build: Callable[[PredictorSpec], Predictor]
     version: str
     defaults: Mapping[str, Parameter]
     wants_gpu: bool
     reads_masks: bool
+    reads: Literal["ct", "radiograph"] = "ct"
+    trains: TrainableRecipe | None = None  # of a recipe that is trained, or read from a model folder
+
+
+def trained_kind(recipe: TrainableRecipe) -> Kind:
+    """The predictor that a trained recipe is."""
+    return Kind(
+        functools.partial(build_trained, recipe),
+        version=recipe.version,
+        defaults=recipe.defaults,
+        wants_gpu=recipe.wants_gpu,
+        reads_masks=recipe.reads_masks,
+        reads=recipe.reads,
+        trains=recipe,
+    )
 
 
 PREDICTORS: dict[str, Kind] = {
@@ -33,36 +55,89 @@ PREDICTORS: dict[str, Kind] = {
 
 
 def spec_of(
-    name: str, *, parameters: Mapping[str, Parameter], pattern: str, labels: Mapping[str, int], device: str = "cpu"
+    name: str,
+    *,
+    parameters: Mapping[str, Parameter],
+    pattern: str,
+    labels: Mapping[str, int],
+    device: str = "cpu",
+    folder: Path | None = None,
 ) -> PredictorSpec:
-    """The frozen spec with defaults written out; StudyError names a parameter, level or label that cannot be."""
-    kind = _kind(name)
+    """The frozen spec with defaults written out; StudyError names a parameter, level or label that cannot be.
+
+    folder: of a trained model, whose own parameters then hold; without it a recipe that is trained has a spec that names
+    what will be trained and cannot be built.
+    """
+    kind = kind_of(name)
     if unknown := sorted(set(parameters) - set(kind.defaults)):
         raise StudyError(f"recipes.parameters of {name}: unknown {', '.join(unknown)}; it has {', '.join(kind.defaults)}")
-    _refuse_labels(labels)
+    if kind.reads_masks:
+        _refuse_labels(labels)
     full = {**kind.defaults, **parameters}
+    version = kind.version
+    if folder is not None:
+        full, version = _as_trained(name, folder, asked=parameters), bundle_digest(folder)
+    _refuse_types(name, full, defaults=kind.defaults)
+    if kind.trains is not None:
+        kind.trains.check(full)
     levels = full.get("levels")
-    if levels is not None:
+    if levels is not None and kind.reads_masks:
         full["levels"] = _entering(name, levels, is_given="levels" in parameters, labels=labels)
     return PredictorSpec(
         predictor=name,
-        version=kind.version,
+        version=version,
         parameters=tuple(sorted(full.items())),
         masks=MaskRule(pattern, tuple(sorted(labels.items(), key=lambda item: anatomical_order(item[0])))),
         device=device,
+        folder="" if folder is None else str(folder.absolute()),
     )
 
 
 @functools.cache
 def predictor_here(spec: PredictorSpec) -> Predictor:
     """The predictor of this process; built at the first call and kept, so that a worker loads a model once."""
-    return _kind(spec.predictor).build(spec)
+    return kind_of(spec.predictor).build(spec)
 
 
-def _kind(name: str) -> Kind:
+def kind_of(name: str) -> Kind:
+    """The predictor of that name; StudyError when there is none."""
     if name not in PREDICTORS:
         raise StudyError(f"no predictor named {name!r}; there are {', '.join(sorted(PREDICTORS))}")
     return PREDICTORS[name]
+
+
+def _as_trained(name: str, folder: Path, *, asked: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    """The parameters that a model was trained with; those that only read its outputs may be asked for anew."""
+    spec, recipe = read_spec(folder), kind_of(name).trains
+    if recipe is None or spec["recipe"] != name:
+        raise StudyError(f"recipes.model of {name}: the folder {folder.name} holds a model of the recipe {spec['recipe']!r}")
+    for what, found, expected in (
+        ("recipe version", spec["recipe_version"], recipe.version),
+        ("preprocessing", spec["preprocessing"]["version"], PREPROCESSING),
+    ):
+        if found != expected:
+            raise StudyError(
+                f"recipes.model of {name}: {folder.name} was trained with {what} {found}, this program has {expected}; "
+                "its inputs would not be what it learned from: train it anew"
+            )
+    trained = {key: tuple(value) if isinstance(value, list) else value for key, value in spec["parameters"].items()}
+    for key, value in asked.items():
+        if key not in recipe.reading and trained.get(key) != value:
+            raise StudyError(
+                f"recipes.parameters.{key} of {name} is {value!r}, but the model {folder.name} was trained with "
+                f"{trained.get(key)!r}; leave the key out, or train a model of your own"
+            )
+    return {**trained, **{key: value for key, value in asked.items() if key in recipe.reading}}
+
+
+def _refuse_types(name: str, parameters: Mapping[str, Parameter], *, defaults: Mapping[str, Parameter]) -> None:
+    """StudyError when a parameter is not of the kind of its default; a whole number may stand for a real one."""
+    for key, value in parameters.items():
+        expected = type(defaults[key])
+        if type(value) is not expected and not (expected is float and type(value) is int):
+            raise StudyError(
+                f"recipes.parameters.{key} of {name} is {value!r}, expected {WORDS[expected]} such as {defaults[key]!r}"
+            )
 
 
 def _refuse_labels(labels: Mapping[str, int]) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.masks import MaskRule
+from ospor_batch.imaging.radiograph import Radiograph
 from ospor_batch.imaging.regions import Region
 from ospor_batch.imaging.volume import Volume
 
@@ -26,7 +27,8 @@ class PredictorSpec:
     """What a worker needs to build a predictor.
 
     version: of the predictor's own rule or weights. parameters: (name, value), sorted, defaults written out.
-    device: where it computes, cpu or cuda; in no digest, since it must not change a decision.
+    device: where it computes, cpu or cuda; in no digest, since it must not change a decision. folder: of a trained model,
+    in no digest either, since version is then the digest of what lies there.
     """
 
     predictor: str
@@ -34,6 +36,7 @@ class PredictorSpec:
     parameters: tuple[tuple[str, Parameter], ...]
     masks: MaskRule
     device: str = "cpu"
+    folder: str = ""
 
     @property
     def model_digest(self) -> str:
@@ -77,11 +80,13 @@ class Prediction:
 class Pixels:
     """What the files of one series became.
 
-    labels: levels on the volume's grid; null for a predictor that needs none.
+    volume: of a predictor that reads CT. labels: levels on the volume's grid; null for a predictor that needs none.
+    radiograph: of a predictor that reads radiographs.
     """
 
-    volume: Volume
+    volume: Volume | None = None
     labels: npt.NDArray[np.int32] | None = None
+    radiograph: Radiograph | None = None
 
 
 class Predictor(Protocol):

@@ -1,0 +1,115 @@
+"""One DICOM file to its stored values; whatever a decoder or a header does wrong becomes a refusal.
+
+A refusal holds the class of what went wrong, never its text: that may hold a path or a name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from ospor_batch.errors import ItemRefused
+from ospor_batch.sources import Location, open_bytes
+
+# pydicom logs faulty values as they stand, names and dates among them: they must not reach a log file
+logging.getLogger("pydicom").propagate = False
+NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
+Stored = npt.NDArray[np.integer]
+
+
+class _Quiet:
+    """Silences warnings, which quote header values, while any thread is inside; the filters belong to the whole process."""
+
+    def __init__(self) -> None:
+        self._lock, self._n_inside = threading.Lock(), 0
+        self._kept = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._n_inside:
+                self._kept.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+            self._n_inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            if not self._n_inside:
+                self._kept.close()
+
+
+QUIET = _Quiet()
+
+
+@contextlib.contextmanager
+def refusals(reason: str) -> Iterator[None]:
+    """Turn whatever a decoder or a broken header raises into a refusal that names its class."""
+    try:
+        with QUIET:
+            yield
+    except (ItemRefused, MemoryError):
+        raise
+    # codecs raise anything; one poisoned file must become a reject, not the end of the run
+    except Exception as error:  # noqa: BLE001
+        raise ItemRefused(reason, type(error).__name__) from None
+
+
+def open_dataset(path: Location) -> Any:
+    """The whole data set; a file without preamble or file meta is read in the encoding that its elements have."""
+    with open_bytes(path) as file:
+        # force: the crawl lists files without a preamble too
+        dataset = pydicom.dcmread(file, force=True)
+    meta = getattr(dataset, "file_meta", None)
+    if meta is None or "TransferSyntaxUID" not in meta:
+        dataset.file_meta = meta if meta is not None else FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = _found_syntax(dataset)
+    return dataset
+
+
+def _found_syntax(dataset: Any) -> str:
+    is_implicit, is_little = dataset.original_encoding
+    if is_implicit:
+        return str(ImplicitVRLittleEndian)
+    return str(ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian)
+
+
+def frames_of(dataset: Any) -> Stored:
+    """All frames as stored values, (frame, row, column); sign and unused bits set right by pydicom."""
+    if int(dataset.get("SamplesPerPixel", 1)) != 1:
+        raise ItemRefused("decode_failed", "colour")
+    pixels: Stored = dataset.pixel_array
+    return pixels.reshape(-1, *pixels.shape[-2:])
+
+
+def declared(dataset: Any, name: str) -> float | None:
+    """A single number of the header; null when it is absent or empty."""
+    value = dataset.get(name)
+    return None if value in (None, "") else float(value)
+
+
+def padding_of(dataset: Any) -> tuple[float, float] | None:
+    """Least and greatest stored value of padding; null when the header names none."""
+    value = declared(dataset, "PixelPaddingValue")
+    if value is None:
+        return None
+    limit = declared(dataset, "PixelPaddingRangeLimit")
+    ends = [_as_stored(dataset, end) for end in (value, value if limit is None else limit)]
+    return min(ends), max(ends)
+
+
+def _as_stored(dataset: Any, value: float) -> float:
+    """A padding value with the sign of the pixels; some writers give -2000 as 63536."""
+    span = 2 ** int(dataset.BitsAllocated)
+    if int(dataset.PixelRepresentation) == 1:
+        return value - span if value >= span / 2 else value
+    return value + span if value < 0 else value

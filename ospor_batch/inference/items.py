@@ -1,0 +1,83 @@
+"""The series of a shard, and their pixels as a predictor wants them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from ospor_batch.imaging.masks import MaskFile, levels_on
+from ospor_batch.imaging.radiograph import read_radiograph
+from ospor_batch.imaging.reader import read_volume
+from ospor_batch.models.registry import kind_of
+from ospor_batch.models.spec import Pixels, PredictorSpec
+from ospor_batch.sources import Location, locate
+
+READ_BYTES = 1 << 20  # read at a time; a buffer that stays in the processor's cache
+
+
+@dataclass(frozen=True)
+class Item:
+    """One series, from the rows of the private shard file."""
+
+    item_digest: str
+    series_digest: str
+    center: str
+    images: tuple[Location, ...]
+    masks: tuple[MaskFile, ...]
+
+
+def read_items(source: Path) -> list[Item]:
+    """The items of a private shard file, in its order.
+
+    Columns: item_digest, series_digest, root (as Study.archive_root says), cache (private folder for what must lie on
+    disk to be read) and those of schemas/locator.yaml.
+    """
+    grouped: dict[str, list[dict[str, Any]]] = {}
+    for row in pq.read_table(source).to_pylist():
+        grouped.setdefault(row["item_digest"], []).append(row)
+    items = []
+    for digest, rows in grouped.items():
+        images = sorted((r for r in rows if r["kind"] == "image"), key=lambda r: (r["slice_order"], r["file_key"]))
+        masks = sorted((r for r in rows if r["kind"] != "image"), key=lambda r: (r["kind"], r["file_key"]))
+        items.append(
+            Item(
+                item_digest=digest,
+                series_digest=rows[0]["series_digest"],
+                center=rows[0]["center"],
+                images=tuple(_location(r) for r in images),
+                masks=tuple(MaskFile(_location(r), r["kind"]) for r in masks),
+            )
+        )
+    return items
+
+
+def fetch(item: Item) -> None:
+    """Read the plain files of an item once in large pieces, so that decoding finds them in memory.
+
+    What cannot be read is left to the decoder, which says why. Files in archives and stores are fetched while they are
+    decoded.
+    """
+    buffer = bytearray(READ_BYTES)
+    for location in (*item.images, *(mask.path for mask in item.masks)):
+        if isinstance(location, Path):
+            with contextlib.suppress(OSError), location.open("rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
+
+
+def read_pixels(item: Item, spec: PredictorSpec) -> Pixels:
+    """Decode an item as its predictor reads it; ItemRefused says why it cannot be."""
+    kind = kind_of(spec.predictor)
+    if kind.reads == "radiograph":
+        return Pixels(radiograph=read_radiograph(item.images))
+    volume = read_volume(item.images)
+    return Pixels(volume, levels_on(volume, item.masks, rule=spec.masks) if kind.reads_masks else None)
+
+
+def _location(row: Mapping[str, Any]) -> Location:
+    return locate(row["root"], row["path"], cache=Path(row["cache"]))

@@ -1,0 +1,172 @@
+"""Segmentation of vertebral bodies with their level, muscle and fat in CT by one U-Net on a coarse isotropic grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ospor_batch.errors import ItemRefused, StudyError
+from ospor_batch.imaging.volume import AIR_HU, Volume
+from ospor_batch.models.segmentation_classes import CLASSES, FILE_VALUES, TISSUES, VERTEBRAE
+from ospor_batch.models.segmentation_levels import Body, labelled_bodies
+from ospor_batch.models.spec import Parameter
+
+VERSION = "1"  # raise it with every change that can move a label: windows, resampling, order of levels
+DEFAULTS: dict[str, Parameter] = {
+    "spacing_mm": 4.0,  # of the isotropic grid on which the network sees the body
+    "patch": ("80", "64", "80"),  # voxels (z, y, x) of a window: 320 x 256 x 320 mm
+    "channels": ("24", "48", "96", "128", "128"),
+    "residual_units": 0,
+    "overlap": 0.5,  # of sliding windows
+}
+# two views of the CT numbers: everything from air to metal, and soft tissue alone; (centre, half width) HU
+WINDOWS = ((0.0, 1000.0), (50.0, 250.0))
+SLAB = 24  # slices that are brought back to the volume's grid at once: bounds the memory
+GROUPS = ("background", "vertebra", *TISSUES)
+MAX_VOXELS = 60_000_000  # of the coarse grid: 3.8 m3 at 4 mm; more is a broken geometry
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """Labels on the volume's grid by segmentation_classes.FILE_VALUES, and the bodies from head to foot."""
+
+    labels: npt.NDArray[np.int32]
+    bodies: tuple[Body, ...]
+
+
+def network_of(parameters: Mapping[str, Parameter]) -> nn.Module:
+    """Build the untrained network (MONAI's UNet): two views in, one logit a class out."""
+    from monai.networks.nets import UNet
+
+    channels = _numbers(parameters, "channels")
+    return UNet(
+        spatial_dims=3, in_channels=len(WINDOWS), out_channels=len(CLASSES), channels=channels,
+        strides=(2,) * (len(channels) - 1), num_res_units=int(str(parameters["residual_units"])),
+    )  # fmt: skip
+
+
+def patch_of(parameters: Mapping[str, Parameter]) -> tuple[int, int, int]:
+    """Voxels of a window; StudyError where the network cannot halve it often enough."""
+    patch = _numbers(parameters, "patch")
+    halved = 2 ** (len(_numbers(parameters, "channels")) - 1)
+    if len(patch) != 3 or any(side < 1 or side % halved for side in patch):
+        raise StudyError(f"segmentation: patch is {patch}, expected three multiples of {halved}")
+    return patch[0], patch[1], patch[2]
+
+
+def _numbers(parameters: Mapping[str, Parameter], name: str) -> tuple[int, ...]:
+    given = parameters[name]
+    if not isinstance(given, tuple) or not given or not all(str(entry).isdigit() and int(entry) for entry in given):
+        raise StudyError(f"segmentation: {name} is {given!r}, expected whole numbers above 0")
+    return tuple(int(entry) for entry in given)
+
+
+def views(hu: Tensor) -> Tensor:
+    """HU (..., z, y, x) to the channels that the network sees: (..., view, z, y, x), each within -1 and 1."""
+    return torch.stack([((hu - middle) / half).clamp(-1, 1) for middle, half in WINDOWS], dim=-4)
+
+
+@torch.inference_mode()
+def segment(volume: Volume, network: nn.Module, *, parameters: Mapping[str, Parameter], device: str = "cpu") -> Segmented:
+    """Segment one volume; ItemRefused no_vertebra where no body is found, volume_too_large where the geometry is broken."""
+    spacing = float(str(parameters["spacing_mm"]))
+    coarse, affine = to_grid(volume, spacing_mm=spacing)
+    probability = probabilities(coarse.to(device), network, parameters=parameters)
+    classes, bodies = labelled_bodies(probability.cpu().numpy(), voxel_ml=spacing**3 / 1000)
+    if not bodies:
+        raise ItemRefused("no_vertebra", "the segmentation found no vertebral body")
+    return Segmented(_back(volume, probability, classes, affine=affine), bodies)
+
+
+def probabilities(coarse: Tensor, network: nn.Module, *, parameters: Mapping[str, Parameter]) -> Tensor:
+    """Class probabilities (class, z, y, x) of HU on the network's grid, by MONAI's sliding windows."""
+    from monai.inferers import sliding_window_inference
+
+    found = sliding_window_inference(
+        views(coarse)[None], roi_size=patch_of(parameters), sw_batch_size=1, predictor=network,
+        overlap=float(str(parameters["overlap"])), mode="gaussian", cval=-1.0, padding_mode="constant",
+    )  # fmt: skip
+    assert isinstance(found, Tensor)
+    return found[0].softmax(dim=0)
+
+
+def to_grid(volume: Volume, *, spacing_mm: float) -> tuple[Tensor, npt.NDArray[np.float64]]:
+    """HU on an isotropic grid along the patient's axes (head, back, left) over all the volume, with its affine to LPS.
+
+    Voxels much finer than the grid are averaged first, so that noise does not alias; beyond the volume lies air.
+    """
+    hu, source = _averaged(volume, spacing_mm)
+    corners = np.array(np.meshgrid(*([0, n - 1] for n in hu.shape), indexing="ij")).reshape(3, -1)
+    places = source[:3, :3] @ corners + source[:3, 3:]
+    low, high = places.min(axis=1), places.max(axis=1)
+    shape = [int(n) for n in (np.floor((high - low) / spacing_mm)[::-1] + 1)]
+    if int(np.prod(shape)) > MAX_VOXELS:
+        raise ItemRefused("volume_too_large", f"{'x'.join(map(str, shape))} voxels of {spacing_mm:g} mm")
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[::-1] * spacing_mm  # index (z, y, x) to LPS (x, y, z)
+    affine[:3, 3] = low
+    return _sampled(hu, np.linalg.solve(source, affine), shape, fill=AIR_HU), affine
+
+
+def _averaged(volume: Volume, spacing_mm: float) -> tuple[Tensor, npt.NDArray[np.float64]]:
+    hu = torch.as_tensor(np.ascontiguousarray(volume.hu, dtype=np.float32))
+    factors = [min(n, max(1, int(spacing_mm / step + 0.01))) for step, n in zip(volume.spacing, hu.shape, strict=True)]
+    hu = functional.avg_pool3d(hu[None], tuple(factors))[0] if max(factors) > 1 else hu
+    affine = volume.affine.astype(np.float64).copy()
+    affine[:3, 3] += affine[:3, :3] @ ((np.array(factors) - 1) / 2)
+    affine[:3, :3] *= factors
+    return hu, affine
+
+
+def _sampled(source: Tensor, mapping: npt.NDArray[np.float64], shape: list[int], *, fill: float, mode: str = "bilinear") -> Tensor:
+    """Values of (..., z, y, x) at the indices that the mapping gives to a grid of the shape; fill beyond the source."""
+    axes = [torch.arange(n, dtype=torch.float32) for n in shape]
+    index = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    turned = torch.as_tensor(mapping[:3, :3].T.copy(), dtype=torch.float32)
+    index = index @ turned + torch.as_tensor(mapping[:3, 3].copy(), dtype=torch.float32)
+    span = torch.tensor(source.shape[-3:], dtype=torch.float32)
+    # without a neighbour along an axis (one slice) every place within half a voxel is that slice
+    where = ((2 * index + 1) / span - 1).flip(-1)[None]
+    channels = source.reshape(1, -1, *source.shape[-3:]) - fill
+    found = functional.grid_sample(channels, where, mode=mode, padding_mode="zeros", align_corners=False)[0] + fill
+    return found.reshape(*source.shape[:-3], *shape)
+
+
+def _back(volume: Volume, probability: Tensor, classes: npt.NDArray[np.uint8], *, affine: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    """Labels on the volume's grid: the kind of tissue by interpolated probability, the level of a body by its component."""
+    n_spine = len(VERTEBRAE)
+    grouped = torch.cat([probability[:1], probability[1 : 1 + n_spine].sum(0, keepdim=True), probability[1 + n_spine :]]).cpu()
+    level = torch.as_tensor(_spread(classes).astype(np.float32))
+    values = torch.tensor([0, *(FILE_VALUES.get(name, 0) for name in CLASSES[1:])], dtype=torch.int32)
+    tissue = torch.tensor([0, 0, *(FILE_VALUES[name] for name in TISSUES)], dtype=torch.int32)
+    labels = np.zeros(volume.hu.shape, np.int32)
+    for first in range(0, len(labels), SLAB):
+        shape = [min(SLAB, len(labels) - first), *labels.shape[1:]]
+        start = np.eye(4)
+        start[0, 3] = first
+        mapping = np.linalg.solve(affine, volume.affine.astype(np.float64) @ start)
+        kind = _sampled(grouped, mapping, shape, fill=0.0).argmax(dim=0)
+        nearest = _sampled(level, mapping, shape, fill=0.0, mode="nearest").long()
+        labels[first : first + shape[0]] = torch.where(kind == 1, values[nearest], tissue[kind]).numpy()
+    return labels
+
+
+def _spread(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Each voxel near a body takes its class, so that a border that is interpolated outwards finds its level."""
+    from scipy import ndimage
+
+    away, nearest = ndimage.distance_transform_edt(classes == 0, return_indices=True)
+    found: npt.NDArray[np.uint8] = np.where(away <= 2, classes[tuple(nearest)], 0).astype(np.uint8)
+    return found
+
+
+def state_of(network: nn.Module) -> dict[str, npt.NDArray[Any]]:
+    """Weights by name, for a model folder."""
+    return {name: weight.detach().cpu().numpy() for name, weight in network.state_dict().items()}

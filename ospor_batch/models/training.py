@@ -1,0 +1,369 @@
+"""Fit a network on prepared examples: seeds, early stopping on tuning, a checkpoint an epoch, no pickle.
+
+Everything random in an epoch follows from (seed, epoch), so that a training that was killed goes on from its last
+checkpoint to the very weights that an undisturbed one reaches; on a CPU byte for byte, on CUDA within rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional
+
+from ospor_batch.errors import StudyError
+from ospor_batch.models.trainable import (
+    IMAGE,
+    Answer,
+    Array,
+    Case,
+    Example,
+    Fitted,
+    NetworkLearner,
+    Parameters,
+    Target,
+    TrainingSet,
+    Work,
+)
+
+VERSION = "1"  # raise it with every change below that can move a weight
+CHECKPOINT = "checkpoint.safetensors"
+MEAN, SPREAD = "target.mean", "target.spread"  # of value targets in training; 0 and 1 for binary ones
+NETWORK = "network."
+STEADY = 1e-6  # a value target without spread is a constant
+
+
+def fit_network(learner: NetworkLearner, data: TrainingSet, *, work: Work) -> Fitted:
+    """Fit the learner's network; the state of the epoch that was best on tuning, or the last without tuning people."""
+    with _steady(work):
+        torch.manual_seed(work.seed)
+        run = _Run(learner, data, work)
+        run.resume()
+        while run.goes_on:
+            run.epoch()
+            run.save()
+        return run.fitted()
+
+
+def opened_network(
+    learner: NetworkLearner, state: Mapping[str, Array], *, parameters: Parameters, targets: tuple[Target, ...], device: str
+) -> Callable[[Sequence[Example]], Sequence[Answer]]:
+    """A function from examples to answers; on a CPU each series is a batch of its own, so that no neighbour changes it."""
+    network, mean, spread = loaded_network(learner, state, parameters=parameters, device=device)
+
+    def answers(batch: Sequence[Example]) -> Sequence[Answer]:
+        images = [torch.from_numpy(np.ascontiguousarray(e.arrays[IMAGE], dtype=np.float32)) for e in batch]
+        together = [images] if device != "cpu" else [[image] for image in images]
+        raw = [_outputs(network, torch.cat(some), device=device) for some in together]
+        values = _in_units(np.concatenate(raw), mean, spread, targets)
+        ends = np.cumsum([len(image) for image in images])[:-1]
+        return [learner.answer(part, example, parameters) for part, example in zip(np.split(values, ends), batch, strict=True)]
+
+    return answers
+
+
+def loaded_network(
+    learner: NetworkLearner, state: Mapping[str, Array], *, parameters: Parameters, device: str
+) -> tuple[nn.Module, Array, Array]:
+    """The network with its weights in evaluation mode, and mean and spread of its targets."""
+    network = learner.network(parameters)
+    weights = {
+        name.removeprefix(NETWORK): torch.from_numpy(np.array(v)) for name, v in state.items() if name.startswith(NETWORK)
+    }
+    network.load_state_dict(weights)
+    return network.to(device).eval(), np.asarray(state[MEAN], float), np.asarray(state[SPREAD], float)
+
+
+@dataclass
+class _Run:
+    """One training under way."""
+
+    learner: NetworkLearner
+    data: TrainingSet
+    work: Work
+    history: list[dict[str, float | None]] = field(default_factory=list)
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    best_epoch: int = -1
+    best_score: float = -math.inf
+
+    def __post_init__(self) -> None:
+        p = self.work.parameters
+        self.network = self.learner.network(p).to(self.work.device)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=float(str(p["learning_rate"])), weight_decay=float(str(p["weight_decay"]))
+        )
+        self.mean, self.spread = _scale(self.data.train, self.work.targets)
+        self.rows = [(case, unit) for case in self.data.train for unit in range(len(self._units(case)))]
+        self.weight = _balance(self.data.train, self.work)
+
+    def _units(self, case: Case) -> tuple[str, ...]:
+        return self.data.example(case.item_digest, True).units  # noqa: FBT003
+
+    @property
+    def n_epochs(self) -> int:
+        return int(str(self.work.parameters["epochs"]))
+
+    @property
+    def goes_on(self) -> bool:
+        since = len(self.history) - 1 - self.best_epoch
+        is_stale = (
+            bool(self.data.tuning) and self.best_epoch >= 0 and since >= int(str(self.work.parameters["patience_epochs"]))
+        )
+        return len(self.history) < self.n_epochs and not is_stale
+
+    def epoch(self) -> None:
+        """One pass over the training units in an order of its own, then a look at the tuning people."""
+        number, device = len(self.history), self.work.device
+        seed = _seed(self.work.seed, number)
+        torch.manual_seed(seed)  # dropout
+        generator = torch.Generator().manual_seed(seed)
+        self._set_rate(number)
+        self.network.train()
+        total, n = 0.0, 0
+        for images, targets in self._batches(torch.randperm(len(self.rows), generator=generator).tolist()):
+            changed = images.to(device)
+            if self.learner.augment is not None:
+                changed = self.learner.augment(changed, self.work.parameters, generator)
+            self.optimizer.zero_grad(set_to_none=True)
+            with _precision(self.work):
+                outputs = self.network(changed)
+            loss = self._loss(outputs.float(), targets.to(device), is_weighted=True)
+            loss.backward()
+            self.optimizer.step()
+            total, n = total + float(loss.detach()) * len(images), n + len(images)
+        if not math.isfinite(total):
+            raise StudyError(
+                f"training left the finite numbers in epoch {number + 1}: lower recipes.parameters.learning_rate "
+                f"(now {self.work.parameters['learning_rate']})"
+            )
+        self._look(train_loss=total / n)
+
+    def _look(self, *, train_loss: float) -> None:
+        said: dict[str, float | None] = {"train_loss": round(train_loss, 6)}
+        score = float(len(self.history))  # without tuning people the last epoch is the best
+        if self.data.tuning:
+            outputs, targets = self._tuning_outputs()
+            loss = float(self._loss(torch.from_numpy(outputs), torch.from_numpy(targets), is_weighted=False))
+            known = _in_units(outputs, self.mean, self.spread, self.work.targets)
+            said |= {"tuning_loss": round(loss, 6), **_metrics(known, targets, self.work.targets)}
+            score = _monitored(str(self.work.parameters["stop_on"]), loss=loss, said=said)
+        self.history.append(said)
+        if score > self.best_score:
+            self.best_score, self.best_epoch = score, len(self.history) - 1
+            self.best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+
+    def _tuning_outputs(self) -> tuple[Array, Array]:
+        """Mean output over the units of each tuning series, and its targets."""
+        self.network.eval()
+        found = []
+        for case in self.data.tuning:
+            image = self.data.example(case.item_digest, False).arrays[IMAGE]  # noqa: FBT003
+            tensor = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+            found.append(_outputs(self.network, tensor, device=self.work.device).mean(axis=0))
+        return np.stack(found).astype(np.float32), _targets(self.data.tuning)
+
+    def _batches(self, order: list[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches read one ahead; a last one of a single image joins nobody and is left out of this epoch."""
+        size = int(str(self.work.parameters["batch_size"]))
+        cuts = [order[at : at + size] for at in range(0, len(order), size)]
+        if len(cuts) > 1 and len(cuts[-1]) == 1:
+            cuts.pop()  # batch normalisation cannot learn from one image; another epoch has another order
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(self._batch, cuts[0])
+            for following in [*cuts[1:], None]:
+                ready = ahead.result()
+                if following is not None:
+                    ahead = reader.submit(self._batch, following)
+                yield ready
+
+    def _batch(self, rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        cases = [self.rows[row] for row in rows]
+        images = [self.data.example(case.item_digest, True).arrays[IMAGE][unit] for case, unit in cases]  # noqa: FBT003
+        return torch.from_numpy(np.stack(images).astype(np.float32)), torch.from_numpy(_targets([case for case, _ in cases]))
+
+    def _loss(self, outputs: torch.Tensor, targets: torch.Tensor, *, is_weighted: bool) -> torch.Tensor:
+        if self.learner.loss is not None:
+            return self.learner.loss(outputs, targets, self.work.parameters)
+        parts = []
+        for at, target in enumerate(self.work.targets):
+            known = ~torch.isnan(targets[:, at])
+            if not bool(known.any()):
+                continue
+            given, wanted = outputs[known, at], targets[known, at]
+            if target.kind == "binary":
+                weight = torch.tensor(self.weight[at] if is_weighted else 1.0, device=given.device)
+                parts.append(functional.binary_cross_entropy_with_logits(given, wanted, pos_weight=weight))
+            else:
+                parts.append(functional.mse_loss(given, (wanted - float(self.mean[at])) / float(self.spread[at])))
+        return torch.stack(parts).mean()
+
+    def _set_rate(self, number: int) -> None:
+        """A linear rise over the warm-up, then half a cosine down to 1 % of the rate."""
+        p = self.work.parameters
+        rate, warm = float(str(p["learning_rate"])), int(str(p["warm_up_epochs"]))
+        if number < warm:
+            rate *= (number + 1) / (warm + 1)
+        else:
+            done = (number - warm) / max(1, self.n_epochs - warm)
+            rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        tensors = {f"network.{k}": v.contiguous() for k, v in self.network.state_dict().items()}
+        tensors |= {f"best.{k}": v.contiguous() for k, v in self.best.items()}
+        for at, of in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{at}.{name}": value.contiguous() for name, value in of.items()}
+        told = {"history": self.history, "best_epoch": self.best_epoch, "best_score": self.best_score}
+        unfinished = self.work.folder / f".{CHECKPOINT}"
+        self.work.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        save_file({k: v.cpu() for k, v in tensors.items()}, unfinished, metadata={"told": json.dumps(told)})
+        unfinished.replace(self.work.folder / CHECKPOINT)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint; one that cannot be read is left aside and the training begins anew."""
+        path = self.work.folder / CHECKPOINT
+        if not path.is_file():
+            return
+        try:
+            with safe_open(path, framework="pt") as file:
+                told = json.loads(file.metadata()["told"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- no mapping
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            return
+        of = _by_head(tensors)
+        self.network.load_state_dict(of["network"])
+        self.best = of["best"]
+        slots: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in of.get("optimizer", {}).items():
+            at, _, what = name.partition(".")
+            slots.setdefault(int(at), {})[what] = value
+        self.optimizer.load_state_dict({"state": slots, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.history, self.best_epoch, self.best_score = told["history"], told["best_epoch"], told["best_score"]
+
+    def fitted(self) -> Fitted:
+        """The best weights, the scale of the targets, and how it went."""
+        state: dict[str, Array] = {f"{NETWORK}{name}": value.numpy() for name, value in self.best.items()}
+        notes = {
+            "epochs": len(self.history), "best_epoch": self.best_epoch + 1, "history": self.history,
+            "stopped_on": str(self.work.parameters["stop_on"]) if self.data.tuning else "last epoch: no tuning people",
+            "n_units": len(self.rows), "n_weights": sum(w.numel() for w in self.network.parameters()),
+        }  # fmt: skip
+        return Fitted({**state, MEAN: self.mean, SPREAD: self.spread}, notes)
+
+
+@contextlib.contextmanager
+def _steady(work: Work) -> Iterator[None]:
+    """Deterministic kernels and the declared number of threads, for as long as the training runs."""
+    threads, is_deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(int(str(work.parameters["threads"])))
+    torch.use_deterministic_algorithms(True, warn_only=work.device != "cpu")  # noqa: FBT003
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(is_deterministic)
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def _precision(work: Work) -> Iterator[None]:
+    if work.device != "cpu" and work.parameters["mixed_precision"]:
+        with torch.autocast("cuda", dtype=torch.bfloat16):  # bfloat16 keeps the range of float32: no loss scaling
+            yield
+    else:
+        yield
+
+
+def _outputs(network: nn.Module, images: torch.Tensor, *, device: str) -> Array:
+    with torch.inference_mode():
+        found: Array = network(images.to(device)).float().cpu().numpy()
+    return found
+
+
+def _in_units(outputs: Array, mean: Array, spread: Array, targets: tuple[Target, ...]) -> Array:
+    """Logits to probabilities, standardised values to their unit."""
+    found = np.array(outputs, dtype=np.float64)
+    for at, target in enumerate(targets):
+        if target.kind == "binary":
+            found[:, at] = 1 / (1 + np.exp(-np.clip(found[:, at], -60, 60)))
+        else:
+            found[:, at] = found[:, at] * spread[at] + mean[at]
+    return found
+
+
+def _scale(cases: Sequence[Case], targets: tuple[Target, ...]) -> tuple[Array, Array]:
+    values = _targets(cases).astype(np.float64)
+    is_value = np.array([target.kind == "value" for target in targets])
+    mean, spread = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+    return np.where(is_value, mean, 0.0), np.where(is_value & (spread > STEADY), spread, 1.0)
+
+
+def _balance(cases: Sequence[Case], work: Work) -> list[float]:
+    """How many times more an event weighs, by target."""
+    values = _targets(cases)
+    if not work.parameters["is_balanced"]:
+        return [1.0] * values.shape[1]
+    events, others = np.nansum(values == 1, axis=0), np.nansum(values == 0, axis=0)
+    return [float(o / e) if e else 1.0 for e, o in zip(events, others, strict=True)]
+
+
+def _targets(cases: Sequence[Case]) -> Array:
+    return np.array([case.targets for case in cases], dtype=np.float32)
+
+
+def _metrics(values: Array, targets: Array, of: tuple[Target, ...]) -> dict[str, float | None]:
+    """AUC of binary targets and Pearson's r of the others, by column; null where they are not defined."""
+    found: dict[str, float | None] = {}
+    for at, target in enumerate(of):
+        known = ~np.isnan(targets[:, at])
+        given, wanted = values[known, at], targets[known, at]
+        name = f"tuning_{'auc' if target.kind == 'binary' else 'pearson_r'}_{target.column}"
+        found[name] = _auc(given, wanted) if target.kind == "binary" else _pearson(given, wanted)
+    return found
+
+
+def _auc(score: Array, truth: Array) -> float | None:
+    events, others = score[truth == 1], score[truth == 0]
+    if not len(events) or not len(others):
+        return None
+    below = (events[:, None] > others).sum() + 0.5 * (events[:, None] == others).sum()
+    return round(float(below) / (len(events) * len(others)), 6)
+
+
+def _pearson(given: Array, wanted: Array) -> float | None:
+    if len(given) < 3 or given.std() < STEADY or wanted.std() < STEADY:
+        return None
+    return round(float(np.corrcoef(given, wanted)[0, 1]), 6)
+
+
+def _monitored(rule: str, *, loss: float, said: Mapping[str, float | None]) -> float:
+    """What early stopping follows, higher being better."""
+    if rule == "loss":
+        return -loss
+    found = [value for name, value in said.items() if name.startswith(f"tuning_{rule}")]
+    if rule not in {"auc", "pearson_r"} or not found:
+        raise StudyError(f"recipes.parameters.stop_on is {rule!r}, expected loss, or auc or pearson_r where a target has it")
+    return float(np.mean([-1.0 if value is None else value for value in found]))
+
+
+def _by_head(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        head, _, rest = name.partition(".")
+        found.setdefault(head, {})[rest] = value
+    return found
+
+
+def _seed(seed: int, epoch: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{epoch}".encode()).digest()[:7], "big")
