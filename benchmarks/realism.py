@@ -29,6 +29,8 @@ from ospor_batch.synthetic.radiograph import FIELD_MM, radiograph
 Array = np.ndarray[Any, Any]
 MEASURES_CT = ("fat_mode", "muscle_mode", "lung_mode", "air_mode", "bone_share_pct", "hu_p999", "body_core_hu", "core_sd",
                "noise_sd", "noise_freq", "edge_mm")  # fmt: skip
+LUNG_SHARE = 0.05  # of the body's pixels, from which a real slice counts as one of the chest
+SPACING_MM = 6.0  # of the generated slices
 MEASURES_CXR = ("q05", "q25", "q50", "q75", "q95", "lung_level", "spine_over_lung", "detail_pct", "grain_pct")
 
 
@@ -81,13 +83,27 @@ def _ct(folder: Path, drawn: list[Person], pictures: Path | None) -> list[dict[s
 
 
 def _like(real: Volume, person: Person) -> Volume:
-    matrix = min(512, round(400 / real.pixel))
+    """A generated scan with the real one's pixels, thickness and contrast, of its part of the trunk.
+
+    Real sets with lungs are held against a chest; of the generated slices those count that show as much lung.
+    """
+    matrix, shares = min(512, round(400 / real.pixel)), _lung_shares(real.hu)
+    has_lung = max(shares) > LUNG_SHARE
     made = scan(
-        person, sampling=Sampling(matrix, matrix * real.pixel), spacing_mm=max(real.thickness, 2.0),
-        thickness_mm=real.thickness,
-        is_contrast=real.is_contrast, protocol="lumbar",
+        person, sampling=Sampling(matrix, matrix * real.pixel), spacing_mm=max(real.thickness, SPACING_MM),
+        thickness_mm=real.thickness, is_contrast=real.is_contrast, protocol="chest" if has_lung else "abdomen",
     )  # fmt: skip
-    return Volume("", made.hu.astype(np.float32), real.pixel, real.thickness, real.is_contrast)
+    hu = made.hu.astype(np.float32)
+    if has_lung:
+        off = np.abs(np.array(_lung_shares(hu)) - np.median(shares))
+        hu = hu[np.sort(np.argsort(off, kind="stable")[: max(3, len(hu) // 3)])]
+    return Volume("", hu, real.pixel, real.thickness, real.is_contrast)
+
+
+def _lung_shares(hu: Array) -> list[float]:
+    """Share of the body's pixels in each slice that hold lung."""
+    bodies = [_body(plane) for plane in hu]
+    return [float(((p > -950) & (p < -650))[b].sum() / max(b.sum(), 1)) for p, b in zip(hu, bodies, strict=True)]
 
 
 def _volumes(folder: Path) -> list[Volume]:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ospor_batch.synthetic.body import MUSCLE_AT_SCALE_1_CM2, Body, body_of
 from ospor_batch.synthetic.organs import hull, muscles, organs
@@ -15,6 +16,7 @@ from ospor_batch.synthetic.population import Person
 from ospor_batch.synthetic.skeleton import metal, skeleton
 from ospor_batch.synthetic.vertebrae import FIRST_LABEL, put_vertebrae
 
+MARBLING, MARBLING_MM = 0.6, 4.0  # spread of the fat within muscle as a share of its mean, and the width of streaks; declared
 __all__ = ["FIRST_LABEL", "Grid", "Laid", "Look", "fitted", "lay"]
 
 
@@ -37,6 +39,7 @@ def lay(person: Person, grid: Grid, *, look: Look) -> Laid:
     bones = skeleton(body, posture="supine")
     put.put(bones)
     core, whole = put_vertebrae(put, body, person)
+    marble(put, body, person)
     implants = metal(body, person.implant)
     if not implants:
         return Laid(put.hu, put.tissue, core, whole, None)
@@ -62,6 +65,21 @@ def muscle_area_cm2(body: Body) -> float:
     put = Painter(grid, Look(120, (0.0, 1.0)))
     put.put([*hull(body), *muscles(body)])
     return max(float((put.tissue == TISSUE_CODES["muscle"]).sum()) * side**2 / 100, MUSCLE_AT_SCALE_1_CM2 / 10)
+
+
+def marble(put: Painter, body: Body, person: Person) -> None:
+    """Fat strewn through muscle in streaks: of mean zero over it, so that muscle keeps its share."""
+    is_muscle = put.tissue == TISSUE_CODES["muscle"]
+    if not is_muscle.any():
+        return
+    rough = person.draws("marbling").standard_normal(put.grid.shape, dtype=np.float32)
+    sigma = [MARBLING_MM / 2 / step for step in put.grid.step[1::-1]]
+    if max(sigma) > 0.3:
+        rough = ndimage.gaussian_filter(rough, (0, *sigma), truncate=2)
+    rough = rough[is_muscle]
+    seen = min(1.0, MARBLING_MM / put.grid.step[0])  # a voxel wider than the streaks averages them away
+    spread = MARBLING * body.muscle_fat * put.look.marbled * seen / (float(rough.std()) or 1.0)
+    put.hu[is_muscle] += np.float32(spread) * (rough - rough.mean())
 
 
 def put_table(put: Painter, body: Body) -> None:

@@ -23,11 +23,10 @@ SHEET = (128, 256)  # rows and columns of a dose sheet; real ones have 512 by 51
 
 def coronal_reformats(series: Series, scan: Scan) -> Iterator[Instance]:
     """Write coronal slices through the volume from front to back, pixels as high as wide."""
-    x, y, z = scan.grid.origin
     step = scan.grid.step
-    high = z + (scan.grid.shape[0] - 1) * step[2]
-    n_rows = round((high - z) / step[0]) + 1
-    at = (high - z) / step[2] - np.arange(n_rows) * step[0] / step[2]  # slice of each row, from the head
+    length = (scan.grid.shape[0] - 1) * step[2]
+    n_rows = round(length / step[0]) + 1
+    at = length / step[2] - np.arange(n_rows) * step[0] / step[2]  # slice of each row, from the head
     below = np.clip(np.floor(at).astype(int), 0, max(scan.grid.shape[0] - 2, 0))
     share = np.clip(at - below, 0, 1)[:, None]
     rows = range(0, scan.grid.shape[1], max(1, round(CORONAL_EVERY_MM / step[1])))
@@ -37,7 +36,8 @@ def coronal_reformats(series: Series, scan: Scan) -> Iterator[Instance]:
         ds.update({"ImageType": ["DERIVED", "SECONDARY", "REFORMATTED"], "SeriesDescription": "COR MPR"})
         ds.update({"SliceThickness": CORONAL_EVERY_MM, "PixelSpacing": [decimal(step[0])] * 2})
         ds.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
-        ds.ImagePositionPatient = [x, round(y + row * step[1], 4), round(high, 4)]
+        across, back, up = scan.grid.affine[:3] @ (0, row, len(scan.hu) - 1, 1)
+        ds.ImagePositionPatient = [decimal(round(float(v), 4)) for v in (across, back, up)]
         if "PixelPaddingValue" in ds:
             del ds["PixelPaddingValue"]
         reformatted = plane[below] * (1 - share) + plane[np.minimum(below + 1, len(plane) - 1)] * share

@@ -43,6 +43,8 @@ IODINE: dict[Phase, Mapping[str, float]] = {
 # HU that contrast adds to the trabecular core at 120 kV: methods I4; the delayed phase is declared
 TRABECULAR_GAIN: dict[Phase, float] = {"plain": 0.0, "arterial": 14.4, "portal_venous": 25.7, "delayed": 20.0}
 WHOLLY = 0.999  # share of the core, as the kernel shows it, from which a voxel belongs to the mask
+METAL_CLEAR_MM = 2.0  # from metal, within which no voxel counts as trabecular core
+DEPTH_OF_SPINE_MM = 50.0  # of bodies and lordosis, which a tilted stack must cover at either end
 ProtocolName = Literal["lumbar", "spine", "abdomen", "chest", "low_dose_chest"]
 
 
@@ -117,17 +119,17 @@ def scan(
     protocol: ProtocolName = "lumbar",
     phase: Phase | None = None,
     kernel: KernelName | None = None,
-    tilt_deg: float = 0.0,
+    tilt_deg: float | None = None,
 ) -> Scan:
     """Image a person's trunk; without noise there is no motion either, but hardening, blur and partial volume remain.
 
-    The phase is portal venous where contrast is given and none is named.
+    The phase is portal venous where contrast is given and none is named; the gantry tilts as for the person where no tilt is.
     """
     body, asked = fitted(person), PROTOCOLS[protocol]
     seen: Phase = phase or ("portal_venous" if is_contrast else "plain")
-    inner, table = _grid(person, body, asked, sampling=sampling, spacing_mm=spacing_mm, thickness_mm=thickness_mm)
-    inner = replace(inner, tilt_deg=tilt_deg)
-    laid = lay(person, inner, look=_look(person.kvp_kv, seen))
+    tilt = person.tilt_deg if tilt_deg is None else tilt_deg
+    inner, table = _grid(person, body, asked, sampling=sampling, spacing_mm=spacing_mm, thickness_mm=thickness_mm, tilt_deg=tilt)
+    laid = lay(person, inner, look=_look(person.kvp_kv, seen, muscle_fat=body.muscle_fat))
     sharpness = KERNELS[kernel or asked.kernel]
     volume = hardened(blurred(laid.hu, inner, sharpness), body, inner)
     if laid.metal is not None:
@@ -146,34 +148,33 @@ def scan(
     )  # fmt: skip
 
 
-def scout(scanned: Scan) -> NDArray[np.int16]:
-    """A frontal scout of the same trunk: mean CT number along y, stretched to a square matrix."""
-    flat = scanned.hu.astype(np.float32).mean(axis=1)[::-1]
-    rows = np.linspace(0, flat.shape[0] - 1, flat.shape[1]).round().astype(int)
-    return np.asarray(np.rint(flat[rows]), dtype=np.int16)
-
-
-def _look(kvp_kv: int, phase: Phase) -> Look:
+def _look(kvp_kv: int, phase: Phase, *, muscle_fat: float) -> Look:
     gain = iodine_hu(kvp_kv)
     added = {tissue: amount * gain for tissue, amount in IODINE[phase].items()}
     added["trabecular"] = TRABECULAR_GAIN[phase] * gain / iodine_hu(120)
-    return Look(kvp_kv, LINES[kvp_kv], added)
+    return Look(kvp_kv, LINES[kvp_kv], added, muscle_fat)
 
 
 def _grid(
-    person: Person, body: Body, asked: Protocol, *, sampling: Sampling, spacing_mm: float, thickness_mm: float
+    person: Person, body: Body, asked: Protocol, *, sampling: Sampling, spacing_mm: float, thickness_mm: float, tilt_deg: float
 ) -> tuple[Grid, float]:
-    """The grid in the body's coordinates, and how far the scanner's z lies from the body's."""
+    """The grid in the body's coordinates, and how far the scanner's z lies from the body's.
+
+    A tilted stack covers the asked levels at the depth of the vertebral bodies.
+    """
     draw = person.draws("position")  # the same for every series of one visit
-    low, high = body.vertebra(asked.bottom).bottom - asked.below, body.top(asked.top) + asked.above
+    lean = math.radians(tilt_deg)
+    beyond = DEPTH_OF_SPINE_MM / 2 * abs(math.sin(lean))
+    low, high = body.vertebra(asked.bottom).bottom - asked.below - beyond, body.top(asked.top) + asked.above + beyond
     n_slices = math.ceil((high - low) / spacing_mm)
     pixel = sampling.pixel_mm
     half = (sampling.matrix - 1) / 2 * pixel
     shift = draw.uniform(-6, 6, size=2)  # the patient does not lie in the middle of the field
     table = float(np.round(draw.uniform(-900, 300), 1))  # z of L4 in the scanner's coordinates
     first = low - float(draw.uniform(0, 1)) * (n_slices * spacing_mm - (high - low))
-    shape = (n_slices, sampling.matrix, sampling.matrix)
-    return Grid((-half + shift[0], -half + shift[1], first), (pixel, pixel, spacing_mm), shape, thickness_mm), table
+    shape, x, y = (n_slices, sampling.matrix, sampling.matrix), -half + shift[0], -half + shift[1]
+    first -= math.tan(lean) * (body.spine_y - body.lordosis / 2 - y)  # the height of the first row
+    return Grid((x, y, first), (pixel, pixel, spacing_mm), shape, thickness_mm, tilt_deg), table
 
 
 def _cores(laid: Laid, grid: Grid, kernel: Kernel) -> NDArray[np.uint8]:
@@ -185,6 +186,8 @@ def _cores(laid: Laid, grid: Grid, kernel: Kernel) -> NDArray[np.uint8]:
             where, share = laid.core[level]
             seen = share if sigma < 0.15 else ndimage.gaussian_filter(share, (0, sigma, sigma), truncate=3, mode="constant")
             labels[where][seen > WHOLLY] = VERSE[level]
+    if laid.metal is not None:
+        labels[ndimage.binary_dilation(laid.metal, iterations=1 + round(METAL_CLEAR_MM / grid.step[0]))] = 0
     return labels
 
 

@@ -51,6 +51,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("image_before_period", "south", "excluded", OUTSIDE_PERIOD, is_predicted=False),
     Fault("enhanced_beside", "south", "paired"),
     Fault("extended_scale", "south", "paired"),
+    Fault("tilted", "south", "paired"),
     Fault("truncated_header", "east", "excluded", UNREADABLE, is_predicted=False),
     Fault("contrast_only", "east", "excluded", ENHANCED, is_predicted=False),
     Fault("contrast_beside", "east", "paired"),

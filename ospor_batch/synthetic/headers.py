@@ -141,11 +141,11 @@ def ct_header(series: Series, scan: Imaged) -> Dataset:
     ds.update({"StudyDescription": habit.protocol, "ProtocolName": habit.protocol, "BodyPartExamined": habit.body_part})
     ds.SeriesDescription = habit.description + (" CE PV" if series.is_contrast else "")
     ds.update({"KVP": str(scan.kvp_kv) if series.is_kvp_known else "", "XRayTubeCurrent": 180, "Exposure": 110})
-    ds.update({"GantryDetectorTilt": "0", "SliceThickness": scan.grid.thickness})
+    ds.update({"GantryDetectorTilt": decimal(scan.grid.tilt_deg), "SliceThickness": scan.grid.thickness})
     ds.PixelSpacing = spacing_of(scan.grid)
     ds.ReconstructionDiameter = f"{scan.grid.shape[2] * scan.grid.step[0]:g}"
     ds.update({"FrameOfReferenceUID": series.frame_uid, "PositionReferenceIndicator": ""})
-    ds.update({"AcquisitionNumber": 1, "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]})
+    ds.update({"AcquisitionNumber": 1, "ImageOrientationPatient": orientation_of(scan.grid)})
     ds.update(habit.elements)
     if "CTDIvol" in ds:
         ds.CTDIPhantomTypeCodeSequence = [code_item(BODY_PHANTOM)]
@@ -179,6 +179,11 @@ def decimal(value: float) -> str:
 def spacing_of(grid: Grid) -> list[str]:
     """PixelSpacing of a grid: between rows, then between columns."""
     return [decimal(grid.step[1]), decimal(grid.step[0])]
+
+
+def orientation_of(grid: Grid) -> list[str]:
+    """ImageOrientationPatient of a grid; to a millionth, so that a matrix of 512 stays within a hundredth of a pixel."""
+    return [decimal(round(cosine, 6)) for cosine in grid.row_cosines]
 
 
 def put_private(ds: Dataset, elements: tuple[Private, ...]) -> None:

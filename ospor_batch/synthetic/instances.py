@@ -109,12 +109,14 @@ def stored_values(scan: Scan, habit: Habit) -> NDArray[Any]:
 def scout_file(series: Series, scan: Scan, *, pixels: NDArray[np.int16]) -> Instance:
     """Write a frontal localizer."""
     habit, ds = series.habit, ct_header(series, scan)
-    x, y, z = scan.grid.origin
-    high = z + (scan.grid.shape[0] - 1) * scan.grid.step[2]
+    x, y, _ = scan.grid.origin
+    _, _, z = scan.grid.affine[:3] @ (0, scan.grid.shape[1] // 2, 0, 1)
+    high = float(z) + (scan.grid.shape[0] - 1) * scan.grid.step[2]
     ds.update({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesDescription": "SCOUT", "InstanceNumber": 1})
     ds.RescaleType = "US"  # a localizer's values are no CT numbers (PS3.3 C.8.2.1)
     ds.update({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1], "ImagePositionPatient": [x, round(y, 4), round(high, 4)]})
-    ds.PixelSpacing = [decimal((high - z) / (pixels.shape[0] - 1)), decimal(scan.grid.step[0])]
+    ds.GantryDetectorTilt = "0"
+    ds.PixelSpacing = [decimal((high - float(z)) / (pixels.shape[0] - 1)), decimal(scan.grid.step[0])]
     for keyword in ("ConvolutionKernel", "SpiralPitchFactor", "TableFeedPerRotation", "PixelPaddingValue"):
         if keyword in ds:
             del ds[keyword]

@@ -17,7 +17,7 @@ from pydicom.sr.codedict import Code, codes
 from pydicom.uid import CTImageStorage, SegmentationStorage
 
 from ospor_batch.synthetic.anatomy import FIRST_LABEL, Grid
-from ospor_batch.synthetic.headers import Series, body_of, code_item, meta_group, patient_module, spacing_of
+from ospor_batch.synthetic.headers import Series, body_of, code_item, meta_group, orientation_of, patient_module, spacing_of
 from ospor_batch.synthetic.instances import Instance
 from ospor_batch.synthetic.population import LEVELS
 from ospor_batch.synthetic.template import pixel_element
@@ -52,13 +52,13 @@ CORES = tuple(Segment(FIRST_LABEL + i, level, vertebra_code(level)) for i, level
 def nifti(labels: Labels, grid: Grid, *, layout: Layout) -> bytes:
     """Labels as a gzipped NIfTI whose affine (RAS, mm) puts every voxel where the images have it."""
     voxels = np.ascontiguousarray(labels.transpose(2, 1, 0))  # x, y, z
-    affine = LPS_TO_RAS @ _lps_affine(grid)
+    affine = LPS_TO_RAS @ grid.affine
     for axis in {"slices": (), "rows_flipped": (1,), "ras": (0, 1)}[layout]:
         affine = affine @ _flip(voxels.shape, axis)
         voxels = np.flip(voxels, axis)
     image = Nifti1Image(np.ascontiguousarray(voxels), affine)
     image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
+    image.set_qform(affine, code=0 if grid.tilt_deg else 1)  # a quaternion cannot say that the stack is sheared
     return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
 
 
@@ -81,12 +81,6 @@ def segmentation(
     pixels = pixel_element(pack_bits(bits.ravel(), pad=True), is_implicit=False, is_encapsulated=False)
     head = meta_group(SegmentationStorage, seg_uid, syntax=EXPLICIT) + body_of(ds, syntax=EXPLICIT)
     return Instance(1, seg_uid, head + groups + pixels)  # nothing else of the object has a tag this high
-
-
-def _lps_affine(grid: Grid) -> NDArray[np.float64]:
-    affine = np.diag([*grid.step, 1.0])
-    affine[:3, 3] = grid.origin
-    return affine
 
 
 def _flip(shape: tuple[int, ...], axis: int) -> NDArray[np.float64]:
@@ -158,7 +152,7 @@ def _reference(series: Series, number: int) -> Dataset:
 
 def _shared_groups(grid: Grid) -> Dataset:
     orientation, measures, groups = Dataset(), Dataset(), Dataset()
-    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    orientation.ImageOrientationPatient = orientation_of(grid)
     measures.update({"SliceThickness": grid.thickness, "SpacingBetweenSlices": grid.step[2]})
     measures.PixelSpacing = spacing_of(grid)
     groups.PlaneOrientationSequence, groups.PixelMeasuresSequence = [orientation], [measures]

@@ -10,7 +10,16 @@ from pydicom.sr.codedict import Code, codes
 from pydicom.uid import EnhancedCTImageStorage
 
 from ospor_batch.synthetic.ct import Scan
-from ospor_batch.synthetic.headers import BODY_PHANTOM, Series, as_file, code_item, matrix, shared_header, spacing_of
+from ospor_batch.synthetic.headers import (
+    BODY_PHANTOM,
+    Series,
+    as_file,
+    code_item,
+    matrix,
+    orientation_of,
+    shared_header,
+    spacing_of,
+)
 from ospor_batch.synthetic.instances import Instance, slice_order, stored_values
 from ospor_batch.synthetic.pixel_codecs import encode, put_pixels
 from ospor_batch.synthetic.vendor import EXPLICIT
@@ -83,7 +92,7 @@ def _shared(series: Series, scan: Scan) -> Dataset:
                     SpacingBetweenSlices=scan.grid.step[2],
                 )
             ],
-            "PlaneOrientationSequence": [_item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+            "PlaneOrientationSequence": [_item(ImageOrientationPatient=orientation_of(scan.grid))],
             "FrameAnatomySequence": [anatomy],
             "FrameVOILUTSequence": [_item(WindowCenter="40", WindowWidth="400")],
             "PixelValueTransformationSequence": [
@@ -105,7 +114,7 @@ def _shared(series: Series, scan: Scan) -> Dataset:
                     SingleCollimationWidth=0.625,
                     TotalCollimationWidth=40.0,
                     TableHeight=150.0,
-                    GantryDetectorTilt=0.0,
+                    GantryDetectorTilt=scan.grid.tilt_deg,
                     DataCollectionDiameter=500.0,
                 )
             ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +39,24 @@ class Grid:
     thickness: float
     tilt_deg: float = 0.0
 
+    @property
+    def row_cosines(self) -> tuple[float, float, float, float, float, float]:
+        """ImageOrientationPatient: along a row, then from row to row."""
+        lean = math.radians(self.tilt_deg)
+        return 1.0, 0.0, 0.0, 0.0, math.cos(lean), math.sin(lean)
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """(column, row, slice, 1) to LPS in mm; slices follow the table, so that a tilted stack is sheared."""
+        affine = np.diag([*self.step, 1.0])
+        affine[:3, 1] = self.step[1] * np.array(self.row_cosines[3:])
+        affine[:3, 3] = self.origin
+        return affine
+
+    @property
+    def voxel_ml(self) -> float:
+        return float(np.linalg.det(self.affine[:3, :3])) / 1000
+
     def axes(self) -> tuple[Array, Array, Array]:
         """Centers along x (columns), y (rows) and z (slices, by rows where the gantry is tilted; ordered slice, row, 1)."""
         (ox, oy, oz), (sx, sy, sz), (nz, ny, nx) = self.origin, self.step, self.shape
@@ -51,14 +70,24 @@ class Grid:
 
 @dataclass(frozen=True)
 class Look:
-    """CT numbers of a scan: the tube voltage's, what contrast adds to each tissue, and the line of the trabecular core."""
+    """CT numbers of a scan: the tube voltage's, what contrast adds to each tissue, and the line of the trabecular core.
+
+    muscle_fat: share of muscle that is fat.
+    """
 
     kvp_kv: int
     line: tuple[float, float]
     enhancement: Mapping[str, float] = field(default_factory=dict)
+    muscle_fat: float = 0.0
 
     def of(self, tissue: str) -> float:
-        return tissue_hu(tissue, self.kvp_kv) + self.enhancement.get(tissue, 0.0)
+        lean = tissue_hu(tissue, self.kvp_kv) + self.enhancement.get(tissue, 0.0)
+        return lean + self.muscle_fat * self.marbled if tissue == "muscle" else lean
+
+    @property
+    def marbled(self) -> float:
+        """HU that muscle gains when all of it turns to fat; below zero."""
+        return tissue_hu("fat", self.kvp_kv) - tissue_hu("muscle", self.kvp_kv) - self.enhancement.get("muscle", 0.0)
 
     def core(self, vbmd_mg_cm3: float) -> float:
         return self.line[0] + self.line[1] * vbmd_mg_cm3 + self.enhancement.get("trabecular", 0.0)

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Literal
 
 from ospor_batch.synthetic.companions import coronal_reformats, dose_sheet, screen_capture
-from ospor_batch.synthetic.ct import ProtocolName, Sampling, Scan, scan, scout
+from ospor_batch.synthetic.ct import ProtocolName, Sampling, Scan, scan
 from ospor_batch.synthetic.dose_report import dose_of, dose_report
 from ospor_batch.synthetic.folders import MASK_NAME, MASKS, RESENT, file_of, folder_of
 from ospor_batch.synthetic.headers import Series
@@ -19,6 +19,7 @@ from ospor_batch.synthetic.masks import CORES, nifti, segmentation
 from ospor_batch.synthetic.multiframe import enhanced_ct
 from ospor_batch.synthetic.population import Person
 from ospor_batch.synthetic.radiograph import radiograph
+from ospor_batch.synthetic.scout import scout
 from ospor_batch.synthetic.tag_faults import ALL_FAULTS, SOUND, TagRates, draw_faults
 from ospor_batch.synthetic.vendor import habit_of
 

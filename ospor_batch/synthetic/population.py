@@ -34,6 +34,7 @@ FRACTURE_PLACES = {
     "L4": 0.4,
 }
 HEIGHT_LOST_BY_FRACTURE_M = 0.008  # at a grade of one third of the height of the front; declared
+TILT_LEAST, TILT_RANGE = 5.0, 15.0  # degrees; gantries reach 30, and 20 serve the lumbar spine; declared
 CALIBRATION_PEOPLE = 6000  # people drawn to find the shift that gives a declared prevalence
 
 
@@ -91,6 +92,7 @@ class Rates:
     transitional: float = 0.06
     implant: float = 0.0
     motion: float = 0.0
+    tilt: float = 0.0  # of CT with a tilted gantry
     is_referred_by_risk: bool = True  # False: everyone of a center is examined with the same chance
 
 
@@ -128,6 +130,7 @@ class Person:
     transitional: Literal["none", "lumbarised", "sacralised"] = "none"
     implant: Implant = "none"
     motion_mm: float = 0.0
+    tilt_deg: float = 0.0  # of the gantry, towards the head behind
     is_referred_by_risk: bool = True
 
     @property
@@ -284,8 +287,16 @@ def _with_variants(person: Person, rates: Rates) -> Person:
         scoliosis_mm=round(side * float(4 + 10 * amount[0] if u[0] < rates.scoliosis else 2 * amount[0]), 2),
         transitional="none" if u[1] >= rates.transitional else "lumbarised" if amount[1] < 0.4 else "sacralised",
         implant=implants[int(amount[2] * 2)] if u[2] < rates.implant and person.fault == NO_FAULT else "none",
+        tilt_deg=_tilt(draw, rates, fault=person.fault),
         motion_mm=round(1 + 3 * float(amount[3]), 2) if u[3] < rates.motion and person.fault == NO_FAULT else 0.0,
     )
+
+
+def _tilt(draw: np.random.Generator, rates: Rates, *, fault: str) -> float:
+    """Tilt of the gantry in degrees; the head end is tilted back more often, along the discs of L5."""
+    u, amount, side = draw.random(3)
+    is_tilted = fault == "tilted" or (u < rates.tilt and fault == NO_FAULT)
+    return round(float(TILT_LEAST + TILT_RANGE * amount) * (1 if side < 0.7 else -1), 1) if is_tilted else 0.0
 
 
 def _kvp(draw: np.random.Generator, *, rates: Rates, fault: str) -> int:

@@ -70,7 +70,7 @@ PRESETS: dict[str, Size] = {
     "demo": Size(
         _of_four(60),
         Detail(Sampling(80), 192, tags=USUAL, beside=BesideRates(0.5, 0.15, 0.3, 0.2, 0.08)),
-        Rates(0.06, 0.05, 0.08, 0.25), tuning=0.3, cluster="local",
+        Rates(0.06, 0.05, 0.08, 0.25, implant=0.03, motion=0.04, tilt=0.05), tuning=0.3, cluster="local",
     ),
 }  # fmt: skip
 PAPER = Detail(Sampling(128), 256, tags=USUAL, beside=BesideRates(0.5, 0.1, 0.3, 0.2, 0.05))

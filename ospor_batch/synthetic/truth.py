@@ -72,4 +72,7 @@ def _row(person: Person) -> dict[str, Any]:
         "scanner_vendor": person.vendor if person.is_ct else None,
         "qct_vbmd_mg_cm3": float(qct.vbmd_mg_cm3) if qct and qct.vbmd_mg_cm3 is not None else None,
         "night": person.night,
+        "tilt_deg": person.tilt_deg if person.is_ct else None,
+        "motion_mm": person.motion_mm if person.is_ct else None,
+        "implant": person.implant,
     }

@@ -68,7 +68,6 @@ def labels_of(scan: Scan) -> NDArray[np.uint8]:
 def _row(series: Series, scan: Scan, labels: NDArray[np.uint8], segment: Segment, stem: str) -> dict[str, Any]:
     person, mask = series.person, labels == segment.value
     level = LEVELS.index(segment.name) if segment.name in LEVELS else None
-    voxel_ml = float(np.prod(scan.grid.step)) / 1000
     slices = mask.any(axis=(1, 2))
     return {
         "center": person.center,
@@ -76,7 +75,7 @@ def _row(series: Series, scan: Scan, labels: NDArray[np.uint8], segment: Segment
         "structure": segment.name,
         "label": segment.value,
         "n_voxels": int(mask.sum()),
-        "volume_ml": round(float(mask.sum()) * voxel_ml, 4),
+        "volume_ml": round(float(mask.sum()) * scan.grid.voxel_ml, 4),
         "vbmd_mg_cm3": None if level is None else round(person.level_vbmd[level], 4),
         "is_cut": bool(slices[0] or slices[-1]),
         "nifti_path": f"truth_masks/{stem}.nii.gz",

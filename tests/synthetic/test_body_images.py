@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from functools import cache
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ospor_batch.synthetic.anatomy import FIRST_LABEL
 from ospor_batch.synthetic.body import body_of
@@ -165,13 +167,39 @@ def test_metal_and_motion_leave_their_marks() -> None:
     assert edge[1] < edge[0]
 
 
-def test_a_tilted_gantry_climbs_with_the_rows() -> None:
-    level, tilted = imaged(someone(), matrix=64), imaged(someone(), matrix=64, tilt_deg=12.0)
-    assert tilted.grid.tilt_deg == 12.0
-    assert level.hu.shape == tilted.hu.shape
-    step = tilted.grid.step[1]
-    _, rows, z = tilted.grid.axes()
-    assert np.hypot(rows[1] - rows[0], z[0, 1, 0] - z[0, 0, 0]) == pytest.approx(step, rel=1e-4)
+def test_a_tilted_gantry_shows_the_same_body_in_slanted_slices() -> None:
+    """Every voxel of a tilted scan, carried by its affine, lies in the tissue that the level scan has there."""
+    level = imaged(someone(), matrix=100, thickness=2.0)
+    for tilt in (14.0, -9.0):
+        slanted = imaged(someone(), matrix=100, thickness=2.0, tilt_deg=tilt)
+        assert slanted.grid.voxel_ml == pytest.approx(np.cos(np.deg2rad(tilt)) * level.grid.voxel_ml)
+        cores = np.argwhere((slanted.labels >= FIRST_LABEL))
+        world = slanted.grid.affine @ np.c_[cores[:, ::-1], np.ones(len(cores))].T
+        i, j, k = np.rint(np.linalg.solve(level.grid.affine, world)[:3]).astype(int)
+        inside = k.clip(0, len(level.hu) - 1) == k
+        there = level.bodies[k[inside], j[inside], i[inside]]
+        assert inside.mean() > 0.95
+        assert (there == slanted.labels[tuple(cores[inside].T)]).mean() > 0.97
+        assert set(np.unique(slanted.labels)) == {0, *range(FIRST_LABEL, FIRST_LABEL + 4)}
+        assert measured(slanted) == pytest.approx(measured(level), abs=2.5)
+
+
+def test_no_core_holds_metal() -> None:
+    screws = imaged(replace(someone(), implant="pedicle_screws"), matrix=160)
+    cores = screws.hu[screws.labels == FIRST_LABEL + 3]
+    assert cores.size > 50
+    assert cores.max() < 1500
+
+
+def test_muscle_holds_more_fat_in_old_and_heavy_people() -> None:
+    young = replace(someone(), birth_date=someone().image_date - timedelta(days=42 * 365), weight_kg=55.0)
+    old = replace(someone(), birth_date=someone().image_date - timedelta(days=84 * 365), weight_kg=55.0)
+    seen = []
+    for person in (young, old, replace(young, weight_kg=85.0)):
+        made = imaged(person, matrix=128)
+        core = ndimage.binary_erosion(made.tissue == TISSUE_CODES["muscle"], iterations=1)
+        seen.append(float(np.median(made.hu[core])))
+    assert 55 > seen[0] > max(seen[1], seen[2]) > 0
 
 
 def mass_through(made: Scan) -> NDArray[np.float64]:

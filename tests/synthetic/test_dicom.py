@@ -21,13 +21,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
 from ospor_batch.synthetic import companions, dose_report, instances, masks, multiframe, truth_masks
-from ospor_batch.synthetic.ct import Sampling, Scan, scout
+from ospor_batch.synthetic.ct import Sampling, Scan
 from ospor_batch.synthetic.headers import Series, as_file
 from ospor_batch.synthetic.instances import Instance
 from ospor_batch.synthetic.patient_files import Detail, index_series, scan_of
 from ospor_batch.synthetic.pixel_codecs import encode, put_pixels
 from ospor_batch.synthetic.population import CENTERS, Person, Rates, people
 from ospor_batch.synthetic.radiograph import radiograph
+from ospor_batch.synthetic.scout import scout
 from ospor_batch.synthetic.seeding import EXAMPLE_ARC
 from ospor_batch.synthetic.tag_faults import SOUND, USUAL, TagRates, draw_faults, spoil
 from ospor_batch.synthetic.vendor import DEFLATED, ENCAPSULATED, EXPLICIT, JPEG_LOSSLESS, SCANNERS, Habit, habit_of

@@ -183,3 +183,19 @@ def test_absent_tags(tiny: Generated) -> None:
     header = tiny.files_of("tags_absent")[0].header
     for keyword in ("BodyPartExamined", "SeriesDescription", "ConvolutionKernel", "SliceThickness", "AcquisitionDate"):
         assert keyword not in header
+
+
+def test_tilted_gantry(tiny: Generated) -> None:
+    """The header says what the positions say: slices follow the table, rows lean by the angle that the gantry has."""
+    files = [f.header for f in tiny.files_of("tilted")]
+    told = tiny.person("tilted")["tilt_deg"]
+    assert isinstance(told, float)
+    rows, columns = (np.array(files[0].ImageOrientationPatient, dtype=float)[part] for part in (slice(3), slice(3, 6)))
+    assert np.linalg.norm(columns) == pytest.approx(1, abs=1e-5)
+    assert rows @ columns == pytest.approx(0, abs=1e-6)
+    at = np.array(sorted([list(map(float, ds.ImagePositionPatient)) for ds in files], key=lambda place: place[2]))
+    step = (at[-1] - at[0]) / np.linalg.norm(at[-1] - at[0])
+    assert step == pytest.approx([0, 0, 1], abs=1e-6)
+    assert np.rad2deg(np.arccos(abs(np.cross(rows, columns) @ step))) == pytest.approx(abs(told), abs=0.01)
+    assert {float(ds.GantryDetectorTilt) for ds in files} == {told}
+    assert {float(f.header.GantryDetectorTilt) for f in tiny.files_of("korean_name")} == {0.0}
