@@ -80,6 +80,11 @@ def people_groups(of: AnalysisSet) -> list[People]:
     return groups
 
 
+def partitions_within(name: str) -> tuple[str, ...]:
+    """The partitions that a group of people is made of."""
+    return TEST if name == "test" else (name,)
+
+
 def performance_people(paired: pl.DataFrame) -> pl.DataFrame:
     """Labelled people with a score and a known target condition."""
     return paired.filter(pl.col("score").is_not_null() & pl.col("truth").is_not_null())

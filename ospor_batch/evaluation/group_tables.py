@@ -9,7 +9,7 @@ import polars as pl
 
 from ospor_batch.evaluation.analysis_set import People, performance_people
 from ospor_batch.evaluation.discrimination import auc, roc_area
-from ospor_batch.evaluation.heterogeneity import Effect, Pooled, logit_auc, logit_share, pool_random_effects
+from ospor_batch.evaluation.heterogeneity import Effect, Pooled, logit_auc, logit_share, pool_random_effects, tau2_interval
 from ospor_batch.evaluation.intervals import Estimate, Interval, estimated, expit, not_estimable
 from ospor_batch.evaluation.tables import Context, Row, stated, table_at
 
@@ -49,15 +49,17 @@ def _of_grouping(context: Context, people: People, *, grouping: str) -> Iterator
             "n_groups": pooled.n_groups,
             "groups_left_out": "; ".join(left_out),
             "n_persons": n_persons,
-            **_between(pooled),
+            **_between(pooled, tau2_interval([e.value for e in entered], [e.variance for e in entered])),
             **stated(back_to_share(pooled)),
         }
 
 
-def _between(pooled: Pooled) -> dict[str, Any]:
+def _between(pooled: Pooled, spread: Interval | None) -> dict[str, Any]:
     prediction = pooled.prediction
     return {
         "tau2": pooled.tau2,
+        "tau2_lower": None if spread is None else spread.lower,
+        "tau2_upper": None if spread is None else spread.upper,
         "i2_percent": pooled.i2_percent,
         "q": pooled.q,
         "prediction_lower": None if prediction is None else expit(prediction.lower),

@@ -1,4 +1,8 @@
-"""Random-effects pooling over centers or vendors, and how much they differ (methods S11)."""
+"""Random-effects pooling over centers or vendors, and how much they differ (methods S11).
+
+REML with the floored Hartung-Knapp interval is what the tables print. The other estimators of tau² and the other two
+references are there to compare with papers that used them.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
-from ospor_batch.evaluation.intervals import LEVEL, Interval, logit
+from ospor_batch.evaluation.intervals import LEVEL, Interval, logit, normal_quantile
 
 Floats = NDArray[np.float64]
 FEWEST_GROUPS = 3  # below it centers are shown, not pooled (methods S11)
 TOLERANCE = 1e-12  # of tau², on the logit scale
+LARGEST_TAU2 = 100.0  # logit scale: beyond any that shares can have; an upper limit there is not found
+ESTIMATORS = ("reml", "dersimonian_laird", "paule_mandel", "fixed")
+REFERENCES = ("hartung_knapp_floored", "hartung_knapp", "normal")
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,10 @@ class Effect:
 
 @dataclass(frozen=True)
 class Pooled:
-    """REML random effects with floored Hartung-Knapp interval, on the scale of the effects; null with a reason."""
+    """Mean with interval and prediction interval on the scale of the effects; null with a reason.
+
+    prediction is t(k - 2) (Higgins 2009); prediction_as_mean has the mean's own reference, as metafor prints it.
+    """
 
     n_groups: int
     mean: float | None = None
@@ -37,6 +47,8 @@ class Pooled:
     q: float | None = None
     i2_percent: float | None = None
     reason: str | None = None
+    prediction_as_mean: Interval | None = None
+    p_value: float | None = None
 
 
 def logit_auc(auc: float, variance: float) -> Effect:
@@ -51,7 +63,14 @@ def logit_share(n_success: int, n: int) -> Effect:
     return Effect(math.log(success / failure), 1 / success + 1 / failure)
 
 
-def pool_random_effects(value: ArrayLike, variance: ArrayLike, *, level: float = LEVEL) -> Pooled:
+def pool_random_effects(
+    value: ArrayLike,
+    variance: ArrayLike,
+    *,
+    estimator: str = "reml",
+    reference: str = "hartung_knapp_floored",
+    level: float = LEVEL,
+) -> Pooled:
     """Pool by REML; SE by Hartung-Knapp with its scale not below 1 (methods S11).
 
     The prediction interval is mean ± t(k - 2)·√(tau² + SE²) (Higgins 2009); I² = max(0, (Q - df)/Q). Not estimable
@@ -61,14 +80,17 @@ def pool_random_effects(value: ArrayLike, variance: ArrayLike, *, level: float =
     k = y.size
     if k < FEWEST_GROUPS:
         return Pooled(k, reason="fewer_than_3_groups")
-    tau2 = reml_tau2(y, v)
+    tau2 = _between_variance(y, v, estimator)
     mean, weight = _weighted(y, v, tau2)
-    scale = max(1.0, float(weight @ (y - mean) ** 2) / (k - 1))
+    spread = float(weight @ (y - mean) ** 2) / (k - 1)
+    scale = {"hartung_knapp_floored": max(1.0, spread), "hartung_knapp": spread, "normal": 1.0}[reference]
     se = math.sqrt(scale / float(weight.sum()))
-    fixed, fixed_weight = _weighted(y, v, 0.0)
-    q = float(fixed_weight @ (y - fixed) ** 2)
-    half = float(stats.t.ppf(0.5 + level / 2, k - 1)) * se
-    away = float(stats.t.ppf(0.5 + level / 2, k - 2)) * math.sqrt(tau2 + se**2)
+    q, df, tail = cochran_q(y, v), k - 1, 0.5 + level / 2
+    is_normal = reference == "normal"
+    quantile = normal_quantile(level) if is_normal else float(stats.t.ppf(tail, df))
+    chance = stats.norm.sf(abs(mean / se)) if is_normal else stats.t.sf(abs(mean / se), df)
+    half, error = quantile * se, math.sqrt(tau2 + se**2)
+    away = float(stats.t.ppf(tail, k - 2)) * error
     return Pooled(
         k,
         mean,
@@ -77,8 +99,30 @@ def pool_random_effects(value: ArrayLike, variance: ArrayLike, *, level: float =
         Interval(mean - away, mean + away),
         tau2,
         q,
-        100 * max(0.0, (q - (k - 1)) / q) if q > 0 else 0.0,
+        100 * max(0.0, (q - df) / q) if q > 0 else 0.0,
+        prediction_as_mean=Interval(mean - quantile * error, mean + quantile * error),
+        p_value=float(2 * chance),
     )
+
+
+def cochran_q(value: ArrayLike, variance: ArrayLike) -> float:
+    """Cochran's Q: chi-square with k - 1 degrees of freedom when the groups do not differ."""
+    y, v = np.asarray(value, dtype=np.float64), np.asarray(variance, dtype=np.float64)
+    return _q_at(0.0, y, v)
+
+
+def tau2_interval(value: ArrayLike, variance: ArrayLike, *, level: float = LEVEL) -> Interval | None:
+    """Q-profile limits of tau² (Viechtbauer 2007; methods S11); null below three groups or without an upper limit."""
+    y, v = np.asarray(value, dtype=np.float64), np.asarray(variance, dtype=np.float64)
+    if y.size < FEWEST_GROUPS:
+        return None
+    low, high = stats.chi2.ppf([0.5 - level / 2, 0.5 + level / 2], y.size - 1)
+    if _q_at(0.0, y, v) < low:  # even no difference at all is too little: metafor gives 0 to 0
+        return Interval(0.0, 0.0)
+    if _q_at(LARGEST_TAU2, y, v) > low:
+        return None
+    lower = 0.0 if _q_at(0.0, y, v) < high else _root_of_q(float(high), y, v)
+    return Interval(lower, _root_of_q(float(low), y, v))
 
 
 def reml_tau2(value: Floats, variance: Floats) -> float:
@@ -89,6 +133,31 @@ def reml_tau2(value: Floats, variance: Floats) -> float:
     while _slope(upper, value, variance) > 0:
         upper *= 2
     return float(optimize.brentq(_slope, 0.0, upper, args=(value, variance), xtol=TOLERANCE))
+
+
+def _between_variance(value: Floats, variance: Floats, estimator: str) -> float:
+    if estimator == "fixed":
+        return 0.0
+    if estimator == "reml":
+        return reml_tau2(value, variance)
+    df = value.size - 1
+    if estimator == "dersimonian_laird":
+        weight = 1 / variance
+        scale = float(weight.sum()) - float((weight**2).sum()) / float(weight.sum())
+        return max(0.0, (_q_at(0.0, value, variance) - df) / scale)
+    if estimator != "paule_mandel":
+        raise ValueError(f"estimator is {estimator!r}, expected one of {', '.join(ESTIMATORS)}")
+    return 0.0 if _q_at(0.0, value, variance) <= df else _root_of_q(float(df), value, variance)
+
+
+def _q_at(tau2: float, value: Floats, variance: Floats) -> float:
+    """The generalised Q, falling in tau²."""
+    mean, weight = _weighted(value, variance, tau2)
+    return float(weight @ (value - mean) ** 2)
+
+
+def _root_of_q(at: float, value: Floats, variance: Floats) -> float:
+    return float(optimize.brentq(lambda tau2: _q_at(tau2, value, variance) - at, 0.0, LARGEST_TAU2, xtol=TOLERANCE))
 
 
 def _slope(tau2: float, value: Floats, variance: Floats) -> float:

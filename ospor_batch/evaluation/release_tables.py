@@ -39,6 +39,7 @@ NOT_RELEASED = {
     "recalibration_point": "isotonic steps are scores of persons",
     "linkage": "monthly counts of few persons",
     "window": "differences between windows are counts of few persons",
+    "exhibit": "figures and tables of other stages, which the rules for small cells do not cover",
 }
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from ospor_batch.contracts.table import schema_of
+from ospor_batch.errors import ContractError
 from ospor_batch.runs import Run, open_run
 from ospor_batch.stages.report import STEMS, TABLES, report
 from ospor_batch.store import Store
@@ -62,3 +65,30 @@ def test_a_run_without_tables_has_a_page_that_says_so(made: Made, run: Run) -> N
             path.unlink()
     page = report(made.study, run, store=Store(made.study.workspace)).read_text(encoding="utf-8")
     assert "No performance was estimated in this run." in page
+
+
+def announced(run: Run, *, by: str, file: str) -> None:
+    row = {
+        "file": file, "kind": "figure", "recipe": "mean_hu", "contract": None, "section": "Where it looked", "position": 0,
+        "title": "Mean map", "caption": "Internal test.", "alt_text": "A map.", "hidden_columns": None,
+    }  # fmt: skip
+    run.write("exhibit", pl.DataFrame([row], schema=schema_of("exhibit")), under="exhibits", stem=by)
+
+
+def test_figures_that_other_stages_announce_are_shown_and_missing_ones_said(made: Made, run: Run) -> None:
+    announced(run, by="train", file="map.svg")
+    announced(run, by="infer", file="gone.png")
+    (run.folder / "figures").mkdir()
+    (run.folder / "figures" / "map.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    target = report(made.study, run, store=Store(made.study.workspace))
+    page = target.read_text(encoding="utf-8")
+    assert 'src="data:image/svg+xml;base64,' in page
+    assert "the figure gone.png was announced and is not there" in page
+    assert not list((run.folder / "release").rglob("map.*"))
+
+
+def test_two_stages_cannot_announce_one_file(made: Made, run: Run) -> None:
+    announced(run, by="train", file="map.svg")
+    announced(run, by="infer", file="map.svg")
+    with pytest.raises(ContractError, match=r"map\.svg announced twice"):
+        report(made.study, run, store=Store(made.study.workspace))
