@@ -76,7 +76,8 @@ def made(folder: Path, *, n_series: int, n_labels: int) -> None:
 
 
 def ours(folder: Path) -> None:
-    from ospor_batch.cohort.match import in_window, pair, rank_pairs
+    from ospor_batch.cohort.match import rank_pairs
+    from ospor_batch.cohort.pairing import in_window, pair
 
     series, labels = pl.scan_parquet(folder / "series.parquet"), pl.scan_parquet(folder / "labels.parquet")
     inside = pair(series, labels, keep=in_window(before_days=BEFORE, after_days=AFTER))

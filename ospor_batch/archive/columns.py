@@ -146,6 +146,10 @@ class _Batch:
         is_all = len(rows) == len(heads.start)
         self.offset = found.offset if is_all else found.offset[:, rows]
         self.length = found.length if is_all else found.length[:, rows]
+        self.fresh = found.fresh if is_all else found.fresh[:, rows]
+        self.fresh[:, 0] = True
+        if not is_all:
+            self.fresh[:, np.flatnonzero(np.diff(rows) != 1) + 1] = True  # the file before is left out
         self._widest = self.length.max(axis=1).tolist()
         self._narrowest = self.length.min(axis=1).tolist()
 
@@ -154,25 +158,34 @@ class _Batch:
         width = self._widest[slot]
         if width < 0:
             return np.zeros(1, np.int64), [None]
-        offset, length = self.offset[slot], self.length[slot]
-        if width == self._narrowest[slot]:
-            items = self.heads.words(f"S{width}")[offset] if width else np.zeros(len(offset), "S1")
-            changes = items[1:] != items[:-1]
-        else:
-            items = np.zeros(len(offset), f"S{max(width, 1)}")
-            for n_bytes in np.unique(length[length > 0]):
-                which = length == n_bytes
-                items[which] = self.heads.words(f"S{n_bytes}")[offset[which]]
-            changes = (items[1:] != items[:-1]) | (length[1:] != length[:-1])
-        begin = np.append(0, changes.nonzero()[0] + 1)
+        which = self.fresh[slot].nonzero()[0]
+        offset, length = self.offset[slot, which], self.length[slot, which]
+        items = self._items(offset, length, width=width, is_one_width=width == self._narrowest[slot])
+        changes = items[1:] != items[:-1]
+        if width != self._narrowest[slot]:
+            changes |= length[1:] != length[:-1]
+        first = np.append(0, changes.nonzero()[0] + 1)
+        begin = which[first]
         if breaks is not None and len(breaks) > 1:
             begin = np.union1d(begin, breaks)
-        lengths = length[begin].tolist()
+            first = which.searchsorted(begin, side="right") - 1
+        items, length = items[first], length[first]
+        lengths = length.tolist()
         # numpy drops zero bytes at the end of an item: they are put back
-        raws: list[bytes | None] = list(map(bytes.ljust, items[begin].tolist(), lengths, repeat(b"\0")))
+        raws: list[bytes | None] = list(map(bytes.ljust, items.tolist(), lengths, repeat(b"\0")))
         if self._narrowest[slot] < 0:
             raws = [None if n < 0 else raw for raw, n in zip(raws, lengths, strict=True)]
         return begin, raws
+
+
+    def _items(self, offset: Places, length: Places, *, width: int, is_one_width: bool) -> NDArray[np.bytes_]:
+        if is_one_width:
+            return self.heads.words(f"S{width}")[offset] if width else np.zeros(len(offset), "S1")
+        items = np.zeros(len(offset), f"S{max(width, 1)}")
+        for n_bytes in np.unique(length[length > 0]):
+            of = length == n_bytes
+            items[of] = self.heads.words(f"S{n_bytes}")[offset[of]]
+        return items
 
 
 @dataclass(frozen=True)

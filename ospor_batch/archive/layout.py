@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ospor_batch.archive.elements import LONG, PIXEL_TAGS, SHORT, UNDEFINED, Element, Odd, Short, elements, end_of_sequence
 from ospor_batch.archive.heads import Heads, Places
 from ospor_batch.archive.lockstep import Found, Wanted
+from ospor_batch.archive.stretch import OFTEN, Stretch, fresh_in, stretch_of
 
 MOST_LAYOUTS = 16  # more scanners than write into one folder at a time
 MOST_PILOTS = 8  # files of a batch that are walked one by one, to learn from
@@ -25,22 +26,6 @@ TAG_AND_VR = np.uint64(0x0000_FFFF_FFFF_FFFF)
 TAG_ALONE = np.uint64(0x0000_0000_FFFF_FFFF)
 
 
-@dataclass(frozen=True)
-class _Stretch:
-    """Headers at fixed places behind ``at``, up to an element whose length varies, or to the end."""
-
-    word_at: Places
-    words: NDArray[np.uint64]
-    slots: NDArray[np.intp]
-    value_at: Places
-    lengths: Places
-    vrs: NDArray[np.uint16]
-    span: int
-    tail: Element | None
-    tail_word: np.uint64
-    tail_slot: int
-
-
 @dataclass
 class Layout:
     """What one scanner's headers look like; varying: the elements whose length is read from each file."""
@@ -48,7 +33,7 @@ class Layout:
     is_explicit: bool
     elements: Sequence[Element]
     varying: frozenset[int]
-    stretches: Sequence[_Stretch] = ()
+    stretches: Sequence[Stretch] = ()
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -57,41 +42,58 @@ class Layout:
 
     def place(self, heads: Heads, rows: Places, *, at: Places, found: Found) -> NDArray[np.bool_]:
         """Find the values of the files that keep to this layout; which of the rows did."""
-        live, here = np.arange(len(rows)), at
-        path: list[tuple[Places, Places, Places]] = []
-        for stretch in self.stretches:
-            live, here = self._keeping(heads, rows, live, here, stretch=stretch)
-            if not live.size:
-                return np.zeros(len(rows), np.bool_)
-            began = here
-            length = np.zeros(len(live), np.int64)
-            if stretch.tail is not None:
-                live, began, here, length = self._behind_tail(heads, rows, live, began, stretch=stretch)
-            path.append((live, began, length))
-        if self.stretches[-1].tail is None:
-            rows_left = rows[live]
-            is_whole = heads.held[rows_left] & (here + self.stretches[-1].span == heads.end[rows_left])
-            live = live[is_whole]
+        live, begins, lengths = self._walked(heads, rows, at)
+        if live.size:
+            live, begins, lengths, fresh = self._proved(heads, rows, live, begins=begins, lengths=lengths)
+            if live.size:
+                self._note(rows[live], begins, lengths, fresh, found=found, start=heads.start)
+                self._learn(heads, begins, fresh)
         kept = np.zeros(len(rows), np.bool_)
         kept[live] = True
-        self._note(path, rows, live, found=found, start=heads.start)
         return kept
 
-    def _keeping(self, heads: Heads, rows: Places, live: Places, at: Places, *, stretch: _Stretch) -> tuple[Places, Places]:
-        """The files whose headers in this stretch are as remembered."""
-        fits = at + stretch.span + (LONG if stretch.tail is not None else 0) <= heads.end[rows[live]]
-        if not fits.all():
-            live, at = live[fits], at[fits]
-        if stretch.word_at.size:
-            same = (heads.words("<u8")[at[:, None] + stretch.word_at] == stretch.words).all(axis=1)
-            if not same.all():
-                live, at = live[same], at[same]
-        return live, at
+    def _walked(self, heads: Heads, rows: Places, at: Places) -> tuple[Places, Places, Places]:
+        """Files that may keep to this layout, where its stretches begin in each, and how long their tails are."""
+        live, here = np.arange(len(rows)), at
+        begins, lengths = [np.zeros((len(self.stretches), len(rows)), np.int64) for _ in range(2)]
+        for number, stretch in enumerate(self.stretches):
+            fits = here + stretch.span + (LONG if stretch.tail is not None else 0) <= heads.end[rows[live]]
+            if not fits.all():
+                live, here = live[fits], here[fits]
+            begins[number, live] = here
+            if stretch.tail is not None:
+                same, here, length = self._behind_tail(heads, rows[live], here, stretch=stretch)
+                lengths[number, live] = length
+                if not same.all():
+                    live, here = live[same], here[same]
+            if not live.size:
+                break
+        if live.size and self.stretches[-1].tail is None:
+            is_whole = heads.held[rows[live]] & (here + self.stretches[-1].span == heads.end[rows[live]])
+            live = live[is_whole]
+        return live, begins[:, live], lengths[:, live]
+
+    def _proved(
+        self, heads: Heads, rows: Places, live: Places, *, begins: Places, lengths: Places
+    ) -> tuple[Places, Places, Places, NDArray[np.bool_]]:
+        """The files all of whose headers are as remembered; and which of them differ in which piece from the file before."""
+        pieces = [(number, piece) for number, stretch in enumerate(self.stretches) for piece in stretch.pieces]
+        of_stretch = np.array([number for number, _ in pieces], np.intp)
+        fresh = fresh_in([piece for _, piece in pieces], heads, begins[of_stretch])
+        kept = np.ones(len(live), np.bool_)
+        for (number, piece), differs in zip(pieces, fresh, strict=True):
+            good = piece.is_as_remembered(heads, begins[number, differs])
+            if not good.all():
+                kept &= good[np.cumsum(differs) - 1]  # equal to the file before: judged as it was
+        if not kept.all():
+            live, begins, lengths, fresh = live[kept], begins[:, kept], lengths[:, kept], fresh[:, kept]
+        fresh[:, np.append(True, np.diff(rows[live]) != 1)[: len(live)]] = True  # the file before is of another layout
+        return live, begins, lengths, fresh
 
     def _behind_tail(
-        self, heads: Heads, rows: Places, live: Places, began: Places, *, stretch: _Stretch
-    ) -> tuple[Places, Places, Places, Places]:
-        """Read the element whose length varies; what is left, where its stretch began, what follows it, and its length."""
+        self, heads: Heads, rows: Places, began: Places, *, stretch: Stretch
+    ) -> tuple[NDArray[np.bool_], Places, Places]:
+        """Read the element whose length varies: which files have it, what follows it, and its length."""
         tail = stretch.tail
         assert tail is not None
         at = began + stretch.span
@@ -106,12 +108,12 @@ class Layout:
             is_open = length == UNDEFINED
             if tail.length == UNDEFINED:
                 same &= is_open
-                after = self._behind_sequences(heads, rows[live], at + tail.size, same)
+                after = self._behind_sequences(heads, rows, at + tail.size, same)
                 same &= after > 0
             else:
                 same &= ~is_open
-            same &= after <= heads.end[rows[live]]
-        return live[same], began[same], after[same], length[same]
+            same &= after <= heads.end[rows]
+        return same, after, length
 
     def _behind_sequences(self, heads: Heads, rows: Places, at: Places, which: NDArray[np.bool_]) -> Places:
         """Where sequences of undefined length end; 0 where they do not. One equal to the one before ends as that one did."""
@@ -129,29 +131,52 @@ class Layout:
         return after
 
     def _note(
-        self, path: Sequence[tuple[Places, Places, Places]], rows: Places, live: Places, *, found: Found, start: Places
+        self, into: Places, begins: Places, lengths: Places, fresh: NDArray[np.bool_], *, found: Found, start: Places
     ) -> None:
-        """Write down the places of the files that kept to the layout to its end."""
-        into = rows[live]
-        for stretch, (passed, began, length) in zip(self.stretches, path, strict=True):
-            chosen = np.searchsorted(passed, live)
-            begin = began[chosen]
+        """Write down the places of the files that keep to the layout."""
+        is_run = int(into[-1] - into[0]) + 1 == len(into)
+        columns = slice(int(into[0]), int(into[-1]) + 1) if is_run else into
+        is_new = np.zeros((found.fresh.shape[0], len(into)), np.bool_)
+        is_new[:, np.append(True, np.diff(into) != 1)] = True
+        number = 0
+        for stretch, begin, length in zip(self.stretches, begins, lengths, strict=True):
             if stretch.slots.size:
-                found.offset[np.ix_(stretch.slots, into)] = stretch.value_at[:, None] + begin
-                found.length[np.ix_(stretch.slots, into)] = stretch.lengths[:, None]
-                found.vr[np.ix_(stretch.slots, into)] = stretch.vrs[:, None]
-            tail = stretch.tail
-            if tail is None:
-                continue
-            value = begin + stretch.span + tail.size
-            if tail.tag in PIXEL_TAGS:
-                found.pixel_offset[into] = value - start[into]
-                found.pixel_length[into] = length[chosen]
-            elif stretch.tail_slot >= 0:
-                found.offset[stretch.tail_slot, into] = value
-                found.length[stretch.tail_slot, into] = length[chosen]
-                found.vr[stretch.tail_slot, into] = tail.vr
+                where = (stretch.slots, columns) if is_run else np.ix_(stretch.slots, into)
+                found.offset[where] = stretch.value_at[:, None] + begin
+                found.length[where] = stretch.lengths[:, None]
+                found.vr[where] = stretch.vrs[:, None]
+                is_new[stretch.slots] = True
+            for piece in stretch.pieces:
+                if piece.slots.size:
+                    is_new[piece.slots] = fresh[number]
+                number += 1
+            self._note_tail(stretch, begin + stretch.span, length, found=found, into=into, start=start)
+            if stretch.tail_slot >= 0:
+                is_new[stretch.tail_slot] = True
+        found.fresh[:, columns] = is_new
         found.is_done[into] = True
+
+    def _learn(self, heads: Heads, begins: Places, fresh: NDArray[np.bool_]) -> None:
+        """Cut the stretches anew where a piece is seldom that of the file before."""
+        number = 0
+        for stretch, begin in zip(self.stretches, begins, strict=True):
+            shares = fresh[number : number + len(stretch.pieces)].mean(axis=1)
+            number += len(stretch.pieces)
+            if len(begin) >= FEWEST and shares.size and shares.max() > OFTEN:
+                stretch.watch(heads, begin)
+                stretch.cut_anew()
+
+    def _note_tail(self, stretch: Stretch, at: Places, length: Places, *, found: Found, into: Places, start: Places) -> None:
+        tail = stretch.tail
+        if tail is None:
+            return
+        if tail.tag in PIXEL_TAGS:
+            found.pixel_offset[into] = at + tail.size - start[into]
+            found.pixel_length[into] = length
+        elif stretch.tail_slot >= 0:
+            found.offset[stretch.tail_slot, into] = at + tail.size
+            found.length[stretch.tail_slot, into] = length
+            found.vr[stretch.tail_slot, into] = tail.vr
 
 
 def compiled(layout: Layout, *, block: memoryview, end: int, wanted: Wanted) -> Layout:
@@ -159,35 +184,15 @@ def compiled(layout: Layout, *, block: memoryview, end: int, wanted: Wanted) -> 
     stretches, begin, run = [], layout.elements[0].at, list[Element]()
     for number, element in enumerate(layout.elements):
         if number in layout.varying or element.length == UNDEFINED or element.tag in PIXEL_TAGS:
-            stretches.append(_stretch(run, begin=begin, tail=element, end=element.at, block=block, wanted=wanted))
+            stretches.append(stretch_of(run, begin=begin, tail=element, end=element.at, block=block, wanted=wanted))
             run = []
             is_last = number + 1 == len(layout.elements)
             begin = end if is_last else layout.elements[number + 1].at
         else:
             run.append(element)
     if layout.elements[-1].tag not in PIXEL_TAGS:
-        stretches.append(_stretch(run, begin=begin, tail=None, end=end, block=block, wanted=wanted))
+        stretches.append(stretch_of(run, begin=begin, tail=None, end=end, block=block, wanted=wanted))
     return Layout(layout.is_explicit, layout.elements, layout.varying, tuple(stretches))
-
-
-def _stretch(
-    run: Sequence[Element], *, begin: int, tail: Element | None, end: int, block: memoryview, wanted: Wanted
-) -> _Stretch:
-    places = [e.at for e in run] + [e.at + 4 for e in run if e.size == LONG]  # a second word holds a long length
-    chosen = [e for e in run if e.tag in wanted.slot]
-    word = int.from_bytes(block[tail.at : tail.at + (6 if tail.vr else 4)], "little") if tail is not None else 0
-    return _Stretch(
-        word_at=np.array(places, np.int64) - begin,
-        words=np.array([int.from_bytes(block[p : p + 8], "little") for p in places], np.uint64),
-        slots=np.array([wanted.slot[e.tag] for e in chosen], np.intp),
-        value_at=np.array([e.at + e.size - begin for e in chosen], np.int64),
-        lengths=np.array([e.length for e in chosen], np.int64),
-        vrs=np.array([e.vr for e in chosen], np.uint16),
-        span=end - begin,
-        tail=tail,
-        tail_word=np.uint64(word),
-        tail_slot=wanted.slot.get(tail.tag, -1) if tail is not None else -1,
-    )
 
 
 @dataclass

@@ -63,13 +63,15 @@ class Wanted:
 class Found:
     """Where each wanted value of each file lies in the block: arrays of slots by files; length -1: absent.
 
-    vr: as written, two letters as a number; 0 where implicit. A file is done, odd, or short (its header goes on behind
+    vr: as written, two letters as a number; 0 where implicit. fresh: false only where a value is surely that of the row
+    before, byte for byte. A file is done, odd, or short (its header goes on behind
     the bytes at hand). pixel_offset counts from the beginning of the file; -1: no pixel data.
     """
 
     offset: Places
     length: Places
     vr: NDArray[np.uint16]
+    fresh: NDArray[np.bool_]
     is_done: NDArray[np.bool_]
     is_short: NDArray[np.bool_]
     pixel_offset: Places
@@ -82,6 +84,7 @@ class Found:
             offset=np.zeros((slots, n), np.int64),
             length=np.full((slots, n), -1, np.int64),
             vr=np.zeros((slots, n), np.uint16),
+            fresh=np.ones((slots, n), np.bool_),
             is_done=np.zeros(n, np.bool_),
             is_short=np.zeros(n, np.bool_),
             pixel_offset=np.full(n, -1, np.int64),

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 import polars as pl
 
 from ospor_batch.cohort import attrition as flows
 from ospor_batch.cohort.choose import SERIES, choose, selection
-from ospor_batch.cohort.criteria import LEAVES_AT, PERIOD, Step, Steps, judge
+from ospor_batch.cohort.criteria import HAS_LABEL, LEAVES_AT, PERIOD, Step, Steps, judge
 from ospor_batch.cohort.fates import unit_fates
 from ospor_batch.cohort.guards import NOT_ASSESSED, guard_rows, with_guards
 from ospor_batch.cohort.linkage import linkage
 from ospor_batch.cohort.manifest import manifest, period, with_sex_of_person
-from ospor_batch.cohort.match import LOT, PERSON, in_window, lots, pair, prevalence_index, rank_pairs, window_table
+from ospor_batch.cohort.match import LOT, lots, prevalence_index, rank_pairs, window_table
+from ospor_batch.cohort.pairing import PERSON, in_window, pair
 from ospor_batch.cohort.shared_persons import with_home
 from ospor_batch.config import Match
 from ospor_batch.contracts import contract
@@ -69,8 +71,8 @@ def build(
     events: of the event contract.
     """
     events = empty("event") if events is None else events
-    dated_events = _guarding(series.with_columns(period().alias(PERIOD)), question, events=events, judges_pairs=False)
-    judged = judge(dated_events, question.steps.series)
+    ready = _with_label_present(series.with_columns(period().alias(PERIOD)), labels, question)
+    judged = judge(_guarding(ready, question, events=events, judges_pairs=False), question.steps.series)
     if shared := with_home(judged):
         at_home, step = shared
         question = replace(question, steps=replace(question.steps, series=(*question.steps.series, step)))
@@ -82,7 +84,7 @@ def build(
     pairs = _guarding(_pairs(chosen, labels, pair_steps), question, events=events, judges_pairs=True)
     pairs = judge(pairs, pair_steps)
     inside = pairs.filter(pl.col(LEAVES_AT) > len(pair_steps))
-    candidates = rank_pairs(inside, index_series=question.match.index_series, prefer=question.match.prefer)
+    candidates = rank_pairs(inside, **_rule(question.match))
     matches = candidates.filter("is_match")
     prevalence = prevalence_index(chosen, rule=question.match.prevalence_index)
     rows = manifest(
@@ -123,6 +125,21 @@ def _chosen(selected: pl.DataFrame, question: Question) -> pl.DataFrame:
     if "random" in (question.match.index_series, question.match.prevalence_index):
         chosen = chosen.with_columns(lots(chosen["series_key"], seed=question.seed, key=question.key))
     return chosen
+
+
+def _with_label_present(series: pl.DataFrame, labels: pl.DataFrame, question: Question) -> pl.DataFrame:
+    """Say in has_label whether a label lies in the window of each series and in the study period, if a criterion asks."""
+    if not any(HAS_LABEL in step.fails.meta.root_names() for step in question.steps.series):
+        return series
+    dated = labels if question.label_dates is None else labels.filter(_in_period(question.label_dates))
+    inside = in_window(before_days=question.match.before_days, after_days=question.match.after_days)
+    mine, theirs = series.select(*SERIES, "patient_key", "image_date"), dated.select(*PERSON, "label_date")
+    labelled = pair(mine, theirs, keep=inside).select(*SERIES).unique().with_columns(pl.lit(value=True).alias(HAS_LABEL))
+    return series.join(labelled, on=SERIES, how="left").with_columns(pl.col(HAS_LABEL).fill_null(value=False))
+
+
+def _rule(match: Match) -> dict[str, Any]:
+    return {"index_series": match.index_series, "prefer": match.prefer, "reuse": match.label_reuse}
 
 
 def _guarding(rows: pl.DataFrame, question: Question, *, events: pl.DataFrame, judges_pairs: bool) -> pl.DataFrame:
@@ -186,9 +203,8 @@ def _window(pairs: pl.DataFrame, question: Question) -> pl.DataFrame:
         pairs,
         declared=(question.match.before_days, question.match.after_days),
         sensitivity_days=question.match.sensitivity_days,
-        index_series=question.match.index_series,
         event=f"is_{question.target}",
-        prefer=question.match.prefer,
+        **_rule(question.match),
     )
     return _of_contract(rows.with_columns(target=pl.lit(question.target)), "window", question)
 

@@ -11,7 +11,7 @@ from datetime import date
 import polars as pl
 
 from ospor_batch.cohort.guards import GUARD_RULES, Guard, guard_of
-from ospor_batch.cohort.match import GAP
+from ospor_batch.cohort.pairing import GAP, LABEL_CENTER
 from ospor_batch.config import Criterion
 from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import schema_of
@@ -62,6 +62,10 @@ RULES = {
     "adult": "age_at_image >= 18",
     "has_mask": "mask_kind <> 'none'",
 }
+LABEL_PRESENT = "label_present"  # rule: a label of the reference, by the study's own window and dates, of the person
+HAS_LABEL = "has_label"  # the column that it reads
+WITHOUT_FINDINGS = "without_findings"  # rule: none of the named findings of the catalog
+NAMED_RULES = (*RULES, LABEL_PRESENT, WITHOUT_FINDINGS, *GUARD_RULES)
 PERIOD = "period"  # calendar quarter of the image: the one part of a private date that a criterion may name
 
 
@@ -95,11 +99,19 @@ def series_columns() -> dict[str, pl.DataType]:
 def pair_columns() -> dict[str, pl.DataType]:
     """Columns that only a pair has; a criterion that names one judges pairs."""
     of_label = {name: dtype for name, dtype in _allowed("label").items() if name not in schema_of("series")}
-    return {**of_label, GAP: pl.Int64()}
+    return {**of_label, GAP: pl.Int64(), LABEL_CENTER: pl.String()}
 
 
-def compile_steps(criteria: Sequence[Criterion], *, image_dates: tuple[date, date] | None = None) -> Steps:
-    """Turn the base, the study period and the study's criteria into steps; StudyError names a bad criterion."""
+def compile_steps(
+    criteria: Sequence[Criterion],
+    *,
+    image_dates: tuple[date, date] | None = None,
+    findings: Collection[str] | None = None,
+) -> Steps:
+    """Turn the base, the study period and the study's criteria into steps; StudyError names a bad criterion.
+
+    findings: what the catalog can find in a series; without it any name is taken for one.
+    """
     series = [Step(name, reason, ~pl.sql_expr(sql)) for name, reason, sql in CT_BASE]
     if image_dates is not None:
         inside = pl.col("image_date").is_between(*image_dates, closed="both")
@@ -112,6 +124,9 @@ def compile_steps(criteria: Sequence[Criterion], *, image_dates: tuple[date, dat
             strikes = pl.col(guard.column).fill_null(value=False)
             step = Step(_named(criterion), _slug(criterion.name, number), strikes, guard)
             (pairs if guard.judges_pairs else series).append(step)
+            continue
+        if criterion.rule in {LABEL_PRESENT, WITHOUT_FINDINGS}:
+            series.append(Step(_named(criterion), _slug(criterion.name, number), _never_null(criterion, findings)))
             continue
         keep, judges_pairs = _compiled(criterion)
         (pairs if judges_pairs else series).extend(_both(criterion.name, _slug(criterion.name, number), keep))
@@ -147,11 +162,10 @@ def _named(criterion: Criterion) -> str:
 
 def _compiled(criterion: Criterion) -> tuple[pl.Expr, bool]:
     where = f"criteria {_named(criterion)!r}"
-    if criterion.codes or criterion.within_days is not None:
-        raise StudyError(f"{where}: codes and within_days belong to the rules {', '.join(GUARD_RULES)}")
+    _refuse_keys_of_others(criterion, where=where)
     if criterion.rule is not None:
         if criterion.rule not in RULES:
-            raise StudyError(f"{where}: no rule named {criterion.rule!r}{_nearest(criterion.rule, [*RULES, *GUARD_RULES])}")
+            raise StudyError(f"{where}: no rule named {criterion.rule!r}{_nearest(criterion.rule, NAMED_RULES)}")
         return pl.sql_expr(RULES[criterion.rule]), False
     sql = criterion.keep or ""
     try:
@@ -164,6 +178,28 @@ def _compiled(criterion: Criterion) -> tuple[pl.Expr, bool]:
         raise StudyError(f"{where}: {_refusal(column, {**of_series, **of_pair})}")
     _refuse_other_than_condition(sql, keep, where=where)
     return keep, bool(named & of_pair.keys())
+
+
+def _never_null(criterion: Criterion, findings: Collection[str] | None) -> pl.Expr:
+    """What fails under a rule that is never unknown; StudyError for a finding that the catalog cannot have."""
+    where = f"criteria {_named(criterion)!r}"
+    _refuse_keys_of_others(criterion, where=where)
+    if criterion.rule == LABEL_PRESENT:
+        return ~pl.col(HAS_LABEL)
+    if not criterion.findings:
+        raise StudyError(f'{where}: rule {WITHOUT_FINDINGS} needs findings, such as ["tilted"]')
+    for name in sorted(set(criterion.findings) - set(criterion.findings if findings is None else findings)):
+        raise StudyError(f"{where}: the catalog has no finding {name!r}{_nearest(name, findings or ())}")
+    found = pl.col("findings").str.split(";")
+    return pl.any_horizontal(found.list.contains(name) for name in sorted(set(criterion.findings)))
+
+
+def _refuse_keys_of_others(criterion: Criterion, *, where: str) -> None:
+    """StudyError for a key that the rule of the criterion does not read."""
+    if criterion.codes or criterion.within_days is not None:
+        raise StudyError(f"{where}: codes and within_days belong to the rules {', '.join(GUARD_RULES)}")
+    if criterion.findings and criterion.rule != WITHOUT_FINDINGS:
+        raise StudyError(f"{where}: findings belong to the rule {WITHOUT_FINDINGS}")
 
 
 def _refuse_other_than_condition(sql: str, keep: pl.Expr, *, where: str) -> None:

@@ -6,7 +6,7 @@ import polars as pl
 
 from ospor_batch.cohort.choose import SERIES
 from ospor_batch.cohort.criteria import LEAVES_AT
-from ospor_batch.cohort.match import PERSON
+from ospor_batch.cohort.pairing import LABEL_CENTER, PERSON
 from ospor_batch.errors import LedgerError
 
 
@@ -63,8 +63,8 @@ def _persons(selected: pl.DataFrame, pairs: pl.DataFrame, *, n_criteria: int) ->
 
 def _labels(labels: pl.DataFrame, pairs: pl.DataFrame, matches: pl.DataFrame) -> pl.DataFrame:
     one = ["center", "label_key"]
-    at_pair = pairs.group_by(one).agg(at_pair=pl.col(LEAVES_AT).max())
-    matched = matches.select(*one, is_matched=pl.lit(value=True)).unique()
+    at_pair = pairs.group_by(center=LABEL_CENTER, label_key="label_key").agg(at_pair=pl.col(LEAVES_AT).max())
+    matched = matches.select(pl.col(LABEL_CENTER).alias("center"), "label_key", is_matched=pl.lit(value=True)).unique()
     found = labels.select(one).join(at_pair, on=one, how="left").join(matched, on=one, how="left")
     at = 1 + pl.col("at_pair").fill_null(0) + pl.col("is_matched").is_not_null().cast(pl.Int64)
     return found.select("center", at.alias(LEAVES_AT), item_key="label_key")

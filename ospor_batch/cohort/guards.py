@@ -8,13 +8,14 @@ from typing import Literal
 
 import polars as pl
 
-from ospor_batch.cohort.match import PERSON
 from ospor_batch.config import Criterion
 from ospor_batch.contracts import contract
 from ospor_batch.errors import StudyError
 
-GuardRule = Literal["no_event_between", "no_event_before_image", "no_event_before_label"]
-GUARD_RULES: tuple[GuardRule, ...] = ("no_event_between", "no_event_before_image", "no_event_before_label")
+GuardRule = Literal["no_event_between", "no_event_before_image", "no_event_before_label", "no_implant"]
+GUARD_RULES: tuple[GuardRule, ...] = ("no_event_between", "no_event_before_image", "no_event_before_label", "no_implant")
+ON_IMAGE = ("no_event_before_image", "no_implant")  # the rules that judge a series; the others judge pairs
+IMPLANTS = ("cement", "implant", "spine_surgery")  # what leaves metal or cement in the body, unless the study names others
 NOT_ASSESSED = "not assessed: the center has no event table"
 EVENT = ("patient_key", "code", "start_date", "end_date")
 
@@ -26,6 +27,8 @@ class Guard:
     no_event_between: an event started on a day from the earlier to the later of image and label date, both inclusive.
     no_event_before_image, no_event_before_label: an event started on or before that day, and lasted to within_days before
     it or later (an event without an end lasts one day; without within_days: it started at any time).
+    no_implant: an operation that leaves metal or cement started on or before the day of the image.
+    An event counts whichever center recorded it, where a crosswalk joins the person's numbers.
     """
 
     name: str
@@ -40,21 +43,22 @@ class Guard:
 
     @property
     def judges_pairs(self) -> bool:
-        return self.rule != "no_event_before_image"
+        return self.rule not in ON_IMAGE
 
 
 def guard_of(criterion: Criterion) -> Guard:
     """Read a criterion as a guard; StudyError when its codes are none of the event contract."""
     where = f"criteria {criterion.name!r}"
     known = tuple(dict(contract("event").field("code").constraints)["enum"])
-    if not criterion.codes:
+    codes = criterion.codes or (IMPLANTS if criterion.rule == "no_implant" else ())
+    if not codes:
         raise StudyError(f"{where}: rule {criterion.rule} needs codes, some of {', '.join(known)}")
-    if wrong := sorted(set(criterion.codes) - set(known)):
+    if wrong := sorted(set(codes) - set(known)):
         raise StudyError(f"{where}: codes has {wrong[0]!r}, expected some of {', '.join(known)}")
-    if criterion.rule == "no_event_between" and criterion.within_days is not None:
-        raise StudyError(f"{where}: no_event_between looks from date to date and takes no within_days")
+    if criterion.rule in {"no_event_between", "no_implant"} and criterion.within_days is not None:
+        raise StudyError(f"{where}: {criterion.rule} takes no within_days")
     rule: GuardRule = next(name for name in GUARD_RULES if name == criterion.rule)
-    return Guard(criterion.name, rule, tuple(sorted(set(criterion.codes))), criterion.within_days)
+    return Guard(criterion.name, rule, tuple(sorted(set(codes))), criterion.within_days)
 
 
 def with_guards(
@@ -65,9 +69,9 @@ def with_guards(
     rows: series with image_date, or pairs with label_date too; events: center, patient_key, code, start and end date.
     """
     for guard in guards:
-        mine = events.filter(pl.col("code").is_in(list(guard.codes))).select("center", *EVENT)
+        mine = events.filter(pl.col("code").is_in(list(guard.codes))).select(EVENT)
         numbered = rows.with_row_index("_row")
-        near = numbered.join(mine, on=PERSON, how="inner").filter(_strikes(guard)).select("_row").unique()
+        near = numbered.join(mine, on="patient_key", how="inner").filter(_strikes(guard)).select("_row").unique()
         struck = pl.col("_row").is_in(near["_row"].implode())
         is_assessed = pl.col("center").is_in(sorted(assessed))
         rows = numbered.with_columns(pl.when(is_assessed).then(struck).alias(guard.column)).drop("_row")
@@ -110,7 +114,7 @@ def _strikes(guard: Guard) -> pl.Expr:
     if guard.rule == "no_event_between":
         earlier = pl.min_horizontal("image_date", "label_date")
         return start.is_between(earlier, pl.max_horizontal("image_date", "label_date"), closed="both")
-    day = pl.col("image_date" if guard.rule == "no_event_before_image" else "label_date")
+    day = pl.col("image_date" if guard.rule in ON_IMAGE else "label_date")
     if guard.within_days is None:
         return start <= day
     return (start <= day) & ((day - end).dt.total_days() <= guard.within_days)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from ospor_batch.cohort.match import PERSON
+from ospor_batch.cohort.pairing import LABEL_CENTER, PERSON
 
 ALL = "all"
 FEWEST_FOR_A_MONTH = 10  # labelled persons; a judgement: a share of fewer jumps by more than ten points a person
@@ -18,16 +18,21 @@ def linkage(
     """Persons imaged, labelled, both and label-only, per center and month, with the share linked.
 
     A month counts those imaged in it, and those labelled in it; of the latter, both and in_window look at images of any
-    month, since a window spans several.
+    month, since a window spans several, and of any center, since a crosswalk may join two. n_imaged_elsewhere: labelled
+    here, and imaged at other centers alone.
     """
     imaged = chosen.select(*PERSON, month=_month("image_date")).unique()
     labelled = labels.select(*PERSON, month=_month("label_date")).unique()
-    inside = candidates.select(*PERSON, month=_month("label_date")).unique()
-    both = labelled.join(imaged.select(PERSON).unique(), on=PERSON, how="semi")
+    inside = candidates.select(center=LABEL_CENTER, patient_key="patient_key", month=_month("label_date")).unique()
+    both = labelled.join(imaged.select("patient_key").unique(), on="patient_key", how="semi")
+    elsewhere = both.join(imaged.select(PERSON).unique(), on=PERSON, how="anti")
+    people = {
+        "n_imaged": imaged, "n_labelled": labelled, "n_both": both, "n_imaged_elsewhere": elsewhere, "n_in_window": inside,
+    }  # fmt: skip
     found = _grid(centers, imaged, labelled)
-    for name, people in (("n_imaged", imaged), ("n_labelled", labelled), ("n_both", both), ("n_in_window", inside)):
-        found = found.join(_counted(people, name), on=["center", "month"], how="left")
-    counts = pl.col("n_imaged", "n_labelled", "n_both", "n_in_window").fill_null(0).cast(pl.Int64)
+    for name, of in people.items():
+        found = found.join(_counted(of, name), on=["center", "month"], how="left")
+    counts = pl.col(*people).fill_null(0).cast(pl.Int64)
     found = found.with_columns(counts).with_columns(n_label_only=pl.col("n_labelled") - pl.col("n_both"))
     found = found.with_columns(linked_fraction=pl.when(pl.col("n_labelled") > 0).then(pl.col("n_both") / pl.col("n_labelled")))
     enough = (pl.col("month") == ALL) | (pl.col("n_labelled") >= FEWEST_FOR_A_MONTH)

@@ -6,7 +6,7 @@ import hashlib
 
 import polars as pl
 
-from ospor_batch.cohort.match import PERSON
+from ospor_batch.cohort.pairing import PERSON
 from ospor_batch.contracts import contract
 from ospor_batch.errors import LedgerError
 
@@ -40,10 +40,10 @@ def with_sex_of_person(series: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFra
     """Fill an unknown sex of the image header from the person's exports, where these agree."""
     known = (
         labels.filter(pl.col("sex") != UNKNOWN)
-        .group_by(PERSON)
+        .group_by("patient_key")
         .agg(exported=pl.when(pl.col("sex").n_unique() == 1).then(pl.col("sex").first()))
     )
-    filled = series.join(known, on=PERSON, how="left").with_columns(
+    filled = series.join(known, on="patient_key", how="left").with_columns(
         sex=pl.when(pl.col("sex") == UNKNOWN).then(pl.coalesce("exported", "sex")).otherwise("sex")
     )
     return filled.drop("exported")

@@ -1,19 +1,20 @@
-"""Which label stands for which image (methods M1), and which series stands for a person."""
+"""Which of a person's pairs is the match (methods M1), and which series stands for a person."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import polars as pl
 
+from ospor_batch.cohort.pairing import GAP, PERSON, in_window
+
 IndexRule = Literal["nearest", "first", "last", "random", "all"]
 Preference = Literal["nearest", "before_first", "after_first"]
-GAP = "gap_days"  # of a pair: label date minus image date
-PERSON = ("center", "patient_key")
+Reuse = Literal["allow", "forbid"]
 LOT = "lot"
-THEIRS = "center_of_label"
 # The tie rule of methods M1, in order: what is compared, and what a pair has lost by where it differs from the match.
 TIE_RULE = (
     (pl.col(GAP).abs(), "larger_gap"),
@@ -22,28 +23,6 @@ TIE_RULE = (
     (pl.col("series_key"), "later_image_key"),
     (pl.col("label_key"), "later_label_key"),
 )
-
-
-def pair(
-    series: pl.DataFrame | pl.LazyFrame, labels: pl.DataFrame | pl.LazyFrame, *, keep: pl.Expr | None = None
-) -> pl.DataFrame:
-    """Pair every series with every label of the same person, whatever the study, with the gap in whole days.
-
-    Columns that both have are those of the series. keep drops pairs before they are held in memory. The join is by person
-    alone, and centers are compared after it: one key of text is joined several times faster than two.
-    """
-    left, right = series.lazy(), labels.lazy()
-    theirs = set(left.collect_schema().names()) - set(PERSON)
-    center, person = PERSON
-    own = right.drop([column for column in right.collect_schema().names() if column in theirs]).rename({center: THEIRS})
-    gap = (pl.col("label_date") - pl.col("image_date")).dt.total_days().alias(GAP)
-    pairs = left.join(own, on=person, how="inner").filter(pl.col(center) == pl.col(THEIRS)).drop(THEIRS).with_columns(gap)
-    return (pairs if keep is None else pairs.filter(keep)).collect(engine="streaming")
-
-
-def in_window(*, before_days: int, after_days: int) -> pl.Expr:
-    """True where the label lies inside the window, both ends inclusive."""
-    return pl.col(GAP).is_between(-before_days, after_days, closed="both")
 
 
 def lots(keys: pl.Series, *, seed: int, key: bytes) -> pl.Series:
@@ -58,30 +37,33 @@ def tie_rule(prefer: Preference) -> tuple[tuple[pl.Expr, str], ...]:
     return TIE_RULE if is_second is None else ((is_second, "other_side"), *TIE_RULE)
 
 
-def rank_pairs(candidates: pl.DataFrame, *, index_series: IndexRule, prefer: Preference = "nearest") -> pl.DataFrame:
+def rank_pairs(
+    candidates: pl.DataFrame, *, index_series: IndexRule, prefer: Preference = "nearest", reuse: Reuse = "allow"
+) -> pl.DataFrame:
     """Rank the candidates of each person; rank 1 is the match, the others say what they lost by.
 
     first, last and random fix the index series among the series that have a candidate, and only then the label;
-    all ranks the labels of every series by themselves. random needs the column ``lot``.
+    all ranks the labels of every series by themselves. random needs the column ``lot``. reuse matters under all alone:
+    forbid gives a label to the series of its best pair by the tie rule, then the next best pair of what is left, and so
+    on; a series whose every label went to another has no match, and its pairs are ranked from 2.
     """
     group = [*PERSON, "series_key"] if index_series == "all" else list(PERSON)
-    rows = candidates.with_columns(loses_index=_loses_index(index_series))
     rules = tie_rule(prefer)
     ties = {f"tie_{i}": value for i, (value, _) in enumerate(rules)}
-    rows = rows.with_columns(**ties).sort(*group, "loses_index", *ties)
-    starts = pl.any_horizontal(pl.col(column).ne_missing(pl.col(column).shift(1)) for column in group)
+    # once in the order of the keys, a place stands for series_key and label_key, the last two ties: numbers alone are sorted
+    rows = candidates.sort("series_key", "label_key").with_row_index("place")
+    rows = rows.with_columns(**ties, is_taken=pl.lit(value=False), loses_index=_loses_index(index_series))
+    order = [*list(ties)[:-2], "place"]
+    if index_series == "all" and reuse == "forbid":
+        rows = _with_taken(rows.sort(order))
+    rows = rows.with_columns(group=pl.col("place").min().over(group)).sort("group", "loses_index", "is_taken", *order)
     at = pl.int_range(pl.len(), dtype=pl.UInt32)
-    rows = rows.with_columns(first=pl.when(starts | (at == 0)).then(at).forward_fill())  # where the group's match stands
-    lost = pl.coalesce(
-        pl.when(pl.col("loses_index")).then(pl.lit("index_series_rule")),
-        *[
-            pl.when(pl.col(tie) != pl.col(tie).gather(pl.col("first"))).then(pl.lit(reason))
-            for tie, (_, reason) in zip(ties, rules, strict=True)
-        ],
-    )
-    rank = (at - pl.col("first") + 1).cast(pl.Int64)
-    ranked = rows.with_columns(candidate_rank=rank, is_match=rank == 1, lost_by=lost)
-    return ranked.drop("loses_index", "first", *ties).sort("series_key", "label_key")
+    is_start = pl.col("group").ne_missing(pl.col("group").shift(1))
+    rows = rows.with_columns(first=pl.when(is_start).then(at).forward_fill())  # where the group's match stands
+    rank = (at - pl.col("first") + 1 + pl.col("is_taken").gather("first").cast(pl.UInt32)).cast(pl.Int64)
+    reasons = {tie: reason for tie, (_, reason) in zip(ties, rules, strict=True)}
+    ranked = rows.with_columns(candidate_rank=rank, is_match=rank == 1, lost_by=_lost_by(reasons)).sort("place")
+    return ranked.drop("place", "group", "loses_index", "is_taken", "first", *ties)
 
 
 def prevalence_index(chosen: pl.DataFrame, *, rule: Literal["first", "random"]) -> pl.DataFrame:
@@ -98,6 +80,7 @@ def window_table(
     index_series: IndexRule,
     event: str,
     prefer: Preference = "nearest",
+    reuse: Reuse = "allow",
 ) -> pl.DataFrame:
     """Match again under each window: persons paired, events among them, and matches that differ from the declared window.
 
@@ -105,7 +88,8 @@ def window_table(
     persons paired only here, only under the declared window; n_changed: paired in both, with another series or label.
     """
     windows = sorted({declared, *((days, days) for days in sensitivity_days)})
-    matched = {window: _matched(pairs, window, index_series, prefer) for window in windows}
+    rule = {"index_series": index_series, "prefer": prefer, "reuse": reuse}
+    matched = {window: _matched(pairs, window, rule) for window in windows}
     base = matched[declared]
     rows = []
     for window, found in matched.items():
@@ -131,9 +115,36 @@ def window_table(
     return pl.DataFrame(rows)
 
 
-def _matched(pairs: pl.DataFrame, window: tuple[int, int], index_series: IndexRule, prefer: Preference) -> pl.DataFrame:
+def _matched(pairs: pl.DataFrame, window: tuple[int, int], rule: Mapping[str, Any]) -> pl.DataFrame:
     inside = pairs.filter(in_window(before_days=window[0], after_days=window[1]))
-    return rank_pairs(inside, index_series=index_series, prefer=prefer).filter("is_match")
+    return rank_pairs(inside, **rule).filter("is_match")
+
+
+def _with_taken(ordered: pl.DataFrame) -> pl.DataFrame:
+    """Mark in is_taken the pairs whose label the greedy rule matches to another series.
+
+    ordered: pairs by the tie rule. A pair that is the first of both its series and its label is one that
+    the greedy rule takes whatever comes before it; what it takes is set aside, and again until nothing is left.
+    """
+    left = ordered.select(*PERSON, "series_key", "label_key").with_row_index("at")
+    owner = [left.clear().select(*PERSON, "label_key", owner="series_key")]
+    while left.height:
+        is_first = [pl.col("at") == pl.col("at").min().over(*PERSON, one) for one in ("series_key", "label_key")]
+        found = left.filter(*is_first)
+        owner.append(found.select(*PERSON, "label_key", owner="series_key"))
+        for one in ("series_key", "label_key"):
+            left = left.join(found, on=[*PERSON, one], how="anti")
+    held = ordered.drop("is_taken").join(pl.concat(owner), on=[*PERSON, "label_key"], how="left")
+    return held.with_columns(is_taken=(pl.col("owner") != pl.col("series_key")).fill_null(value=False)).drop("owner")
+
+
+def _lost_by(reasons: Mapping[str, str]) -> pl.Expr:
+    """What a pair lost by, from where its group's match stands (column first); null for the match."""
+    return pl.coalesce(
+        pl.when(pl.col("loses_index")).then(pl.lit("index_series_rule")),
+        pl.when(pl.col("is_taken")).then(pl.lit("label_taken")),
+        *(pl.when(pl.col(tie) != pl.col(tie).gather("first")).then(pl.lit(reason)) for tie, reason in reasons.items()),
+    )
 
 
 def _loses_index(rule: IndexRule) -> pl.Expr:

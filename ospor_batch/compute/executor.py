@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from ospor_batch.compute import counting
 from ospor_batch.errors import OsporError
 
 if TYPE_CHECKING:
@@ -37,6 +38,14 @@ class Executor(Protocol):
     def n_workers(self) -> int:
         """Workers there now."""
 
+    @property
+    def is_expendable(self) -> bool:
+        """True when work runs in processes that may die without this one."""
+
+    @property
+    def link(self) -> str | None:
+        """Address of the dashboard, where there is one."""
+
     def map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[Outcome[A, B]]:
         """Yield an outcome for every item, in the order of completion; an OsporError of the function is raised here."""
 
@@ -47,6 +56,14 @@ class InLine:
     @property
     def n_workers(self) -> int:
         return 1
+
+    @property
+    def is_expendable(self) -> bool:
+        return False
+
+    @property
+    def link(self) -> str | None:
+        return None
 
     def map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[Outcome[A, B]]:
         for item in items:
@@ -65,12 +82,28 @@ class _Answer(Generic[B]):
 class DaskExecutor:
     """Work on the workers of a Dask client; no result is kept on the cluster."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, most_workers: int = 1) -> None:
+        """most_workers: up to which a cluster may grow by itself; it grows only while work waits for it."""
         self.client = client
+        self.most_workers = most_workers
 
     @property
     def n_workers(self) -> int:
-        return max(1, len(self.client.nthreads()))
+        return max(self.most_workers, len(self._threads()))
+
+    @property
+    def is_expendable(self) -> bool:
+        return True
+
+    @property
+    def link(self) -> str | None:
+        return str(self.client.dashboard_link) if self.client.status == "running" else None
+
+    def _threads(self) -> dict[str, int]:
+        try:
+            return dict(self.client.nthreads())
+        except OSError:
+            raise _lost() from None
 
     def map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[Outcome[A, B]]:
         from distributed import as_completed  # late: 0.5 s
@@ -79,24 +112,26 @@ class DaskExecutor:
         waiting = iter(enumerate(items))
         running: dict[Future, int] = {}
         finished = as_completed()
-        room = IN_FLIGHT_PER_THREAD * max(1, sum(self.client.nthreads().values()))
         try:
-            self._submit(call, waiting, running=running, finished=finished, room=room)
+            self._submit(call, waiting, running=running, finished=finished)
             while running:
                 future = next(finished)
+                if self.client.status != "running" or future.status in {"lost", "cancelled"}:
+                    raise _lost()
                 item = items[running.pop(future)]
                 outcome = _outcome(item, future)
                 future.release()
-                self._submit(call, waiting, running=running, finished=finished, room=room)
+                self._submit(call, waiting, running=running, finished=finished)
                 yield outcome
         finally:
-            if running:
+            if running and self.client.status == "running":
                 self.client.cancel(list(running))
 
     def _submit(
-        self, call: Callable[[Any], Any], waiting: Iterator[tuple[int, Any]], *, running: dict[Future, int], finished: Any,
-        room: int,
-    ) -> None:  # fmt: skip
+        self, call: Callable[[Any], Any], waiting: Iterator[tuple[int, Any]], *, running: dict[Future, int], finished: Any
+    ) -> None:
+        # asked anew each time: workers die, come back and join
+        room = IN_FLIGHT_PER_THREAD * max(self.most_workers, sum(self._threads().values()))
         while len(running) < room:
             following = next(waiting, None)
             if following is None:
@@ -110,7 +145,10 @@ class DaskExecutor:
 
 def _answer(function: Callable[[A], B], item: A) -> _Answer[B]:
     try:
-        return _Answer(value=function(item))
+        value = function(item)
+        counts = getattr(value, "counts", None)
+        counting.add({"tasks": 1, **(counts() if callable(counts) else {})})
+        return _Answer(value=value)
     except OsporError as refusal:
         return _Answer(refusal=refusal)
     # the text and traceback of a bug may hold a path: only the name of its class leaves the worker
@@ -121,8 +159,12 @@ def _answer(function: Callable[[A], B], item: A) -> _Answer[B]:
 def _outcome(item: A, future: Future) -> Outcome[A, Any]:
     if future.status != "finished":
         name = type(future.exception()).__name__ if future.status == "error" else future.status
-        return Outcome(item, None, WORKER_DIED if name in {"KilledWorker", "lost"} else name)
+        return Outcome(item, None, WORKER_DIED if name == "KilledWorker" else name)
     answer = future.result()
     if answer.refusal is not None:
         raise answer.refusal
     return Outcome(item, answer.value, answer.error)
+
+
+def _lost() -> OsporError:
+    return OsporError("the scheduler of the cluster is gone; run the same command again: finished work is kept")

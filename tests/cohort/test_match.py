@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ospor_batch.cohort.match import in_window, lots, pair, prevalence_index, rank_pairs, window_table
+from ospor_batch.cohort import pairing
+from ospor_batch.cohort.match import lots, prevalence_index, rank_pairs, window_table
+from ospor_batch.cohort.pairing import in_window, pair
 
 DAY = date(2022, 1, 1)
 IMAGE = {"center": pl.String, "patient_key": pl.String, "series_key": pl.String, "image_date": pl.Date}
@@ -118,9 +120,20 @@ def test_pairs_of_a_series_that_the_index_rule_passes_over_say_so():
     assert ranked.sort("candidate_rank").select("series_key", "lost_by").rows() == [("i0", None), ("i1", "index_series_rule")]
 
 
-def test_equal_numbers_of_two_centers_never_meet():
-    images = images_of([("A", 1)]).with_columns(center=pl.lit("north"))
-    assert pair(images, labels_of([("A", 1)])).height == 0
+def test_a_key_is_one_person_wherever_the_label_was_measured():
+    """Equal numbers of two centers have two keys; one key at two centers is a crosswalk's."""
+    images = images_of([("A", 1), ("B", 1)]).with_columns(center=pl.lit("north"))
+    found = pair(images, labels_of([("A", 1), (None, 1)]))
+    assert found.select("patient_key", "center", "label_center").rows() == [("A", "north", "c")]
+
+
+def test_people_of_one_hash_never_meet(monkeypatch):
+    same = pl.when(pl.col("patient_key").is_not_null()).then(pl.lit(7, pl.UInt64)).alias("who")
+    monkeypatch.setattr(pairing, "_hashed", lambda: same)
+    monkeypatch.setattr(pairing, "SLICE", 2)
+    images, labels = images_of([("A", 1), ("B", 1), (None, 3), ("A", 4)]), labels_of([("B", 2), ("A", 1), ("A", 9)])
+    found = pair(images, labels).select("series_key", "label_key", "gap_days").sort("series_key", "label_key")
+    assert found.rows() == [("i0", "l1", 0), ("i0", "l2", 8), ("i1", "l0", 1), ("i3", "l1", -3), ("i3", "l2", 5)]
 
 
 def test_the_prevalence_index_is_blind_to_labels_and_one_a_person():
