@@ -181,6 +181,12 @@ def match(study_file: StudyFile) -> None:
 
 
 @app.command()
+def train(study_file: StudyFile) -> None:
+    """Train the recipes of the study; a model that was trained on the same people before is used again."""
+    _run_stages("train", study_file)
+
+
+@app.command()
 def infer(study_file: StudyFile) -> None:
     """Read the series of the manifest; what was read before is not read again."""
     _run_stages("infer", study_file)

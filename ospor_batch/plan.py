@@ -23,15 +23,17 @@ from ospor_batch.stages.catalog import catalog
 from ospor_batch.stages.crawl import crawl
 from ospor_batch.stages.drift import refuse_drift
 from ospor_batch.stages.evaluate import evaluate
-from ospor_batch.stages.infer import digests, infer
+from ospor_batch.stages.infer import infer
 from ospor_batch.stages.label import label
 from ospor_batch.stages.match import match, matched
 from ospor_batch.stages.report import report
+from ospor_batch.stages.specs import digests
 from ospor_batch.stages.summary import Progress, StageSummary
+from ospor_batch.stages.train import train
 from ospor_batch.store import Store
 
 CENTER_STAGES = ("crawl", "catalog", "label")
-RUN_STAGES = ("match", "infer", "evaluate", "report")
+RUN_STAGES = ("match", "train", "infer", "evaluate", "report")
 STAGES = CENTER_STAGES + RUN_STAGES
 Scope = Literal["center", "study"]
 
@@ -70,13 +72,13 @@ def agenda(study: Study, *, stopped: Collection[str] = ()) -> Iterator[Step]:
     store = Store(study.workspace)
     begun = unfinished_run(study, store)
     if begun is not None:
-        yield from run_steps(begun)
+        yield from run_steps(study, begun)
     for center in study.centers:
         for stage in CENTER_STAGES:
             if center.name not in stopped:
                 yield Step(stage, center=center.name)
     if not stopped:
-        yield from run_steps(begin_run(study))
+        yield from run_steps(study, begin_run(study))
 
 
 def begin_run(study: Study) -> Run:
@@ -84,10 +86,16 @@ def begin_run(study: Study) -> Run:
     return open_run(study, Store(study.workspace), models=digests(study))
 
 
-def run_steps(run: Run) -> Iterator[Step]:
+def run_stages(study: Study) -> tuple[str, ...]:
+    """The stages of a run of this study, in order; a study that trains nothing has no training."""
+    trains = any(recipe.is_trained for recipe in study.recipes)
+    return tuple(stage for stage in RUN_STAGES if trains or stage != "train")
+
+
+def run_steps(study: Study, run: Run) -> Iterator[Step]:
     """What a run still has to do; nothing when it is complete."""
     if not run.is_complete:
-        for stage in RUN_STAGES:
+        for stage in run_stages(study):
             if stage not in run.stages_done:
                 yield Step(stage, run_id=run.run_id)
 
@@ -129,7 +137,7 @@ def run_study(
         executor: Executor | None = None
         stopped: dict[str, ArchiveError] = {}
         for step in agenda(study, stopped=stopped):
-            if step.stage in {"crawl", "infer"} and executor is None:
+            if step.stage in {"crawl", "train", "infer"} and executor is None:
                 executor = opened.enter_context(open_executor(study.compute.cpu))
             told = None if progress is None else progress(step)
             try:
@@ -196,6 +204,9 @@ def _run_step(
     found: list[StageSummary] = []
     if step.stage == "match":
         found = match(study, run, store=store, split_seed_key=split_key(study))
+    elif step.stage == "train":
+        with _executor(study, executor) as opened:
+            found = train(study, run, store=store, executor=opened, progress=progress)
     elif step.stage == "infer":
         with _executor(study, executor) as opened:
             found = infer(study, run, store=store, executor=opened, progress=progress)
@@ -206,7 +217,7 @@ def _run_step(
     else:
         report(study, run, store=store)
     run = run.marked(step.stage)
-    if set(RUN_STAGES) <= set(run.stages_done):
+    if set(run_stages(study)) <= set(run.stages_done):
         run.completed()
     return found
 

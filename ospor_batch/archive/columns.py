@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import polars as pl
@@ -25,10 +25,12 @@ from ospor_batch.contracts.table import schema_of
 CHARSET_TAG, REPRESENTATION_TAG = 0x00080005, 0x00280103
 META_CLASS, META_SYNTAX, DIRECTORY_RECORDS = 0x00020002, 0x00020010, 0x00041220
 AMBIGUOUS = "US or SS"
+Item = TypeVar("Item", bound=np.generic)
 SIGNS = {0: "US", 1: "SS"}  # by PixelRepresentation
 LONGEST = 1024  # bytes of a value that a column takes; longer ones are left to pydicom
 MOST_CELLS = 4096  # of one element, kept from file to file
 STEADY = 16  # files a value, on average, in columns that are put together by their changes
+FIRST: Places = np.zeros(1, np.int64)
 MANY = 8  # different values in a batch from which on all are decoded in one pass
 
 
@@ -42,7 +44,15 @@ _flags_of = attrgetter("flags")
 
 def _counts(begin: Places, *, n: int) -> Places:
     """How many files each value holds for, by the places where it begins."""
-    return np.append(begin[1:], n) - begin
+    return np.diff(begin, append=n)
+
+
+def _united(places: Sequence[Places], *, n: int) -> Places:
+    """All places below n that are in one of the lists, in order."""
+    is_there = np.zeros(n, np.bool_)
+    for some in places:
+        is_there[some] = True
+    return is_there.nonzero()[0]
 
 
 def _code(vr: str) -> int:
@@ -83,38 +93,37 @@ def is_usual(heads: Heads, found: Found, *, wanted: Wanted) -> NDArray[np.bool_]
 
 @dataclass
 class _Column:
-    """Values and how often each repeats."""
+    """Values, each with the place where it begins: it holds up to the next one's."""
 
     values: list[Any] = field(default_factory=list)
-    counts: list[NDArray[np.int64]] = field(default_factory=list)
-
-    def whole(self) -> list[Any]:
-        """A value for every file."""
-        counts = np.concatenate(self.counts)
-        if len(self.values) == int(counts.sum()):
-            return self.values
-        repeated = np.empty(len(self.values), np.object_)
-        repeated[:] = self.values
-        return list(np.repeat(repeated, counts))
+    places: list[Places] = field(default_factory=list)
 
     def begins(self) -> Places:
         """Where each value begins."""
-        if len(self.values) == 1:
-            return np.zeros(1, np.int64)
-        return np.append(0, np.concatenate(self.counts)[:-1].cumsum())
+        return self.places[0] if len(self.places) == 1 else np.concatenate(self.places)
 
-    def numbers(self) -> NDArray[np.float64]:
+    def whole(self, n: int) -> list[Any]:
+        """A value for every file of n."""
+        if len(self.values) == n:
+            return self.values
+        repeated = np.empty(len(self.values), np.object_)
+        repeated[:] = self.values
+        return list(np.repeat(repeated, _counts(self.begins(), n=n)))
+
+    def numbers(self, n: int) -> NDArray[np.float64]:
         """A number for every file; NaN: null."""
-        values = np.array([np.nan if value is None else value for value in self.values], np.float64)
-        return np.repeat(values, np.concatenate(self.counts))
+        return self._spread(np.array(self.values, np.float64), n=n)
 
-    def is_told(self) -> NDArray[np.bool_]:
+    def is_told(self, n: int) -> NDArray[np.bool_]:
         """For every file, whether it says something."""
-        return np.repeat(np.array([bool(value) for value in self.values], np.bool_), np.concatenate(self.counts))
+        return self._spread(np.array(list(map(bool, self.values)), np.bool_), n=n)
 
-    def is_among(self, values: Sequence[Any]) -> NDArray[np.bool_]:
+    def is_among(self, values: Sequence[Any], *, n: int) -> NDArray[np.bool_]:
         """For every file, whether it says one of these values."""
-        return np.repeat(np.array([value in values for value in self.values], np.bool_), np.concatenate(self.counts))
+        return self._spread(np.array([value in values for value in self.values], np.bool_), n=n)
+
+    def _spread(self, values: NDArray[Item], *, n: int) -> NDArray[Item]:
+        return values if len(values) == n else np.repeat(values, _counts(self.begins(), n=n))
 
 
 class _Steady:
@@ -122,7 +131,7 @@ class _Steady:
 
     def __init__(self, columns: Mapping[str, _Column], *, n: int) -> None:
         begins = {name: column.begins() for name, column in columns.items()}
-        places = np.unique(np.concatenate([np.zeros(1, np.int64), *begins.values()]))
+        places = _united([FIRST, *begins.values()], n=n)
         self.columns: dict[str, list[Any]] = {}
         for name, column in columns.items():
             if len(column.values) == 1:
@@ -136,6 +145,24 @@ class _Steady:
         """The columns with a value for every file."""
         rows = pl.DataFrame([pl.Series(name, values, _types()[name]) for name, values in self.columns.items()])
         return {column.name: column for column in rows[self.repeats].get_columns()} if self.columns else {}
+
+
+class _Runs(NamedTuple):
+    """Where in the rows a value other than before begins, the values without zero bytes at their ends, and their lengths.
+
+    A length of -1: absent.
+    """
+
+    begin: Places
+    items: list[bytes]
+    lengths: list[int]
+
+    def raws(self) -> list[bytes | None]:
+        """The values as they are written; null: absent."""
+        whole = map(bytes.ljust, self.items, self.lengths, repeat(b"\0"))
+        if min(self.lengths) >= 0:
+            return list(whole)
+        return [None if n < 0 else raw for raw, n in zip(whole, self.lengths, strict=True)]
 
 
 class _Batch:
@@ -153,36 +180,33 @@ class _Batch:
         self._widest = self.length.max(axis=1).tolist()
         self._narrowest = self.length.min(axis=1).tolist()
 
-    def runs(self, slot: int, *, breaks: Places | None = None) -> tuple[Places, list[bytes | None]]:
-        """Where in the rows a value other than before begins, and the values; null: absent. breaks: more places to begin."""
+    def runs(self, slot: int, *, breaks: Places | None = None) -> _Runs:
+        """The values of one element; breaks: more places for one to begin."""
         width = self._widest[slot]
         if width < 0:
-            return np.zeros(1, np.int64), [None]
+            return _Runs(FIRST, [b""], [-1])
         which = self.fresh[slot].nonzero()[0]
         offset, length = self.offset[slot, which], self.length[slot, which]
         items = self._items(offset, length, width=width, is_one_width=width == self._narrowest[slot])
         changes = items[1:] != items[:-1]
         if width != self._narrowest[slot]:
             changes |= length[1:] != length[:-1]
-        first = np.append(0, changes.nonzero()[0] + 1)
-        begin = which[first]
+        if len(which) == len(self.rows) and changes.all():
+            begin = which
+        else:
+            first = np.append(FIRST, changes.nonzero()[0] + 1)
+            begin, items, length = which[first], items[first], length[first]
         if breaks is not None and len(breaks) > 1:
-            begin = np.union1d(begin, breaks)
-            first = which.searchsorted(begin, side="right") - 1
-        items, length = items[first], length[first]
-        lengths = length.tolist()
-        # numpy drops zero bytes at the end of an item: they are put back
-        raws: list[bytes | None] = list(map(bytes.ljust, items.tolist(), lengths, repeat(b"\0")))
-        if self._narrowest[slot] < 0:
-            raws = [None if n < 0 else raw for raw, n in zip(raws, lengths, strict=True)]
-        return begin, raws
-
+            known, begin = begin, np.array(sorted({*begin.tolist(), *breaks.tolist()}))
+            first = known.searchsorted(begin, side="right") - 1
+            items, length = items[first], length[first]
+        return _Runs(begin, items.tolist(), length.tolist())
 
     def _items(self, offset: Places, length: Places, *, width: int, is_one_width: bool) -> NDArray[np.bytes_]:
         if is_one_width:
             return self.heads.words(f"S{width}")[offset] if width else np.zeros(len(offset), "S1")
         items = np.zeros(len(offset), f"S{max(width, 1)}")
-        for n_bytes in np.unique(length[length > 0]):
+        for n_bytes in set(length.tolist()) - {-1, 0}:
             of = length == n_bytes
             items[of] = self.heads.words(f"S{n_bytes}")[offset[of]]
         return items
@@ -233,9 +257,9 @@ class Columns:
                 self._add_ambiguous(of, batch)
                 continue
             is_mixed = of.vr in TEXTS and len(sets) > 1
-            begin, raws = batch.runs(self._wanted.slot[of.tag], breaks=charsets_at if is_mixed else None)
-            of_run = numbers[np.searchsorted(charsets_at, begin, side="right") - 1] if is_mixed else None
-            self._add(of, begin, raws, n=len(batch.rows), sets=sets, of_run=of_run)
+            runs = batch.runs(self._wanted.slot[of.tag], breaks=charsets_at if is_mixed else None)
+            of_run = numbers[np.searchsorted(charsets_at, runs.begin, side="right") - 1] if is_mixed else None
+            self._add(of, runs, n=len(batch.rows), sets=sets, of_run=of_run)
 
     def series(self) -> dict[str, pl.Series]:
         """A value for every file added, in that order: the columns of the contract that a header fills."""
@@ -243,7 +267,7 @@ class Columns:
         found = _Steady(steady, n=self._n).series()
         for name, column in self._columns.items():
             if name not in steady:
-                found[name] = pl.Series(name, column.whole(), _types()[name])
+                found[name] = pl.Series(name, column.whole(self._n), _types()[name])
         flags = [""] * self._n
         for row, told in self._flags.items():
             flags[row] = ";".join(sorted(told))
@@ -256,18 +280,18 @@ class Columns:
     def pixels(self) -> Pixels:
         """Where the pixels of every file added lie."""
         offset, length, size = ([part[k] for part in self._places] for k in range(3))
-        frames = np.maximum(np.nan_to_num(self._columns["number_of_frames"].numbers(), nan=1.0), 1.0)
+        frames = np.maximum(np.nan_to_num(self._columns["number_of_frames"].numbers(self._n), nan=1.0), 1.0)
         return Pixels(np.concatenate(offset), np.concatenate(length), np.concatenate(size), frames)
 
     def is_sound(self, *, masks: Sequence[str]) -> NDArray[np.bool_]:
         """Which files are plainly whole, identified instances; the others are judged alone. masks: classes of masks."""
         of = self._columns
-        sound = ~of["sop_class_uid"].is_among(masks)
+        sound = ~of["sop_class_uid"].is_among(masks, n=self._n)
         for uid in ("study_instance_uid", "series_instance_uid", "sop_instance_uid", "sop_class_uid"):
-            sound &= of[uid].is_told()
+            sound &= of[uid].is_told(self._n)
         pixels = self.pixels
-        side = [of[name].numbers() for name in ("rows", "columns", "bits_allocated")]
-        samples = np.nan_to_num(of["samples_per_pixel"].numbers(), nan=1.0)
+        side = [of[name].numbers(self._n) for name in ("rows", "columns", "bits_allocated")]
+        samples = np.nan_to_num(of["samples_per_pixel"].numbers(self._n), nan=1.0)
         n_bits = np.prod([*side, pixels.frames, samples], axis=0)
         fits = (pixels.offset + pixels.length <= pixels.file_bytes) & (pixels.length > 0) & (n_bits <= 8.0 * pixels.length)
         fits &= np.min([*side, samples], axis=0) > 0
@@ -275,26 +299,27 @@ class Columns:
 
     def _digests(self) -> list[str]:
         names, texts = digested()
-        numbers = np.column_stack([self._columns[name].numbers() for name in names])
+        numbers = np.column_stack([self._columns[name].numbers(self._n) for name in names])
         steady = _Steady({name: self._columns[name] for name in texts}, n=self._n)
         told = [joined(values) for values in zip(*(steady.columns[name] for name in texts), strict=True)]
         return digests_of(numbers, [told[at] for at in steady.repeats.tolist()])
 
     def _charsets(self, batch: _Batch) -> tuple[Places, list[Charset | None]]:
         """Where another character set begins, and which; null where pydicom cannot take it."""
-        begin, raws = batch.runs(self._wanted.slot[CHARSET_TAG])
-        found: list[Charset | None] = []
-        for raw in raws:
+        runs = batch.runs(self._wanted.slot[CHARSET_TAG])
+        raws = runs.raws()
+        found: dict[bytes | None, Charset | None] = {}
+        for raw in set(raws):
             try:
-                found.append(charset_of(raw))
+                found[raw] = charset_of(raw)
             except Exception:  # noqa: BLE001 -- pydicom raises it too, and is asked for the verdict on the file
-                found.append(None)
-        return begin, found
+                found[raw] = None
+        return runs.begin, [found[raw] for raw in raws]
 
     def _add_syntax(self, batch: _Batch) -> None:
-        begin, raws = batch.runs(self._wanted.slot[META_SYNTAX])
-        texts = [None if not raw else raw.rstrip(b"\0 ").decode("ascii") for raw in raws]
-        self._extend("transfer_syntax_uid", texts, _counts(begin, n=len(batch.rows)))
+        runs = batch.runs(self._wanted.slot[META_SYNTAX])
+        texts = [None if not raw else raw.rstrip(b"\0 ").decode("ascii") for raw in runs.raws()]
+        self._extend("transfer_syntax_uid", texts, runs.begin)
 
     def _add_ambiguous(self, of: Keyword, batch: _Batch) -> None:
         """Signed or not as written or, in an implicit data set, as the pixels are."""
@@ -303,7 +328,8 @@ class Columns:
         representation = representations(batch.heads, batch.found, wanted=self._wanted)[batch.rows]
         is_signed = np.where(written == 0, representation == 1, written == _code("SS"))
         breaks = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(is_signed[1:] != is_signed[:-1]) + 1])
-        begin, raws = batch.runs(slot, breaks=breaks)
+        runs = batch.runs(slot, breaks=breaks)
+        begin, raws = runs.begin, runs.raws()
         cells = [
             self._cells_of(of, [raw], vr=SIGNS[int(signed)], charset=Charset())[0]
             for raw, signed in zip(raws, is_signed[begin].tolist(), strict=True)
@@ -313,22 +339,22 @@ class Columns:
     def _add(
         self,
         of: Keyword,
-        begin: Places,
-        raws: list[bytes | None],
+        runs: _Runs,
         *,
         n: int,
         sets: Sequence[Charset],
         of_run: Places | None,
     ) -> None:
         """Decode the runs of one element. sets: the character sets of the batch; of_run: which, if not the first."""
-        if len(raws) > MANY and None not in raws:
+        begin = runs.begin
+        if len(begin) > MANY and min(runs.lengths) >= 0:
             one = sets[0] if of_run is None or all(charset.is_ascii_safe for charset in sets) else None
-            lists = quick(of, [raw or b"" for raw in raws], charset=one)
+            lists = quick(of, runs.items if of.vr != "FD" else [raw or b"" for raw in runs.raws()], charset=one)
             if lists is not None:
-                counts = _counts(begin, n=n)
                 for field_, values in zip(of.fields, lists, strict=True):
-                    self._extend(field_.name, values, counts)
+                    self._extend(field_.name, values, begin)
                 return
+        raws = runs.raws()
         if of_run is None:
             cells = self._cells_of(of, raws, vr=of.vr, charset=sets[0])
         else:
@@ -356,9 +382,8 @@ class Columns:
         return [known[raw] for raw in raws]
 
     def _put(self, of: Keyword, begin: Places, cells: Sequence[Cell], *, n: int) -> None:
-        counts = _counts(begin, n=n)
         for k, field_ in enumerate(of.fields):
-            self._extend(field_.name, [cell.values[k] for cell in cells], counts)
+            self._extend(field_.name, [cell.values[k] for cell in cells], begin)
         if not any(map(_flags_of, cells)):
             return
         for number, cell in enumerate(cells):
@@ -366,10 +391,10 @@ class Columns:
                 end = int(begin[number + 1]) if number + 1 < len(begin) else n
                 self._remark(int(begin[number]), end, set(cell.flags))
 
-    def _extend(self, name: str, values: Sequence[Any], counts: Places) -> None:
+    def _extend(self, name: str, values: Sequence[Any], begin: Places) -> None:
         column = self._columns[name]
         column.values.extend(values)
-        column.counts.append(counts)
+        column.places.append(begin + self._n)
 
     def _remark(self, begin: int, end: int, flags: set[str]) -> None:
         if flags:

@@ -58,7 +58,7 @@ def _texts(heads: Heads, found: Found, rows: Places, *, slot: int) -> NDArray[np
     """Short values without their zero bytes at the end; empty where absent or long."""
     offset, length = found.offset[slot, rows], found.length[slot, rows]
     texts = np.zeros(len(rows), "S64")
-    for n_bytes in np.unique(length[(length > 0) & (length <= 64)]):
+    for n_bytes in [n for n in set(length.tolist()) if 0 < n <= 64]:
         which = length == n_bytes
         texts[which] = heads.words(f"S{n_bytes}")[offset[which]]
     return texts

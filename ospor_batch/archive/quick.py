@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 from ospor_batch.archive.values import TEXTS, Charset, Keyword
@@ -25,10 +26,14 @@ LONGEST_INTEGER = 12  # characters, as DICOM has it: exact as a float and as an 
 
 
 def quick(of: Keyword, raws: Sequence[bytes], *, charset: Charset | None) -> Lists | None:
-    """Decode plain values, padded at the end or not; charset: of all of them, null when they differ."""
+    """Decode plain values, padded at the end or not; charset: of all of them, null when they differ.
+
+    Zero bytes at the end may be left out, save of FD, which is all bytes.
+    """
     if of.vr == "FD" and len(of.fields) == 1:
         return _doubles(raws)
-    raws = [raw.rstrip(b"\0") for raw in raws]
+    if any(map(bytes.endswith, raws, repeat(b"\0"))):
+        raws = [raw.rstrip(b"\0") for raw in raws]
     if of.vr == "DS" and of.fields[0].type == "number":
         return _decimals(of, raws)
     if of.vr == "IS":
@@ -47,7 +52,9 @@ def _plain(raws: Sequence[bytes], allowed: bytes) -> Lists | None:
     if joined.translate(None, allowed):
         return None
     texts = joined.decode("ascii").split("\n")
-    return ([text.strip() for text in texts],) if len(texts) == len(raws) else None
+    if b" " in joined:
+        texts = list(map(str.strip, texts))
+    return (texts,) if len(texts) == len(raws) else None
 
 
 def _decimals(of: Keyword, raws: Sequence[bytes]) -> Lists | None:
@@ -55,11 +62,10 @@ def _decimals(of: Keyword, raws: Sequence[bytes]) -> Lists | None:
     if joined.translate(None, DECIMAL):
         return None
     n = len(of.fields) if of.fields[0].item is not None else 1
-    parts = [raw.split(b"\\") for raw in raws]
-    if any(len(part) != n for part in parts) or len(joined.split(BETWEEN)) != len(raws):
+    if set(map(bytes.count, raws, repeat(b"\\"))) != {n - 1} or joined.count(BETWEEN) != len(raws) - 1:
         return None
     try:
-        numbers = [float(text) for part in parts for text in part]
+        numbers = list(map(float, joined.replace(b"\\", BETWEEN).split(BETWEEN)))
     except ValueError:
         return None
     if not all(map(math.isfinite, numbers)):
@@ -73,7 +79,8 @@ def _integers(of: Keyword, raws: Sequence[bytes]) -> Lists | None:
         return None
     kind = int if of.fields[0].type == "integer" else float
     try:
-        return ([kind(int(raw)) for raw in raws],)
+        numbers = list(map(int, raws))
+        return (numbers if kind is int else list(map(kind, numbers)),)
     except ValueError:
         return None
 

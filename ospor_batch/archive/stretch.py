@@ -132,7 +132,7 @@ def fresh_in(pieces: Sequence[Piece], heads: Heads, begins: Places) -> NDArray[n
 
 
 def _compare(heads: Heads, bounds: Places, apart: int, fresh: NDArray[np.bool_]) -> None:
-    """Fill in which of the files that lie apart by so many bytes differ from the one before; bounds: of the first one's pieces."""
+    """Fill in which of the files that lie so many bytes apart differ from the one before; bounds: of the first one's pieces."""
     low, high = int(bounds[0]), int(bounds[-1])
     step, n = max(FEWEST_PAIRS, CHUNK // (high - low)), fresh.shape[1]
     inside = bounds - low
@@ -140,7 +140,7 @@ def _compare(heads: Heads, bounds: Places, apart: int, fresh: NDArray[np.bool_])
         m = min(step, n - 1 - begin) + 1
         files = np.ndarray((m, high - low), np.uint8, heads.block.data, offset=low + begin * apart, strides=(apart, 1))
         differ = files[1:] != files[:-1]
-        changed = np.logical_or.reduceat(np.append(differ.any(axis=0), False), inside)[::2]  # noqa: FBT003
+        changed = np.logical_or.reduceat(np.append(differ.any(axis=0), [False]), inside)[::2]
         fresh[:, begin + 1 : begin + m] = changed[:, None]
         for number in np.flatnonzero(changed):
             a, b = inside[2 * number], inside[2 * number + 1]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Literal
 
 import polars as pl
 
@@ -35,6 +36,21 @@ CT_BASE = (
     ("image date known", "image_date_missing", "image_date IS NOT NULL"),
     ("readable stack", "unusable_stack", "grade <> 'unusable'"),
 )
+# The base of every radiograph recipe (seeds S1: chest radiographs, frontal). Presentation images are DERIVED by nature, and
+# many archives name no view: an unnamed one stays, since the pixels are looked at when they are read; `frontal_declared` asks
+# for the tag.
+RADIOGRAPH_BASE = (
+    *CT_BASE[:2],
+    ("image of a patient", "not_an_image", "sop_class IN ('image', 'enhanced_image') AND NOT is_dose_report"),
+    ("radiograph", "not_a_radiograph", "modality IN ('CR', 'DX')"),
+    ("human", "not_human", "is_human"),
+    ("chest", "not_chest", "body_region IN ('chest', 'unknown')"),
+    ("chest: region known", "region_unknown", "body_region <> 'unknown'"),
+    ("no lateral or oblique view", "not_frontal", "COALESCE(projection, 'unknown') IN ('frontal', 'unknown')"),
+    ("image date known", "image_date_missing", "image_date IS NOT NULL"),
+    ("readable image", "unusable_image", "grade <> 'unusable'"),
+)
+BASES = {"ct": CT_BASE, "radiograph": RADIOGRAPH_BASE}
 IN_STUDY_PERIOD = ("image date in the study period", "outside_image_dates")
 
 # Named rules. A tag that is there but empty, or absent, is no evidence against contrast (methods I4); DICOM demands the
@@ -49,6 +65,7 @@ RULES = {
         "CASE WHEN contrast_evidence = 'declared_plain' THEN TRUE "
         "WHEN contrast_evidence IN ('given', 'conflicting') THEN FALSE END"
     ),
+    "frontal_declared": "CASE WHEN projection <> 'unknown' THEN projection = 'frontal' END",
     "kvp_120": "ABS(kvp_kv - 120) < 0.5",  # methods I3: fixed HU cut-offs hold at 120 kVp
     "usable_only": "grade = 'usable'",
     "no_missing_slices": "n_missing_slices = 0",
@@ -107,12 +124,14 @@ def compile_steps(
     *,
     image_dates: tuple[date, date] | None = None,
     findings: Collection[str] | None = None,
+    reads: Literal["ct", "radiograph"] = "ct",
 ) -> Steps:
     """Turn the base, the study period and the study's criteria into steps; StudyError names a bad criterion.
 
-    findings: what the catalog can find in a series; without it any name is taken for one.
+    reads: what the recipe reads, and thereby its base. findings: what the catalog can find in a series; without it any name
+    is taken for one.
     """
-    series = [Step(name, reason, ~pl.sql_expr(sql)) for name, reason, sql in CT_BASE]
+    series = [Step(name, reason, ~pl.sql_expr(sql)) for name, reason, sql in BASES[reads]]
     if image_dates is not None:
         inside = pl.col("image_date").is_between(*image_dates, closed="both")
         series.append(Step(*IN_STUDY_PERIOD, (~inside).fill_null(value=False)))  # an unknown date left before

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from ospor_batch.cohort.criteria import LABEL_PRESENT
 from ospor_batch.cohort.guards import GUARD_RULES
 from ospor_batch.config import Recipe, Study
 
@@ -59,6 +60,9 @@ def _of_recipe(study: Study, recipe: Recipe) -> Iterator[Doubt]:
     if match.linkage == "accession" and not _has_accession(study):
         said = 'match.linkage is "accession", and no export maps accession_number: no label can be matched'
         yield Doubt(subject, "fault", said)
+    if any(criterion.rule == LABEL_PRESENT for criterion in study.criteria_of(recipe)):
+        said = "label_present keeps people who were measured: prevalence is theirs, and can be corrected for nobody else"
+        yield Doubt(subject, "note", said)
     silent = [center.name for center in study.centers if not center.events]
     for criterion in study.criteria_of(recipe):
         if criterion.rule in GUARD_RULES and silent:

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 GAP = "gap_days"  # of a pair: label date minus image date
 PERSON = ("center", "patient_key")
 LABEL_CENTER = "label_center"  # where the label was measured; another center only where a crosswalk joins two numbers
 WHO, WHOSE = "patient_key", "patient_key_of_label"
 SLICE = 2**18  # rows held as text at a time: a row group as Polars writes them
+BUCKET_BITS = 20  # first bits of the hash, by which labels are looked up: about one label a bucket in a million
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Labels in the order of the hash of their person; those of bucket b stand from starts[b] to starts[b + 1]."""
+
+    who: NDArray[np.uint64]
+    day: NDArray[np.int32]
+    at_label: NDArray[np.uint32]
+    starts: NDArray[np.int32]
 
 
 def pair(
@@ -25,13 +39,10 @@ def pair(
     left, right = series.lazy(), labels.lazy()
     ours = left.collect_schema().names()
     own = [column for column in right.collect_schema().names() if column not in ours or column in PERSON]
-    days = right.select(_hashed(), day=pl.col("label_date").to_physical()).with_row_index("at_label").drop_nulls("who")
-    index = days.collect()
+    index = _index(right)
     pairs = pl.concat([_near(part, index, keep=keep) for _, part in _slices(left)])
-    wanted = pairs["at_label"].unique().sort().cast(pl.Int64)
-    given = right.select(own).rename({"center": LABEL_CENTER, WHO: WHOSE}).with_row_index("at_label")
-    found = [part[wanted.filter((wanted >= at) & (wanted < at + part.height)) - at] for at, part in _slices(given)]
-    whole = pairs.join(pl.concat(found), on="at_label", how="inner")
+    given = right.select(own).rename({"center": LABEL_CENTER, WHO: WHOSE})
+    whole = pairs.join(_at(given, pairs["at_label"].unique().sort()), on="at_label", how="inner")
     return whole.filter(pl.col(WHO) == pl.col(WHOSE)).drop(WHOSE, "at_label")
 
 
@@ -40,8 +51,22 @@ def in_window(*, before_days: int, after_days: int) -> pl.Expr:
     return pl.col(GAP).is_between(-before_days, after_days, closed="both")
 
 
-def _hashed() -> pl.Expr:
-    return pl.when(pl.col(WHO).is_not_null()).then(pl.col(WHO).hash()).alias("who")
+def _hashed(rows: pl.DataFrame | pl.LazyFrame, *, day: str) -> pl.DataFrame:
+    """Row number (at), hash of the person (who) and day of every row that has both."""
+    who, on = pl.col(WHO).hash().alias("who"), pl.col(day).to_physical().alias("day")
+    known = pl.col(WHO).is_not_null() & pl.col(day).is_not_null()
+    return rows.lazy().select(who, on, known=known).with_row_index("at").filter("known").collect()
+
+
+def _index(labels: pl.LazyFrame) -> _Index:
+    rows = _hashed(labels, day="label_date").sort("who", "at")
+    who = rows["who"].to_numpy()
+    starts = np.searchsorted(_bucket(who), np.arange(2**BUCKET_BITS + 1)).astype(np.int32)
+    return _Index(who, rows["day"].to_numpy(), rows["at"].to_numpy(), starts)
+
+
+def _bucket(who: NDArray[np.uint64]) -> NDArray[np.int32]:
+    return (who >> np.uint64(64 - BUCKET_BITS)).astype(np.int32)
 
 
 def _slices(rows: pl.LazyFrame) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -51,12 +76,26 @@ def _slices(rows: pl.LazyFrame) -> Iterator[tuple[int, pl.DataFrame]]:
         yield start, rows.slice(start, SLICE).collect()
 
 
-def _near(series: pl.DataFrame, index: pl.DataFrame, *, keep: pl.Expr | None) -> pl.DataFrame:
-    """Series beside the row numbers of the labels that may be of the same person.
-
-    index: who, day and at_label of every label.
-    """
-    dated = series.select(_hashed(), imaged=pl.col("image_date").to_physical()).with_row_index("at")
-    near = dated.join(index, on="who", how="inner").with_columns((pl.col("day") - pl.col("imaged")).cast(pl.Int64).alias(GAP))
+def _near(series: pl.DataFrame, index: _Index, *, keep: pl.Expr | None) -> pl.DataFrame:
+    """Series beside the row numbers of the labels that may be of the same person."""
+    rows = _hashed(series, day="image_date")
+    who, day = rows["who"].to_numpy(), rows["day"].to_numpy()
+    bucket = _bucket(who)
+    n = index.starts[bucket + 1] - index.starts[bucket]
+    image = np.repeat(np.arange(len(who)), n)
+    label = np.arange(len(image)) + np.repeat(index.starts[bucket] - (np.cumsum(n) - n), n)  # the labels of its bucket
+    is_same = who[image] == index.who[label]
+    image, label = image[is_same], label[is_same]
+    gap = pl.Series(GAP, index.day[label] - day[image], dtype=pl.Int64)
+    near = pl.DataFrame([gap, pl.Series("at_label", index.at_label[label]), rows["at"][image]])
     near = near if keep is None else near.filter(keep)
     return series[near["at"]].with_columns(near[GAP], near["at_label"])
+
+
+def _at(labels: pl.LazyFrame, wanted: pl.Series) -> pl.DataFrame:
+    """The wanted rows by number (at_label); sorted in, sorted out."""
+    found, wanted = [], wanted.cast(pl.Int64)
+    for start, part in _slices(labels):
+        here = wanted.filter((wanted >= start) & (wanted < start + part.height))
+        found.append(part[here - start].with_columns(here.cast(pl.UInt32)))
+    return pl.concat(found)

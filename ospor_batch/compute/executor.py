@@ -116,8 +116,11 @@ class DaskExecutor:
             self._submit(call, waiting, running=running, finished=finished)
             while running:
                 future = next(finished)
-                if self.client.status != "running" or future.status in {"lost", "cancelled"}:
+                if self.client.status != "running" or future.status == "cancelled":
                     raise _lost()
+                if future.status == "lost":  # its worker died with the answer; another is asked for it
+                    finished.add(future)
+                    continue
                 item = items[running.pop(future)]
                 outcome = _outcome(item, future)
                 future.release()

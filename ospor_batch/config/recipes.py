@@ -48,11 +48,31 @@ class Threshold(Section):
 
 
 class Masks(Section):
-    """Where the masks come from and which label number is which vertebral level."""
+    """Where the masks come from and which label number is which vertebral level or tissue.
 
-    source: Literal["masks"] = "masks"
+    source: beside the images (NIfTI, DICOM SEG), the U-Net of a model folder, or TotalSegmentator where it is installed.
+    least_confidence: of the level of a segmented vertebra; below it the vertebra leaves, judgement.
+    """
+
+    source: Literal["beside", "unet", "totalsegmentator"] = "beside"
     pattern: str = "*.nii*"
+    model: str | None = None
     labels: dict[str, int] = {"L1": 20, "L2": 21, "L3": 22, "L4": 23}  # numbering of the VerSe challenge
+    tissues: dict[Literal["muscle", "fat", "visceral_fat"], Annotated[int, Field(ge=1)]] = {}
+    least_confidence: Share = 0.5
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.source == "unet") != (self.model is not None):
+            raise ValueError(
+                'source is "unet", but model names no folder'
+                if self.source == "unet"
+                else 'model is given; set source = "unet"'
+            )
+        both = sorted(set(self.labels.values()) & set(self.tissues.values()))
+        if both:
+            raise ValueError(f"label {both[0]} stands for a level and for a tissue")
+        return self
 
 
 class Recipe(Section):

@@ -67,6 +67,11 @@ class Study(Section):
         for recipe in self.recipes:
             if recipe.reference not in known:
                 raise ValueError(f"recipes.reference is {recipe.reference!r}, expected one of {sorted(known)}")
+            if recipe.is_trained and not self.split.train:
+                raise ValueError(
+                    f"recipe {recipe.key} is trained, but split.train is 0: give [split] with train and tuning, such as "
+                    "train = 0.7, tuning = 0.1, internal_test = 0.2, or a model folder with recipes.model"
+                )
         return self
 
     @property

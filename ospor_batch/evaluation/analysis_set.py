@@ -85,6 +85,12 @@ def partitions_within(name: str) -> tuple[str, ...]:
     return TEST if name == "test" else (name,)
 
 
+def images_of(of: AnalysisSet, people: People) -> pl.DataFrame:
+    """Every image that may stand for a person's performance; several a person where the study asks for all."""
+    inside = pl.col("partition").is_in(partitions_within(people.partition))
+    return of.series.filter(pl.col("is_performance_index"), inside)
+
+
 def performance_people(paired: pl.DataFrame) -> pl.DataFrame:
     """Labelled people with a score and a known target condition."""
     return paired.filter(pl.col("score").is_not_null() & pl.col("truth").is_not_null())

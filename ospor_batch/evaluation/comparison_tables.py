@@ -13,6 +13,7 @@ from ospor_batch.evaluation.curves import UnpairedDifference, compare_unpaired
 from ospor_batch.evaluation.discrimination import Area, roc_area
 from ospor_batch.evaluation.group_tables import EFFECTS, back_to_share
 from ospor_batch.evaluation.heterogeneity import Effect, pool_random_effects
+from ospor_batch.evaluation.interaction import score_by_group
 from ospor_batch.evaluation.intervals import Estimate, estimated, not_estimable
 from ospor_batch.evaluation.multiplicity import adjusted
 from ospor_batch.evaluation.strata import EVERYONE
@@ -96,10 +97,45 @@ def _family(context: Context, people: People, scored: pl.DataFrame, *, family: s
     for (a, b), difference, p_holm, p_bh in zip(pairs, found, holm, bh, strict=True):
         yield _base(context, people) | {
             "family": family, "first": a, "second": b, "model_digest": context.model_digest,
-            "n_first": areas[a].n_positive + areas[a].n_negative, "n_second": areas[b].n_positive + areas[b].n_negative,
+            "degrees_of_freedom": None, "n_first": areas[a].n_positive + areas[a].n_negative,
+            "n_second": areas[b].n_positive + areas[b].n_negative,
             "family_size": sum(p is not None for p in raw), "p_value": difference.p_normal, "p_holm": p_holm, "p_bh": p_bh,
             **stated(_said(difference)),
         }  # fmt: skip
+
+
+def interaction_rows(context: Context, people: People) -> list[Row]:
+    """Likelihood ratio test of the interaction of score and center, vendor and tube voltage, adjusted together.
+
+    The estimate is the chi-square statistic; n of first is everybody, n of second those of groups that could enter.
+    """
+    scored = performance_people(people.paired)
+    tested = []
+    for column in FAMILIES.values():
+        known = scored.filter(pl.col(column).is_not_null())
+        truth, score = known["truth"].to_numpy(), known["score"].to_numpy()
+        group = known[column].to_numpy()
+        tested.append(score_by_group(truth, score, group=group, minimum_events=context.minimum_events))
+    raw = [found.p_value for found in tested]
+    holm, bh = adjusted(raw, method="holm"), adjusted(raw, method="bh")
+    rows = []
+    for column, found, p_holm, p_bh in zip(FAMILIES.values(), tested, holm, bh, strict=True):
+        entered = scored.filter(pl.col(column).is_not_null() & ~pl.col(column).is_in(found.groups_left_out)).height
+        none = found.statistic is None
+        said = (
+            not_estimable(found.reason or "none")
+            if none
+            else estimated(found.statistic or 0.0, None, method="likelihood_ratio")
+        )
+        rows.append(
+            _base(context, people) | {
+                "family": "interaction", "first": "score", "second": column, "model_digest": context.model_digest,
+                "degrees_of_freedom": found.degrees, "n_first": scored.height, "n_second": entered,
+                "family_size": sum(p is not None for p in raw), "p_value": found.p_value, "p_holm": p_holm, "p_bh": p_bh,
+                **stated(said),
+            }
+        )  # fmt: skip
+    return rows
 
 
 def _compared(first: Area, other: Area, minimum_events: int) -> UnpairedDifference:

@@ -52,6 +52,7 @@ class RepeatedPairs:
     loa_upper: float | None
     is_between_floored: bool = False
     reason: str | None = None
+    mean: Estimate | None = None  # the bias with its interval over persons
 
 
 def proportional_bias(reference: ArrayLike, predicted: ArrayLike, *, level: float = LEVEL) -> ProportionalBias:
@@ -110,8 +111,11 @@ def bias_in_bands(
     return found
 
 
-def repeated_pairs(reference: ArrayLike, predicted: ArrayLike, *, person: ArrayLike) -> RepeatedPairs:
-    """Limits of agreement of single pairs where persons have several (Bland and Altman 1999, 5.3; methods S8)."""
+def repeated_pairs(reference: ArrayLike, predicted: ArrayLike, *, person: ArrayLike, level: float = LEVEL) -> RepeatedPairs:
+    """Limits of agreement of single pairs where persons have several (Bland and Altman 1999, 5.3; methods S8).
+
+    The bias has an interval linearised over persons with t(persons - 1); the limits have none.
+    """
     x, y = pairs(reference, predicted)
     difference = y - x
     code = np.unique(np.asarray(person), return_inverse=True)[1]
@@ -128,4 +132,8 @@ def repeated_pairs(reference: ArrayLike, predicted: ArrayLike, *, person: ArrayL
     between = (msb - msw) / scale
     sd = math.sqrt(max(between, 0.0) + msw)
     half = normal_quantile(LEVEL) * sd
-    return RepeatedPairs(n, n_pairs, bias, max(between, 0.0), msw, sd, bias - half, bias + half, between < 0)
+    sums = np.bincount(code, difference - bias)
+    away = float(stats.t.ppf(0.5 + level / 2, n - 1)) * math.sqrt(n / (n - 1) * float(sums @ sums)) / n_pairs
+    mean = estimated(bias, Interval(bias - away, bias + away), method="clustered_t")
+    numbers = (bias, max(between, 0.0), msw, sd, bias - half, bias + half)
+    return RepeatedPairs(n, n_pairs, *numbers, is_between_floored=between < 0, mean=mean)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ospor_batch.evaluation.analysis_set import AnalysisSet, People, partitions_within, performance_people
+from ospor_batch.evaluation.analysis_set import AnalysisSet, People, images_of, performance_people
 from ospor_batch.evaluation.clustered import bootstrap_auc, clustered_auc, clustered_proportion
 from ospor_batch.evaluation.curves import (
     auc_within_groups,
@@ -17,7 +17,7 @@ from ospor_batch.evaluation.curves import (
     sensitivity_at_specificity,
     specificity_at_sensitivity,
 )
-from ospor_batch.evaluation.discrimination import auc, confusion
+from ospor_batch.evaluation.discrimination import auc
 from ospor_batch.evaluation.intervals import Estimate, estimated, not_estimable, proportion
 from ospor_batch.evaluation.strata import EVERYONE, OVERALL
 from ospor_batch.evaluation.tables import Context, Row, stated
@@ -43,8 +43,7 @@ class Asked:
 
 def discrimination_rows(context: Context, people: People, *, of: AnalysisSet, asked: Asked) -> list[Row]:
     """Overall, per center and per vendor; images only where somebody has several, resampling only overall."""
-    images = of.series.filter(pl.col("is_performance_index"), pl.col("partition").is_in(partitions_within(people.partition)))
-    found = []
+    images, found = images_of(of, people), []
     for grouping, name, rows in _groups(people.paired):
         truth_known = rows.filter(pl.col("truth").is_not_null())
         base = _base(context, people, grouping, name)
@@ -77,11 +76,12 @@ def _analyses(rows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
     known = rows["score"].drop_nulls()
     if not rows["score"].null_count() or not len(known):
         return
-    beyond = float(known.max() - known.min()) + 1.0  # type: ignore[operator]
-    low, high = pl.lit(float(known.min()) - beyond), pl.lit(float(known.max()) + beyond)  # type: ignore[arg-type]
-    for analysis, of_events, of_others in ((WRONG, low, high), (RIGHT, high, low)):
-        taken = pl.when(pl.col("truth")).then(of_events).otherwise(of_others)
-        yield analysis, rows.with_columns(score=pl.coalesce("score", taken), was_missing=pl.col("score").is_null())
+    scores = known.to_numpy()
+    low, high = float(scores.min()) - 1, float(scores.max()) + 1
+    for analysis, is_positive in ((WRONG, ~pl.col("truth")), (RIGHT, pl.col("truth"))):
+        taken = pl.when(is_positive).then(high).otherwise(low)
+        is_missing = pl.col("score").is_null()
+        yield analysis, rows.with_columns(score=pl.coalesce("score", taken), taken=pl.when(is_missing).then(is_positive))
 
 
 def _of_persons(context: Context, rows: pl.DataFrame, *, analysis: str, is_overall: bool, asked: Asked) -> Iterator[Found]:
@@ -99,28 +99,35 @@ def _of_persons(context: Context, rows: pl.DataFrame, *, analysis: str, is_overa
     yield "sensitivity_at_specificity", "wilson", asked.specificity, at_sp
     yield "specificity_at_sensitivity", "wilson", asked.sensitivity, at_se
     if is_overall:
-        yield "auc_within_center", "delong_logit", NO_RATE, few or auc_within_groups(truth, score, group=rows["center"].to_numpy())
+        yield (
+            "auc_within_center",
+            "delong_logit",
+            NO_RATE,
+            few or auc_within_groups(truth, score, group=rows["center"].to_numpy()),
+        )
         if asked.n_replicates:
             yield "auc", "bootstrap_percentile", NO_RATE, few or _resampled(rows, truth, score, asked)
 
 
 def _at_the_cut(context: Context, rows: pl.DataFrame, truth: NDArray[np.bool_], score: NDArray[np.float64]) -> Iterator[Found]:
-    """Exact intervals at the locked threshold; a missing score is called as the analysis takes it, whatever the cut-off."""
+    """Exact intervals at the locked threshold; a missing score is called as the analysis takes it."""
     cut = context.threshold.score_cut
     if cut is None:
         none = not_estimable("no_threshold")
         yield "sensitivity", "clopper_pearson", NO_RATE, none
         yield "specificity", "clopper_pearson", NO_RATE, none
         return
-    if "was_missing" in rows.columns:
-        middle = float(np.median(score))
-        missing = rows["was_missing"].to_numpy()
-        score = np.where(missing, np.where(score > middle, np.inf, -np.inf), score)
-        score = np.where(np.isfinite(score), score, np.where(score > 0, max(cut, middle) + 1, min(cut, middle) - 1))
-    table = confusion(truth, score, threshold=cut)
+    called = score >= cut
+    if "taken" in rows.columns:
+        taken = rows["taken"]
+        called = np.where(taken.is_null().to_numpy(), called, taken.fill_null(value=False).to_numpy())
     exact = "clopper_pearson"
-    yield "sensitivity", exact, NO_RATE, proportion(table.tp, table.n_events, empty="no_events", method=exact)
-    yield "specificity", exact, NO_RATE, proportion(table.tn, table.n_others, empty="no_non_events", method=exact)
+    for metric, inside, hit, empty in (
+        ("sensitivity", truth, True, "no_events"),
+        ("specificity", ~truth, False, "no_non_events"),
+    ):
+        n_right = int((called[inside] == hit).sum())
+        yield metric, exact, NO_RATE, proportion(n_right, int(inside.sum()), empty=empty, method=exact)
 
 
 def _of_images(context: Context, rows: pl.DataFrame, *, is_overall: bool, asked: Asked) -> Iterator[Found]:

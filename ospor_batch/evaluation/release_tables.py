@@ -24,13 +24,16 @@ CALLS = ("tp", "fp", "fn", "tn")
 FROM_CALLS = {"prev_corrected", "prev_label_begg_greenes"}
 FEWEST_FOR_AN_AREA = 2  # times the smallest cell, in each class: an AUC of few people tells of each
 DIGITS = 3  # of released estimates where counts are rounded
+AREAS = ("auc", "auc_within_center", "partial_auc")  # of discrimination; shares and bounds tell of counts
+COUNTED_FAMILIES = ("sensitivity_by_recipe", "specificity_by_recipe")  # differences of few discordant persons
 DECISION_STEP = 5  # percent: finer steps tell single persons' risks apart
 # every table of the release; what is dropped repeats counts that stand in another table, or holds single persons
 DROPPED: dict[str, tuple[str, ...]] = {
     "performance": (), "prevalence": (), "agreement": (), "baseline": (), "missingness": (), "age_sex": (), "attrition": (),
     "three_class": (), "risk_curve": (), "score_histogram": (), "agreement_sum": (),
     "risk_calibration": ("n_persons", "n_events"), "heterogeneity": ("n_persons",), "leave_one_out": (),
-    "comparison": ("n_first", "n_second"), "threshold": ("n_persons", "n_events", "data_digest"), "calibration": ("n_persons",),
+    "comparison": ("n_first", "n_second"), "discrimination": ("n_persons", "n_images", "n_events", "n_missing"),
+    "threshold": ("n_persons", "n_events", "data_digest"), "calibration": ("n_persons",),
     "published": ("n_persons",), "decision_curve": ("n_persons", "n_events"), "checklist": (), "rejects_summary": (),
 }  # fmt: skip
 NOT_RELEASED = {
@@ -112,6 +115,11 @@ def _selected(name: str, rows: pl.DataFrame, rules: Rules) -> pl.DataFrame:
         return rows.filter(pl.col("level") == "person")
     if name == "decision_curve":
         return rows.filter((pl.col("threshold") * 100).round(0).cast(pl.Int64) % DECISION_STEP == 0)
+    if name == "comparison":
+        return rows.filter(~pl.col("family").is_in(COUNTED_FAMILIES))
+    if name == "discrimination":
+        is_area = (pl.col("unit") == "person") & (pl.col("analysis") == "complete_case")
+        return rows.filter(is_area & pl.col("metric").is_in(AREAS))
     return _merged_bins(rows, rules.smallest) if name == "score_histogram" else rows
 
 
@@ -124,6 +132,8 @@ def _released(name: str, source: str, rows: pl.DataFrame, plan: Plan, *, dropped
         hidden = {c for c in rows.columns if name != "rejects_summary" and plan.hides(name, key, column=c)}
         hidden |= _more_hidden(name, row, hidden, rules=rules, areas=areas)
         if name == "prevalence" and row["metric"] in FROM_CALLS and _hides_calls(row, plan):
+            hidden |= set(ESTIMATES)
+        if name == "discrimination" and _hides_people(row, plan):
             hidden |= set(ESTIMATES)
         kept = {c: v for c, v in _rounded(name, row, rules=rules, hidden=hidden).items() if c not in dropped}
         hidden = {c for c in hidden if c in kept and row[c] is not None}
@@ -140,6 +150,15 @@ def _hides_calls(row: Row, plan: Plan) -> bool:
     """Whether the 2 x 2 table behind a corrected prevalence is withheld."""
     key = row_key(row | {"metric": "auc"}, contract("performance").primary_key)
     return any(plan.hides("performance", key, column=column) for column in CALLS)
+
+
+def _hides_people(row: Row, plan: Plan) -> bool:
+    """Whether the performance table withholds how many people the group has."""
+    of = contract("performance")
+    everyone = dict.fromkeys(of.primary_key, "all") | {name: row[name] for name in ("recipe", "reference_id", "partition")}
+    parted = {} if row["grouping"] == "overall" else {row["grouping"]: row["group"]}
+    key = row_key(everyone | {"unit": "person", "stratum": row["grouping"], "metric": "auc"} | parted, of.primary_key)
+    return plan.hides("performance", key, column="n_persons")
 
 
 def _classes_by_group(rows: pl.DataFrame) -> dict[tuple[Any, ...], tuple[int, int]]:
@@ -177,7 +196,7 @@ def _rarer_hidden(name: str, row: Row, hidden: set[str], *, rules: Rules, number
         return {"share_missing"} if hidden else set()
     if name == "risk_curve":
         return {"observed", "observed_lower", "observed_upper"} if hidden else set()
-    if name == "risk_calibration":
+    if name in {"risk_calibration", "discrimination"}:
         few = min(row["n_events"], row["n_persons"] - row["n_events"]) < FEWEST_FOR_AN_AREA * rules.smallest
         return numbers if few else set()
     if name == "comparison":

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ospor_batch.evaluation.discrimination import Confusion
-from ospor_batch.evaluation.intervals import LEVEL, Estimate, Interval, estimated, normal_quantile, not_estimable
+from ospor_batch.evaluation.intervals import LEVEL, Estimate, Interval, estimated, normal_quantile, not_estimable, wilson
 
 
 @dataclass(frozen=True)
@@ -119,3 +119,34 @@ def _one_class(table: Confusion) -> str | None:
     if table.n == 0:
         return "no_persons"
     return "no_events" if table.n_events == 0 else "no_non_events" if table.n_others == 0 else None
+
+
+def paired_difference(
+    n_both: int, n_first_only: int, n_second_only: int, *, n: int, level: float = LEVEL
+) -> tuple[float, tuple[float, float]]:
+    """First share minus second of the same n > 0 people, with Newcombe's square-and-add limits (1998b, method 10).
+
+    The Wilson limits of both shares are joined with the correlation of the two calls, continuity-corrected where positive.
+    """
+    one, two = n_both + n_first_only, n_both + n_second_only
+    first, second = wilson(one, n, level=level), wilson(two, n, level=level)
+    assert first is not None
+    assert second is not None
+    p, q = one / n, two / n
+    phi = _phi(n_both, n_first_only, n_second_only, n - n_both - n_first_only - n_second_only)
+    low = _joined(p - first.lower, second.upper - q, phi)
+    high = _joined(first.upper - p, q - second.lower, phi)
+    return p - q, (p - q - low, p - q + high)
+
+
+def _phi(a: int, b: int, c: int, d: int) -> float:
+    margins = (a + b) * (c + d) * (a + c) * (b + d)
+    if not margins:
+        return 0.0
+    product = a * d - b * c
+    corrected = max(0.0, product - (a + b + c + d) / 2) if product > 0 else float(product)
+    return corrected / math.sqrt(margins)
+
+
+def _joined(one: float, two: float, phi: float) -> float:
+    return math.sqrt(max(0.0, one**2 - 2 * phi * one * two + two**2))

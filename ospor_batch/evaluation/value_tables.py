@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ospor_batch.evaluation.agreement import bland_altman, mean_absolute_error, pearson, root_mean_squared_error, spearman
 from ospor_batch.evaluation.analysis_set import AnalysisSet, People, one_of
 from ospor_batch.evaluation.calibration import FITTING_PARTITIONS, DensityLine, fit_density_line
-from ospor_batch.evaluation.differences import bias_in_bands, proportional_bias
-from ospor_batch.evaluation.intervals import Estimate, not_estimable
+from ospor_batch.evaluation.differences import bias_in_bands, proportional_bias, repeated_pairs
+from ospor_batch.evaluation.intervals import Estimate, estimated, not_estimable
 from ospor_batch.evaluation.reliability import concordance, icc
-from ospor_batch.evaluation.strata import Cell
+from ospor_batch.evaluation.strata import OVERALL, Cell
 from ospor_batch.evaluation.tables import Context, Row, common, parted, stated
 
 Floats = NDArray[np.float64]
@@ -91,6 +91,35 @@ def calibration_rows(context: Context, fitted: Comparison) -> list[Row]:
 def agreement_rows(context: Context, people: People, *, fitted: Comparison) -> list[Row]:
     """Correlations of the raw values, differences of the calibrated ones, per cell."""
     return [row for cell in parted(context, people) for row in _agreement(context, people, cell=cell, fitted=fitted)]
+
+
+def repeated_rows(context: Context, people: People, *, images: pl.DataFrame, fitted: Comparison) -> list[Row]:
+    """Limits of agreement of single images where persons have several, overall and per center; none where nobody has."""
+    rows = _in_common_unit(_compared(images), fitted)
+    if fitted.reason is not None or rows.height == rows["patient_key"].n_unique():
+        return []
+    return [
+        row
+        for cell in parted(context, people, paired=rows)
+        if cell.stratum in {OVERALL, "center"}
+        for row in _repeated(context, people, cell=cell, fitted=fitted)
+    ]
+
+
+def _repeated(context: Context, people: People, *, cell: Cell, fitted: Comparison) -> Iterator[Row]:
+    rows = cell.frames[1]
+    said = common(context, people, cell) | {"predicted_value_unit": fitted.from_unit, "compared_unit": fitted.to_unit}
+    counted = _behind(rows) | {"unit": "image", "n_persons": rows["patient_key"].n_unique(), "calibration_id": fitted.id}
+    person = rows["patient_key"].to_numpy()
+    found = repeated_pairs(rows["reference_value"].to_numpy(), rows["calibrated"].to_numpy(), person=person)
+    numbers = (("sd_of_differences", found.sd_total), ("loa_lower", found.loa_lower), ("loa_upper", found.loa_upper))
+    reason = found.reason or "zero_variance"
+    bias = found.mean if found.mean is not None else not_estimable(reason)
+    yield said | counted | {"metric": "bias", **stated(bias)}
+    method = "variance_components_floored" if found.is_between_floored else "variance_components"
+    for metric, value in numbers:
+        one = not_estimable(reason) if value is None else estimated(value, None, method=method)
+        yield said | counted | {"metric": metric, **stated(one)}
 
 
 def agreement_point_rows(context: Context, people: People, *, fitted: Comparison) -> list[Row]:

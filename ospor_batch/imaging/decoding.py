@@ -16,14 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.encaps import generate_frames
+from pydicom.pixels.utils import get_j2k_parameters
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000TransferSyntaxes
 
 from ospor_batch.errors import ItemRefused
 from ospor_batch.sources import Location, open_bytes
 
 # pydicom logs faulty values as they stand, names and dates among them: they must not reach a log file
 logging.getLogger("pydicom").propagate = False
-NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
 Stored = npt.NDArray[np.integer]
 
 
@@ -88,7 +89,21 @@ def frames_of(dataset: Any) -> Stored:
     if int(dataset.get("SamplesPerPixel", 1)) != 1:
         raise ItemRefused("decode_failed", "colour")
     pixels: Stored = dataset.pixel_array
-    return pixels.reshape(-1, *pixels.shape[-2:])
+    pixels = pixels.reshape(-1, *pixels.shape[-2:])
+    return _signed(pixels, int(dataset.BitsStored)) if _is_sign_lost(dataset) else pixels
+
+
+def _is_sign_lost(dataset: Any) -> bool:
+    """The header says unsigned and the JPEG 2000 codestream signed: decoders then wrap what is below zero."""
+    if int(dataset.PixelRepresentation) == 1 or dataset.file_meta.TransferSyntaxUID not in JPEG2000TransferSyntaxes:
+        return False
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames", None) or 1)))
+    return bool(get_j2k_parameters(frame).get("is_signed", False))
+
+
+def _signed(pixels: Stored, bits: int) -> Stored:
+    wide = pixels.astype(np.int32)
+    return np.where(wide >= 1 << (bits - 1), wide - (1 << bits), wide)
 
 
 def declared(dataset: Any, name: str) -> float | None:

@@ -30,11 +30,27 @@ ORDERS: tuple[Literal["little"], Literal["big"]] = ("little", "big")
 class MaskRule:
     """Which files are masks and which label is which level, as the recipe says.
 
-    pattern: glob over the name of NIfTI files. labels: (level, label), sorted; a DICOM SEG is read by its segments' names.
+    source: masks beside the images, those of a segmentation network, or TotalSegmentator's. pattern: glob over the name of
+    NIfTI files. labels: (level, label), sorted; a DICOM SEG is read by its segments' names. tissues: (muscle or fat, label).
+    version: of what segments: the digest of its folder. folder: where a network lies, in no digest. least_confidence: of
+    the level of a segmented vertebra, below which it leaves.
     """
 
     pattern: str
     labels: tuple[tuple[str, int], ...]
+    source: Literal["beside", "unet", "totalsegmentator"] = "beside"
+    tissues: tuple[tuple[str, int], ...] = ()
+    version: str = ""
+    folder: str = ""
+    least_confidence: float = 0.0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that can change a label, for the digests of what is read through it."""
+        named = {"source": self.source, "labels": dict(self.labels), "tissues": dict(self.tissues)}
+        if self.source == "beside":
+            return named | {"pattern": self.pattern}
+        return named | {"version": self.version, "least_confidence": self.least_confidence}
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ def levels_on(volume: Volume, files: Iterable[MaskFile], *, rule: MaskRule) -> n
     ItemRefused: mask_missing, mask_unreadable, mask_geometry_mismatch, mask_ambiguous, levels_missing, and what
     sources.open_bytes raises.
     """
-    levels = dict(rule.labels)
+    levels = dict(rule.labels) | dict(rule.tissues)
     chosen = [f for f in files if f.kind == "mask_dicom_seg" or PurePosixPath(str(f.path)).match(rule.pattern)]
     if not chosen:
         raise ItemRefused("mask_missing", f"no mask beside the images (NIfTI pattern {rule.pattern})")

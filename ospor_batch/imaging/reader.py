@@ -36,6 +36,7 @@ class _Plane:
     spacing: float | None  # declared distance to the next slice
     slope: float | None
     intercept: float | None
+    kvp_kv: float | None = None
 
     @property
     def normal(self) -> Array:
@@ -75,6 +76,7 @@ def read_volume(paths: Sequence[Location], *, n_threads: int = 1) -> Volume:
         affine=affine_of(stack, rows=first.rows, columns=first.columns),
         is_padding=is_padding if is_padding.any() else None,
         n_missing_slices=n_missing,
+        kvp_kv=first.kvp_kv if {piece.plane.kvp_kv for piece in slices} == {first.kvp_kv} else None,
     )
 
 
@@ -152,7 +154,14 @@ def _plane(dataset: Any, number: int) -> _Plane:
         spacing=declared(measures, "SpacingBetweenSlices"),
         slope=declared(rescale, "RescaleSlope"),
         intercept=declared(rescale, "RescaleIntercept"),
+        kvp_kv=_kvp(_group(groups, "CTXRayDetailsSequence", dataset)),
     )
+
+
+def _kvp(details: Any) -> float | None:
+    """The one tube voltage above zero; null without one (methods I3)."""
+    value = details.get("KVP")
+    return float(value) if isinstance(value, int | float) and 0 < value < np.inf else None
 
 
 def _group(groups: list[Any], name: str, dataset: Any) -> Any:

@@ -29,13 +29,15 @@ class Volume:
 
     hu: float32 (slice, row, column). affine: 4x4, index to LPS mm; its slice column is not at right angles to the other
     two under gantry tilt. is_padding: voxels outside the reconstruction and slices that are missing; null when there
-    are none. n_missing_slices: slices that the regular grid has and the series has not.
+    are none. n_missing_slices: slices that the regular grid has and the series has not. kvp_kv: tube voltage of every
+    slice; null when the header has none, zero, or several.
     """
 
     hu: npt.NDArray[np.float32]
     affine: Array
     is_padding: npt.NDArray[np.bool_] | None = None
     n_missing_slices: int = 0
+    kvp_kv: float | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:

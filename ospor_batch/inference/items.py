@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ospor_batch.imaging.masks import MaskFile, levels_on
+from ospor_batch.imaging.masks import MaskFile
 from ospor_batch.imaging.radiograph import read_radiograph
 from ospor_batch.imaging.reader import read_volume
+from ospor_batch.models.masking import labels_of
 from ospor_batch.models.registry import kind_of
 from ospor_batch.models.spec import Pixels, PredictorSpec
 from ospor_batch.sources import Location, locate
@@ -76,7 +77,10 @@ def read_pixels(item: Item, spec: PredictorSpec) -> Pixels:
     if kind.reads == "radiograph":
         return Pixels(radiograph=read_radiograph(item.images))
     volume = read_volume(item.images)
-    return Pixels(volume, levels_on(volume, item.masks, rule=spec.masks) if kind.reads_masks else None)
+    if not kind.reads_masks:
+        return Pixels(volume)
+    labels, flags = labels_of(volume, item.masks, rule=spec.masks, device=spec.device)
+    return Pixels(volume, labels, mask_flags=flags)
 
 
 def _location(row: Mapping[str, Any]) -> Location:

@@ -89,7 +89,8 @@ def prediction_row(item: Item, prediction: Prediction, *, spec: PredictorSpec, d
 
 
 def vertebra_rows(item: Item, prediction: Prediction, *, spec: PredictorSpec) -> list[dict[str, Any]]:
-    """What was measured at each level."""
+    """What was measured at each level, and what was predicted of it."""
+    predicted = dict(prediction.level_values)
     return [
         {
             "item_digest": item.item_digest,
@@ -102,6 +103,7 @@ def vertebra_rows(item: Item, prediction: Prediction, *, spec: PredictorSpec) ->
             "mean_hu": region.mean_hu,
             "sd_hu": region.sd_hu,
             "is_touching_edge": region.is_touching_edge,
+            "predicted_value": predicted.get(region.level),
         }
         for region in prediction.regions
     ]

@@ -5,12 +5,13 @@ A task holds the shard's name, two folders and the frozen spec; paths stand in t
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,11 @@ class ShardTask:
         return self.shards / f"{self.shard}.journal"
 
     @property
+    def receipt(self) -> Path:
+        """What was answered: a worker that dies with its answer makes Dask ask another one, which shall not compute again."""
+        return self.shards / f"{self.shard}.receipt"
+
+    @property
     def store(self) -> Path:
         """Where the parts of this model and these parameters lie."""
         return self.predictions / self.spec.key
@@ -83,7 +89,7 @@ class ShardReceipt:
     n_items: int
     n_predicted: int
     n_rejected: int
-    reasons: tuple[tuple[str, int], ...] = ()
+    reasons: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def counts(self) -> dict[str, float]:
@@ -91,13 +97,15 @@ class ShardReceipt:
         return {
             "shards": 1,
             "series:predicted": self.n_predicted,
-            **{f"series:{reason}": n for reason, n in self.reasons},
+            **{f"series:{reason}": n for reason, n in self.reasons.items()},
             **{f"seconds:{step}": seconds for step, seconds in self.seconds.items()},
         }
 
 
 def predict_shard(task: ShardTask) -> ShardReceipt:
     """Predict every item of a shard and write its parts; each item ends as a prediction or as a reject."""
+    if task.receipt.exists():
+        return ShardReceipt(**json.loads(task.receipt.read_text()))
     items, watch = read_items(task.source), Stopwatch()
     device = Device(task.spec, out_of_memory=task.limits.out_of_memory, watch=watch)
     with Journal(task.journal) as journal:
@@ -112,10 +120,11 @@ def predict_shard(task: ShardTask) -> ShardReceipt:
         kept.flush()
     kept.refuse_systematic_failure()
     receipt = ShardReceipt(
-        task.shard, len(items), kept.n_predicted, kept.reasons.total(), tuple(sorted(kept.reasons.items())), watch.seconds
+        task.shard, len(items), kept.n_predicted, kept.reasons.total(), dict(sorted(kept.reasons.items())), watch.seconds
     )
     if receipt.n_predicted + receipt.n_rejected != receipt.n_items:
         raise LedgerError(f"shard {task.shard}: {receipt.n_items} items, but {receipt.n_predicted} + {receipt.n_rejected}")
+    task.receipt.write_text(json.dumps(asdict(receipt)))
     return receipt
 
 
@@ -127,10 +136,11 @@ def _answers(
 
     def prepare(item: Item) -> Any:
         journal.begins([item.item_digest])
-        with at_most(limits.item_seconds, say_to=journal.fileno()):
-            prepared = _prepared(item, task.spec, device=device, watch=watch)
-        journal.rests([item.item_digest])
-        return prepared
+        try:
+            with at_most(limits.item_seconds, say_to=journal.fileno()):
+                return _prepared(item, task.spec, device=device, watch=watch)
+        finally:
+            journal.rests([item.item_digest])
 
     def predict(batch: list[tuple[Item, Any]]) -> list[Answer]:
         names = [item.item_digest for item, _ in batch]

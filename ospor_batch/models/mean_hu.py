@@ -38,7 +38,7 @@ class MeanHu:
             raise ItemRefused("levels_missing", f"none of {', '.join(self.levels)} has voxels in the images")
         value = float(np.mean([region.mean_hu for region in entering]))
         present = {region.level for region in entering}
-        flags = [f"level_missing:{level}" for level in self.levels if level not in present]
+        flags = [*pixels.mask_flags, *(f"level_missing:{level}" for level in self.levels if level not in present)]
         if volume.n_missing_slices:
             flags.append(f"slices_missing:{volume.n_missing_slices}")
         return Prediction(

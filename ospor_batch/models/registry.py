@@ -12,7 +12,7 @@ from ospor_batch.contracts import contract
 from ospor_batch.errors import StudyError
 from ospor_batch.imaging.masks import MaskRule
 from ospor_batch.imaging.regions import anatomical_order
-from ospor_batch.models import mean_hu
+from ospor_batch.models import ct_bmd_tbs, ct_cnn_smi, ct_qct_bmd, cxr_osteoporosis, mean_hu
 from ospor_batch.models.bundle import bundle_digest, read_spec
 from ospor_batch.models.spec import PREPROCESSING, Parameter, Predictor, PredictorSpec
 from ospor_batch.models.trainable import TrainableRecipe
@@ -48,6 +48,10 @@ def trained_kind(recipe: TrainableRecipe) -> Kind:
 
 
 PREDICTORS: dict[str, Kind] = {
+    "ct_bmd_tbs": trained_kind(ct_bmd_tbs.RECIPE),
+    "ct_cnn_smi": trained_kind(ct_cnn_smi.RECIPE),
+    "ct_qct_bmd": trained_kind(ct_qct_bmd.RECIPE),
+    "cxr_osteoporosis": trained_kind(cxr_osteoporosis.RECIPE),
     "mean_hu": Kind(
         mean_hu.build_mean_hu, version=mean_hu.VERSION, defaults=mean_hu.DEFAULTS, wants_gpu=False, reads_masks=True
     ),

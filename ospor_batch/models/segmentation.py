@@ -125,7 +125,9 @@ def _averaged(volume: Volume, spacing_mm: float) -> tuple[Tensor, npt.NDArray[np
     return hu, affine
 
 
-def _sampled(source: Tensor, mapping: npt.NDArray[np.float64], shape: list[int], *, fill: float, mode: str = "bilinear") -> Tensor:
+def _sampled(
+    source: Tensor, mapping: npt.NDArray[np.float64], shape: list[int], *, fill: float, mode: str = "bilinear"
+) -> Tensor:
     """Values of (..., z, y, x) at the indices that the mapping gives to a grid of the shape; fill beyond the source."""
     axes = [torch.arange(n, dtype=torch.float32) for n in shape]
     index = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
@@ -139,7 +141,9 @@ def _sampled(source: Tensor, mapping: npt.NDArray[np.float64], shape: list[int],
     return found.reshape(*source.shape[:-3], *shape)
 
 
-def _back(volume: Volume, probability: Tensor, classes: npt.NDArray[np.uint8], *, affine: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+def _back(
+    volume: Volume, probability: Tensor, classes: npt.NDArray[np.uint8], *, affine: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int32]:
     """Labels on the volume's grid: the kind of tissue by interpolated probability, the level of a body by its component."""
     n_spine = len(VERTEBRAE)
     grouped = torch.cat([probability[:1], probability[1 : 1 + n_spine].sum(0, keepdim=True), probability[1 + n_spine :]]).cpu()

@@ -26,7 +26,7 @@ Labels = npt.NDArray[np.integer]
 
 def classes_of(labels: Labels) -> npt.NDArray[np.uint8]:
     """Numbers of a file to the network's classes; a number that stands for none of them is background."""
-    table = np.zeros(int(max(labels.max(initial=0), max(FILE_VALUES.values()))) + 1, np.uint8)
+    table = np.zeros(int(max(labels.max(initial=0), *FILE_VALUES.values())) + 1, np.uint8)
     for name, value in FILE_VALUES.items():
         table[value] = CLASSES.index(name)
     table[UPPER_VALUES.start : UPPER_VALUES.stop] = CLASSES.index(THORACIC_WITHOUT_LEVEL)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ospor_batch.errors import StudyError
+from ospor_batch.imaging.volume import LabelGrid, Volume, onto_volume
 from ospor_batch.models.segmentation import DEFAULTS, network_of, patch_of, to_grid, views
 from ospor_batch.models.segmentation_classes import CLASSES, LEVELS, VERTEBRAE, classes_of
 from ospor_batch.models.segmentation_randomisation import Randomisation, random_patch
-from ospor_batch.imaging.volume import LabelGrid, Volume, onto_volume
 from ospor_batch.models.spec import Parameter
 
 TRAINING: dict[str, Parameter] = {
@@ -90,9 +90,7 @@ def train(
     return network.eval()
 
 
-def _batch(
-    volumes: Sequence[Labelled], n: int, *, rule: Randomisation, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _batch(volumes: Sequence[Labelled], n: int, *, rule: Randomisation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     drawn = []
     for _ in range(n):
         of = volumes[int(torch.randint(len(volumes), (), generator=generator))]

@@ -51,7 +51,7 @@ class PredictorSpec:
                 "preprocessing": PREPROCESSING,
                 "precision": PRECISION,
                 "parameters": dict(self.parameters),
-                "masks": {"source": "masks", "pattern": self.masks.pattern, "labels": dict(self.masks.labels)},
+                "masks": self.masks.identity,
             }
         )
 
@@ -66,6 +66,7 @@ class Prediction:
     """What a predictor says of one series.
 
     score: higher means more likely osteoporosis. value: the measurement behind it, in unit. levels: those that entered.
+    level_values: what was predicted of single levels, in the same unit.
     """
 
     score: float
@@ -74,6 +75,7 @@ class Prediction:
     levels: tuple[str, ...]
     flags: tuple[str, ...]
     regions: tuple[Region, ...]
+    level_values: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,13 @@ class Pixels:
     """What the files of one series became.
 
     volume: of a predictor that reads CT. labels: levels on the volume's grid; null for a predictor that needs none.
-    radiograph: of a predictor that reads radiographs.
+    radiograph: of a predictor that reads radiographs. mask_flags: what is to be said of the labels (level_uncertain:L1 ...).
     """
 
     volume: Volume | None = None
     labels: npt.NDArray[np.int32] | None = None
     radiograph: Radiograph | None = None
+    mask_flags: tuple[str, ...] = ()
 
 
 class Predictor(Protocol):

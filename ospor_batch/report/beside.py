@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
 from ospor_batch.config import Recipe
 from ospor_batch.contracts import contract
 from ospor_batch.report import curves, tables
-from ospor_batch.report.display import Cell, Column, DisplayTable, column_of, estimate, number, spoken, text
+from ospor_batch.report.display import Cell, Column, DisplayTable, column_of, count, decimal, estimate, number, spoken, text
 from ospor_batch.report.figures import Picture, safe_name
 
 Frames = Mapping[str, pl.DataFrame]
 Blocks = tuple[DisplayTable | Picture, ...]
 NAMES = ["recipe", "reference_id", "model_digest", "partition"]
 DIGITS = 3
+METRICS_SAID = "Estimate with 95 % interval by the method that is named; shares from 0 to 1."
 
 
 def beside(recipe: Recipe, frames: Frames) -> list[tuple[str, Blocks]]:
     """Sections of one recipe, in the partition that is shown first; a section without rows says so in its table."""
     return [
         ("Predicted risk: calibration and decisions", _risks(recipe, frames)),
-        ("Differences between centers, vendors and tube voltages", _comparisons(recipe, frames)),
+        (
+            "Discrimination by other methods, at declared rates, and bounds for missing scores",
+            _more(recipe, frames),
+        ),
+        ("Differences between centers, vendors, tube voltages and recipes", _comparisons(recipe, frames)),
         ("Three classes", (_classes(recipe, frames),)),
         ("Published figures beside this run's", (_published(recipe, frames),)),
     ]
@@ -101,24 +107,65 @@ def _risks(recipe: Recipe, frames: Frames) -> Blocks:
 
 def _comparisons(recipe: Recipe, frames: Frames) -> Blocks:
     rows = _mine(recipe, frames, "comparison")
-    heads = ("Family", "First", "Second", "AUC difference", "p", "p, Holm", "p, Benjamini-Hochberg", "Family size")
+    heads = ("Family", "First", "Second", "n first", "n second", "Difference", "p", "p, Holm", "p, BH", "Tests in family")
     shown = tuple(
         (
-            text(spoken(row["family"])), text(row["first"]), text(row["second"]), estimate(row, digits=DIGITS),
-            *(number(row[name], digits=DIGITS, missing="no test") for name in ("p_value", "p_holm", "p_bh")),
+            text(spoken(row["family"])), text(row["first"]), text(row["second"]), count(row["n_first"]), count(row["n_second"]),
+            _difference(row), *(number(row[name], digits=DIGITS, missing="no test") for name in ("p_value", "p_holm", "p_bh")),
             number(row["family_size"], digits=0),
         )
         for row in rows.iter_rows(named=True)
     )  # fmt: skip
     pairs = DisplayTable(
         safe_name("comparison", recipe.key),
-        f"AUC of pairs of groups, {recipe.key}: unpaired DeLong test",
+        f"Differences of {recipe.key}: groups of people by unpaired DeLong, recipes on the same people by paired DeLong and "
+        "McNemar, interactions by likelihood ratio; p adjusted within each family",
         tuple(Column(head, is_number=i > 2) for i, head in enumerate(heads)),
         shown,
         empty="No pair of groups could be compared in this run.",
     )
     caption = f"Pooled over centers with each left out in turn, {recipe.key}"
     return pairs, _estimates(recipe, frames, "leave_one_out", ("left_out", "n_groups"), caption=caption)
+
+
+def _difference(row: dict[str, Any]) -> Cell:
+    """A difference with its interval; of an interaction the chi-square."""
+    if row["family"] != "interaction" or row["estimate"] is None:
+        return estimate(row, digits=DIGITS)
+    said = f"χ² = {decimal(row['estimate'], digits=2)}, df = {row['degrees_of_freedom']}"
+    return Cell(said, remark=row["interval_method"], sort=row["estimate"], kind="number")
+
+
+def _more(recipe: Recipe, frames: Frames) -> Blocks:
+    """One row a group, unit and analysis; one column a measure and its interval."""
+    rows = _mine(recipe, frames, "discrimination")
+    keys = ("grouping", "group", "unit", "analysis", "n_persons", "n_images", "n_events", "n_missing")
+    asked = rows.select("metric", "interval", "declared_rate").unique(maintain_order=True).rows()
+    groups: dict[tuple[Any, ...], dict[tuple[Any, ...], dict[str, Any]]] = {}
+    for row in rows.sort(pl.col("grouping") != "overall", "grouping", "group", "unit", "analysis").iter_rows(named=True):
+        found = groups.setdefault(tuple(row[key] for key in keys), {})
+        found[row["metric"], row["interval"], row["declared_rate"]] = row
+    shown = tuple(
+        (
+            *(text(value) for value in key[:4]), *(count(value) for value in key[4:]),
+            *(estimate(found[one], digits=DIGITS) if one in found else text(None) for one in asked),
+        )
+        for key, found in groups.items()
+    )  # fmt: skip
+    columns = (
+        *(column_of("discrimination", key) for key in keys),
+        *(Column(_measure_said(*one), METRICS_SAID, is_number=True) for one in asked),
+    )
+    caption = (
+        f"Discrimination of {recipe.key} by every method; missing_wrong and missing_right bound what the missing scores could "
+        "change; measures at a declared rate choose their cut-off in these very people and are exploratory"
+    )
+    return (DisplayTable(safe_name("discrimination", recipe.key), caption, columns, shown, empty="Nothing of it in this run."),)
+
+
+def _measure_said(metric: str, interval: str, rate: float | None) -> str:
+    at = "" if rate is None else f" {'up to a false positive rate of' if metric == 'partial_auc' else 'of'} {rate:g}"
+    return f"{spoken(metric)}{at}, {interval.replace('_', ' ')}"
 
 
 def _classes(recipe: Recipe, frames: Frames) -> DisplayTable:

@@ -14,6 +14,7 @@ from ospor_batch.report.tables import EVERYONE, partitions_of
 # bounds of judgement, not of a paper; methods S4 gives AUC 0.975 beside a sensitivity of 42 % as the case to catch
 HIGH_AUC, LOW_AT_THRESHOLD = 0.80, 0.70
 LOW_COVERAGE = 0.95
+T_SCORED = {"dxa_who", "dxa_z"}  # other references have no T-score, so no reference population either
 FEWEST_GROUPS = 5  # methods S11: fewer than five groups deserve a warning
 SITES = {"lumbar_spine": "lumbar spine", "femoral_neck": "femoral neck", "total_hip": "total hip"}
 PARTITIONS_SAID = {"test": "test (internal test and external together)", "internal_test": "internal test"}
@@ -98,7 +99,7 @@ def cautions(
         *_linkage(linkage),
         *_verification(main),
         *_coverage(main),
-        *_sources(main),
+        *(_sources(main) if study.reference(recipe.reference).standard in T_SCORED else []),
         *_corrected(_main(prevalence)),
         *_confounded(performance),
         *_few_groups(heterogeneity),

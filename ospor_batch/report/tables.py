@@ -15,6 +15,7 @@ from ospor_batch.report.display import (
     DisplayTable,
     column_of,
     count,
+    decimal,
     estimate,
     number,
     percent,
@@ -287,9 +288,17 @@ def _pooled_row(row: Row) -> tuple[Cell, ...]:
         estimate(row, digits=how.digits, scale=how.scale),
         spread,
         number(row["i2_percent"], digits=1, missing=why),
-        number(row["tau2"], missing=why),
+        _between_cell(row, why),
         text(row["groups_left_out"]),
     )
+
+
+def _between_cell(row: Row, why: str) -> Cell:
+    """tau² with its limits; the upper one may not be found."""
+    cell = number(row["tau2"], missing=why)
+    if cell.kind == "missing" or row["tau2_lower"] is None:
+        return cell
+    return replace(cell, sub=f"{decimal(row['tau2_lower'], digits=3)} to {decimal(row['tau2_upper'], digits=3)}")
 
 
 def _in_and_out(row: Row | None) -> Cell:

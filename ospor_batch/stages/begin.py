@@ -70,7 +70,7 @@ rule = "kvp_120"                               # fixed HU cut-offs hold at 120 k
 name = "mean_hu"                               # mean HU of the L1-L4 bodies
 reference = "dxa_any_site"
 threshold = { fixed = 110 }                    # HU; or { rule = "youden" } with a [split] that has tuning people
-masks = { source = "masks", pattern = "*.nii*", labels = { L1 = 20, L2 = 21, L3 = 22, L4 = 23 } }
+masks = { source = "beside", pattern = "*.nii*", labels = { L1 = 20, L2 = 21, L3 = 22, L4 = 23 } }
 
 [tables]
 strata = ["center", "scanner_vendor", "center*scanner_vendor", "sex", "age_band"]

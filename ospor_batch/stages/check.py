@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from ospor_batch.archive.look import look_at
-from ospor_batch.cohort.criteria import compile_steps
 from ospor_batch.cohort.estimand import doubts
 from ospor_batch.cohort.split import check_split
 from ospor_batch.config import Center, Recipe, Study, read_key
@@ -18,7 +17,7 @@ from ospor_batch.evaluation.strata import parse_strata
 from ospor_batch.labels.table_export import inspect_export
 from ospor_batch.stages.doctor import CODECS, Verdict, codec_of
 from ospor_batch.stages.label import check_exports
-from ospor_batch.stages.match import read_overrides
+from ospor_batch.stages.match import read_overrides, steps_of
 from ospor_batch.stages.site_rules import read_rules
 
 NEEDED_GB = 1.0  # a catalog of a million instances takes about 0.3 GB, its runs less
@@ -95,7 +94,7 @@ def _exports(study: Study, center: Center) -> list[Checked]:
 
 
 def _criteria(study: Study, recipe: Recipe) -> str:
-    compile_steps(study.criteria_of(recipe), image_dates=study.analysis.image_dates)
+    steps_of(study, recipe)
     n_overrides = read_overrides(study, recipe).height
     names = [criterion.name for criterion in study.criteria_of(recipe)]
     said = "; ".join(names) if names else "none beside those of the recipe"

@@ -11,7 +11,7 @@ from ospor_batch.config import Recipe, Study
 from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import conform, schema_of
 from ospor_batch.errors import LedgerError
-from ospor_batch.evaluation.analysis_set import AnalysisSet, analysis_set, people_groups, performance_people
+from ospor_batch.evaluation.analysis_set import AnalysisSet, analysis_set, images_of, people_groups, performance_people
 from ospor_batch.evaluation.cohort_tables import (
     age_sex_rows,
     agreement_sum_rows,
@@ -19,15 +19,17 @@ from ospor_batch.evaluation.cohort_tables import (
     histogram_rows,
     missingness_rows,
 )
-from ospor_batch.evaluation.comparison_tables import comparison_rows, leave_one_out_rows, three_class_rows
+from ospor_batch.evaluation.comparison_tables import comparison_rows, interaction_rows, leave_one_out_rows, three_class_rows
 from ospor_batch.evaluation.corrected_tables import (
     corrected_performance_rows,
     corrected_prevalence_rows,
     youngest_band,
 )
+from ospor_batch.evaluation.discrimination_tables import Asked, discrimination_rows
 from ospor_batch.evaluation.flow import with_last_steps
 from ospor_batch.evaluation.group_tables import heterogeneity_rows
 from ospor_batch.evaluation.published import published_rows
+from ospor_batch.evaluation.recipe_tables import Compared, partitions_compared, recipe_rows
 from ospor_batch.evaluation.risk_tables import (
     decision_rows,
     recalibration_rows,
@@ -39,10 +41,16 @@ from ospor_batch.evaluation.standardization import standard_weights
 from ospor_batch.evaluation.strata import EVERYONE, OVERALL, Stratum, parse_strata
 from ospor_batch.evaluation.tables import Context, Row, performance_rows, prevalence_rows, roc_rows
 from ospor_batch.evaluation.threshold import LockedThreshold, fixed_threshold, lock_threshold
-from ospor_batch.evaluation.value_tables import agreement_point_rows, agreement_rows, calibration_rows, comparison
+from ospor_batch.evaluation.value_tables import (
+    agreement_point_rows,
+    agreement_rows,
+    calibration_rows,
+    comparison,
+    repeated_rows,
+)
 from ospor_batch.report.checklist import Known, checklist_rows
 from ospor_batch.runs import Run
-from ospor_batch.stages.infer import digests
+from ospor_batch.stages.specs import digests
 from ospor_batch.stages.summary import StageSummary
 from ospor_batch.store import Store, write_text
 
@@ -71,7 +79,7 @@ class _Tables:
 GATHERED = (
     "threshold", "performance", "prevalence", "agreement", "calibration", "heterogeneity", "roc_point", "agreement_point",
     "baseline", "missingness", "age_sex", "score_histogram", "agreement_sum", "recalibration_point", "risk_calibration",
-    "risk_curve", "decision_curve", "three_class", "leave_one_out", "comparison", "published",
+    "risk_curve", "decision_curve", "three_class", "leave_one_out", "comparison", "discrimination", "published",
 )  # fmt: skip
 
 
@@ -81,17 +89,20 @@ def evaluate(study: Study, run: Run, *, store: Store) -> list[StageSummary]:
     standard_weights(study.tables.standard_population)  # a standard that is not known stops before any work
     attrition, tables, summaries = run.read("attrition"), _Tables(), []
     refused = run.read("reject")
-    models = digests(study)
+    models, compared = digests(study, run), list[Compared]()
     for recipe in study.recipes:
         of = _people(study, recipe, run=run, rejects=refused, digest=models[recipe.key][1:])
         context = _context(study, recipe, of=of, strata=strata, model_digest=models[recipe.key][1])
         _tabulate(context, of, tables)
-        _tabulate_more(recipe, context=context, of=of, tables=tables)
+        _tabulate_more(study, recipe, context=context, of=of, tables=tables)
+        compared.append(Compared(context, of))
         key = {"recipe": recipe.key, "reference_id": recipe.reference}
         attrition = with_last_steps(attrition, of, key=key)
         _refuse_open_flow(attrition, tables.frame("performance"), key=key)
         summaries.append(_summary(recipe, of))
     check_closed(attrition)
+    for partition in partitions_compared(compared) if len(compared) > 1 else ():
+        tables.add("comparison", recipe_rows(compared, partition=partition))
     for name in GATHERED:
         _write(run, name, tables.frame(name))
     _write(run, "attrition", attrition)
@@ -156,12 +167,13 @@ def _tabulate(context: Context, of: AnalysisSet, tables: _Tables) -> None:
         tables.add("prevalence", prevalence_rows(context, people))
         tables.add("agreement", agreement_rows(context, people, fitted=fitted))
         if people.acquisition == EVERYONE and people.partition in DRAWN:
+            tables.add("agreement", repeated_rows(context, people, images=images_of(of, people), fitted=fitted))
             tables.add("heterogeneity", heterogeneity_rows(context, people))
             tables.add("roc_point", roc_rows(context, people))
             tables.add("agreement_point", agreement_point_rows(context, people, fitted=fitted))
 
 
-def _tabulate_more(recipe: Recipe, *, context: Context, of: AnalysisSet, tables: _Tables) -> None:
+def _tabulate_more(study: Study, recipe: Recipe, *, context: Context, of: AnalysisSet, tables: _Tables) -> None:
     """Tables beside the main ones: the people, corrections, risks, comparisons and classes."""
     fitted, risks = comparison(of), risks_of(of)
     tables.add("recalibration_point", recalibration_rows(context, risks))
@@ -182,13 +194,20 @@ def _tabulate_more(recipe: Recipe, *, context: Context, of: AnalysisSet, tables:
         tables.add("risk_curve", risk_curve_rows(context, people, risks=risks))
         tables.add("decision_curve", decision_rows(context, people, risks=risks))
         tables.add("leave_one_out", leave_one_out_rows(context, people))
-        tables.add("comparison", comparison_rows(context, people))
+        tables.add("comparison", comparison_rows(context, people) + interaction_rows(context, people))
+        tables.add("discrimination", discrimination_rows(context, people, of=of, asked=_asked(study)))
         if recipe.threshold.fixed is None:
             tables.add("three_class", three_class_rows(context, people, **cuts))
     mine = {
         name: [row for row in tables.rows.get(name, []) if row["recipe"] == recipe.key] for name in ("performance", "agreement")
     }
     tables.add("published", published_rows(context, protocol=recipe.name, **mine))
+
+
+def _asked(study: Study) -> Asked:
+    said = study.analysis
+    rates = (said.partial_auc_max_fpr, said.fixed_specificity, said.fixed_sensitivity)
+    return Asked(*rates, n_replicates=said.bootstrap_replicates, seed=study.study.seed)
 
 
 def _threshold_row(context: Context) -> Row:

@@ -3,70 +3,75 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import shutil
+import dataclasses
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import polars as pl
 
 from ospor_batch.compute.cluster import open_executor
-from ospor_batch.compute.executor import WORKER_DIED, Executor
-from ospor_batch.config import Recipe, Study
+from ospor_batch.compute.executor import Executor
+from ospor_batch.config import Compute, Study
+from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import conform, empty
-from ospor_batch.errors import ItemRefused, LedgerError, OsporError
-from ospor_batch.inference.shard import PARTS, ShardTask, predict_shard, reject_row, write_parts
-from ospor_batch.models.registry import PREDICTORS, spec_of
+from ospor_batch.errors import LedgerError
+from ospor_batch.inference.parts import PARTS
+from ospor_batch.inference.shard import Limits
+from ospor_batch.models.registry import kind_of
 from ospor_batch.models.spec import PredictorSpec
 from ospor_batch.runs import Run
+from ospor_batch.stages.live import Live
+from ospor_batch.stages.rounds import Rounds
+from ospor_batch.stages.shards import MEGABYTE, SHARD_SECONDS, costs, cut_shards
+from ospor_batch.stages.specs import specs_of
 from ospor_batch.stages.summary import Progress, StageSummary
 from ospor_batch.store import Store, write_rows
 
-MEGABYTE = 1_000_000
 SHARDS_PER_WORKER = 4  # at least, so that a small study keeps every worker busy and loses little when one dies
 ITEM = ["center", "series_key"]
+PROGRESS = "inference.json"
 
 
-def digests(study: Study) -> dict[str, tuple[str, str, str]]:
-    """Predictor, model digest and parameter digest of every recipe, by its key; loads no model."""
-    specs = {recipe.key: _spec(recipe) for recipe in study.recipes}
-    return {key: (spec.predictor, spec.model_digest, spec.parameter_digest) for key, spec in specs.items()}
-
-
-def infer(study: Study, run: Run, *, store: Store, executor: Executor, progress: Progress | None = None) -> list[StageSummary]:
+def infer(
+    study: Study, run: Run, *, store: Store, executor: Executor, progress: Progress | None = None, recompute: bool = False
+) -> list[StageSummary]:
     """Predict the manifest on the executor and write prediction, vertebra and reject of the run.
 
-    progress: told the items finished, earlier runs included, and all items. LedgerError when a row of the manifest is not
-    exactly one of prediction and reject.
+    progress: told the items finished, earlier runs included, and all items. recompute: forget what is stored of these
+    items first. LedgerError when a row of the manifest is not exactly one of prediction and reject.
     """
     manifest = run.read("manifest")
-    specs = {recipe.key: _spec(recipe) for recipe in study.recipes}
-    work = [_work(manifest, run, spec=spec, recipes=recipes) for spec, recipes in _shared(specs).items()]
-    told = _Told(progress, sum(w.wanted.height for w in work), sum(w.wanted.height - w.todo.height for w in work))
-    told.more(0)
+    specs = specs_of(study, run)
+    shared = _shared(specs)
+    if recompute:
+        for spec, recipes in shared.items():
+            forget(run, spec, items=manifest.filter(pl.col("recipe").is_in(recipes))["item_digest"])
+    work = [_work(manifest, run, spec=spec, recipes=recipes) for spec, recipes in shared.items()]
+    n_finished = sum(w.wanted.height - w.todo.height for w in work)
+    live = Live(run.private / PROGRESS, sum(w.wanted.height for w in work), n_finished, progress=progress)
+    live.begin()
     for part in work:
         if part.todo.height:
             files = _files(part.todo, study, store=store, run=run)
-            with _executor_for(part.spec, study, given=executor) as opened:
-                _predict_all(files, _Place(part.spec, run), executor=opened, study=study, told=told)
-    return _assemble(study, run, manifest=manifest, specs=specs)
+            with _executor_for(part.spec, study, given=executor) as (opened, compute, spec):
+                _predict_all(files, spec, run=run, executor=opened, compute=compute, live=live)
+    live.end()
+    return _assemble(study, run, manifest=manifest, specs=specs, said=(live.said(),) if live.n_computed else ())
 
 
-def cut_shards(items: pl.DataFrame, *, megabytes: float) -> list[list[str]]:
-    """Cut items into shards of at most so many megabytes, in the order given; a larger item is a shard of its own.
-
-    items: item_digest and size_bytes, in the order in which the disk holds them.
-    """
-    shards: list[list[str]] = []
-    filled = 0.0
-    for digest, size in items.select("item_digest", "size_bytes").iter_rows():
-        if not shards or filled + size > megabytes * MEGABYTE:
-            shards.append([])
-            filled = 0.0
-        shards[-1].append(digest)
-        filled += size
-    return shards
+def forget(run: Run, spec: PredictorSpec, *, items: pl.Series) -> None:
+    """Take these items out of the prediction store, so that they are computed again."""
+    gone = items.implode()
+    for part, name in PARTS.items():
+        key = "item_key" if name == "reject" else "item_digest"
+        for file in sorted((run.predictions / spec.key).glob(f"{part}-*.parquet")):
+            rows = pl.read_parquet(file)
+            kept = rows.filter(~pl.col(key).is_in(gone))
+            if not kept.height:
+                file.unlink()
+            elif kept.height < rows.height:
+                write_rows(kept, target=file, metadata=contract(name).stamp(predictor=spec.predictor, prediction_key=spec.key))
 
 
 @dataclass(frozen=True)
@@ -78,40 +83,6 @@ class _Work:
     todo: pl.DataFrame
 
 
-@dataclass
-class _Told:
-    """Counts finished items for the progress bar."""
-
-    progress: Progress | None
-    total: int
-    done: int
-
-    def more(self, n_items: int) -> None:
-        self.done += n_items
-        if self.progress is not None:
-            self.progress(self.done, self.total)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the shards of a spec are read from and their parts written to."""
-
-    spec: PredictorSpec
-    run: Run
-    shards: Path = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shards", self.run.private.absolute() / "shards")
-
-    def task(self, shard: Sequence[str]) -> ShardTask:
-        return ShardTask(_shard_name(shard), self.shards, self.run.predictions.absolute(), self.spec)
-
-
-def _spec(recipe: Recipe) -> PredictorSpec:
-    masks = recipe.masks
-    return spec_of(recipe.name, parameters=recipe.parameters, pattern=masks.pattern, labels=masks.labels)
-
-
 def _shared(specs: dict[str, PredictorSpec]) -> dict[PredictorSpec, list[str]]:
     """Recipes by the spec they share."""
     by_spec: dict[PredictorSpec, list[str]] = {}
@@ -121,13 +92,28 @@ def _shared(specs: dict[str, PredictorSpec]) -> dict[PredictorSpec, list[str]]:
 
 
 @contextlib.contextmanager
-def _executor_for(spec: PredictorSpec, study: Study, *, given: Executor) -> Iterator[Executor]:
-    """The GPU cluster of the study for a predictor that wants one; else the given executor."""
-    if study.compute.gpu is not None and PREDICTORS[spec.predictor].wants_gpu:
+def _executor_for(spec: PredictorSpec, study: Study, *, given: Executor) -> Iterator[tuple[Executor, Compute, PredictorSpec]]:
+    """The GPU cluster of the study for a predictor that wants one, and its spec on a GPU; else the given executor."""
+    if study.compute.gpu is not None and kind_of(spec.predictor).wants_gpu:
         with open_executor(study.compute.gpu) as opened:
-            yield opened
+            yield opened, study.compute.gpu, dataclasses.replace(spec, device="cuda")
     else:
-        yield given
+        yield given, study.compute.cpu, spec
+
+
+def _limits(compute: Compute, executor: Executor) -> Limits:
+    n_threads = 1
+    if compute.cluster == "cuda":  # the cores of the machine feed its GPUs
+        n_threads = max(1, (os.cpu_count() or 1) // executor.n_workers)
+    elif compute.slurm is not None:
+        n_threads = compute.slurm.cores
+    return Limits(
+        n_threads=compute.decode_threads or n_threads,
+        n_decoded=compute.decoded_items,
+        item_seconds=compute.item_seconds,
+        out_of_memory=compute.out_of_memory,
+        is_expendable=executor.is_expendable,
+    )
 
 
 def _work(manifest: pl.DataFrame, run: Run, *, spec: PredictorSpec, recipes: Sequence[str]) -> _Work:
@@ -171,74 +157,20 @@ def _files(todo: pl.DataFrame, study: Study, *, store: Store, run: Run) -> pl.Da
     )
 
 
-def _predict_all(files: pl.DataFrame, place: _Place, *, executor: Executor, study: Study, told: _Told) -> None:
-    items = files.group_by("item_digest", maintain_order=True).agg(pl.col("size_bytes").sum())
-    even = int(items["size_bytes"].sum()) / (SHARDS_PER_WORKER * executor.n_workers * MEGABYTE)
-    shards = cut_shards(items, megabytes=min(float(study.compute.cpu.shard_megabytes), even))
-    suspects: list[str] = []
-    try:
-        while shards:
-            died = _round(shards, files, place=place, executor=executor, told=told)
-            suspects += [shard[0] for shard in died if len(shard) == 1]
-            # the poisoned item is in one half; the other is finished in the next round
-            shards = [half for shard in died if len(shard) > 1 for half in _halves(shard)]
-        for suspect in sorted(suspects):
-            # once more and alone on the cluster: it may have died of a neighbour, or with its machine
-            if _round([[suspect]], files, place=place, executor=executor, told=told):
-                _reject_dead(suspect, files, place=place)
-                told.more(1)
-    finally:
-        shutil.rmtree(place.shards, ignore_errors=True)  # they hold paths
+def _predict_all(
+    files: pl.DataFrame, spec: PredictorSpec, *, run: Run, executor: Executor, compute: Compute, live: Live
+) -> None:
+    live.link, live.n_workers = executor.link, executor.n_workers
+    items = costs(files)
+    n_shards = SHARDS_PER_WORKER * executor.n_workers
+    megabytes = min(float(compute.shard_megabytes), int(items["size_bytes"].sum()) / (n_shards * MEGABYTE))
+    shards = cut_shards(items, megabytes=megabytes, seconds=min(SHARD_SECONDS, float(items["seconds"].sum()) / n_shards))
+    Rounds(spec, run, files, executor, limits=_limits(compute, executor), live=live).predict(shards)
 
 
-def _round(
-    shards: Sequence[list[str]], files: pl.DataFrame, *, place: _Place, executor: Executor, told: _Told
-) -> list[list[str]]:
-    """Predict shards; those whose worker died come back."""
-    _write_shards(shards, files, place=place)
-    tasks = {place.task(shard): shard for shard in shards}
-    died = []
-    for outcome in executor.map(predict_shard, list(tasks)):
-        if outcome.error == WORKER_DIED:
-            died.append(tasks[outcome.item])
-        elif outcome.error is not None or outcome.value is None:
-            raise OsporError(
-                f"infer: shard {outcome.item.shard} ended with {outcome.error} on its worker: a fault of this program; "
-                'run it with [compute.cpu] cluster = "in_line" to see where'
-            )
-        else:
-            told.more(outcome.value.n_items)
-    return sorted(died)
-
-
-def _write_shards(shards: Sequence[list[str]], files: pl.DataFrame, *, place: _Place) -> None:
-    named = pl.DataFrame(
-        [(digest, _shard_name(shard)) for shard in shards for digest in shard],
-        schema={"item_digest": pl.String, "shard": pl.String},
-        orient="row",
-    )
-    parts = files.join(named, on="item_digest", maintain_order="left").partition_by("shard", as_dict=True)
-    for (name,), rows in parts.items():
-        write_rows(rows.drop("shard"), target=place.shards / f"{name}.parquet")
-
-
-def _shard_name(shard: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(shard)).encode()).hexdigest()[:16]
-
-
-def _halves(shard: list[str]) -> tuple[list[str], list[str]]:
-    middle = len(shard) // 2
-    return shard[:middle], shard[middle:]
-
-
-def _reject_dead(item_digest: str, files: pl.DataFrame, *, place: _Place) -> None:
-    center = files.filter(pl.col("item_digest") == item_digest)["center"][0]
-    refusal = ItemRefused(WORKER_DIED, "the worker process died twice on this item alone")
-    row = reject_row(item_digest, center, spec=place.spec, refusal=refusal)
-    write_parts({"reject": [row]}, place.task([item_digest]))
-
-
-def _assemble(study: Study, run: Run, *, manifest: pl.DataFrame, specs: dict[str, PredictorSpec]) -> list[StageSummary]:
+def _assemble(
+    study: Study, run: Run, *, manifest: pl.DataFrame, specs: dict[str, PredictorSpec], said: tuple[str, ...]
+) -> list[StageSummary]:
     """Write the run's tables from the prediction store and close the ledger of every recipe and center."""
     predictions, vertebrae, rejects = [empty("prediction")], [empty("vertebra")], [empty("reject")]
     for spec, recipes in _shared(specs).items():
@@ -256,7 +188,7 @@ def _assemble(study: Study, run: Run, *, manifest: pl.DataFrame, specs: dict[str
     ]
     for name, rows in tables.items():
         run.write(name, rows.sort(rows.columns))
-    return found
+    return [*found[:-1], dataclasses.replace(found[-1], remarks=said)]
 
 
 def _of_items(stored: pl.DataFrame, listed: pl.DataFrame, *, on: str, key: list[str]) -> pl.DataFrame:

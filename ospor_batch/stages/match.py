@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from ospor_batch.catalog.quality import DOUBTFUL, REMARKS, UNUSABLE
 from ospor_batch.cohort import attrition as flows
 from ospor_batch.cohort.build import Cohort, Question, build
 from ospor_batch.cohort.choose import check_overrides
-from ospor_batch.cohort.criteria import compile_steps
+from ospor_batch.cohort.criteria import Steps, compile_steps
 from ospor_batch.cohort.manifest import with_partition
 from ospor_batch.cohort.shared_persons import refuse_shared
 from ospor_batch.cohort.split import assign, check_split
@@ -19,6 +20,7 @@ from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import conform
 from ospor_batch.errors import LedgerError, NothingToDoError, StudyError
 from ospor_batch.labels.cut_offs import cut_offs
+from ospor_batch.models.registry import kind_of
 from ospor_batch.runs import Run
 from ospor_batch.stages.summary import StageSummary
 from ospor_batch.store import Store
@@ -162,7 +164,7 @@ def question_of(study: Study, recipe: Recipe, *, key: bytes) -> Question:
         recipe=recipe.key,
         reference_id=recipe.reference,
         match=study.match_of(recipe),
-        steps=compile_steps(study.criteria_of(recipe), image_dates=study.analysis.image_dates),
+        steps=steps_of(study, recipe),
         centers=tuple(sorted(center.name for center in study.centers)),
         target=study.analysis.target,
         label_dates=study.analysis.label_dates,
@@ -170,6 +172,14 @@ def question_of(study: Study, recipe: Recipe, *, key: bytes) -> Question:
         seed=study.study.seed,
         key=key,
         event_centers=tuple(sorted(center.name for center in study.centers if center.events)),
+    )
+
+
+def steps_of(study: Study, recipe: Recipe) -> Steps:
+    """The criteria of a recipe as steps; StudyError names a bad one."""
+    known = (*UNUSABLE, *DOUBTFUL, *REMARKS)
+    return compile_steps(
+        study.criteria_of(recipe), image_dates=study.analysis.image_dates, findings=known, reads=kind_of(recipe.name).reads
     )
 
 
@@ -184,8 +194,14 @@ def _summary(recipe: str, cohort: Cohort) -> StageSummary:
     known = cohort.selection.filter(pl.col("patient_key").is_not_null()).select("center", "patient_key").n_unique()
     done = cohort.manifest["patient_key"].n_unique()
     paired = cohort.manifest.filter(pl.col("role") == "paired")["patient_key"].n_unique()
-    notes = (("paired", paired), ("image_only", done - paired), ("candidates", cohort.candidate.height))
-    return StageSummary("match", recipe, "person", known, done, known - done, 0, notes)
+    notes = [("paired", paired), ("image_only", done - paired), ("candidates", cohort.candidate.height)]
+    matches = cohort.candidate.filter("is_match")
+    rare = {
+        "labels of another center": matches.filter(pl.col("label_center") != pl.col("center"))["label_key"].n_unique(),
+        "labels of several series": matches.filter(pl.col("label_key").is_duplicated())["label_key"].n_unique(),
+    }
+    notes += [(name, n) for name, n in rare.items() if n]
+    return StageSummary("match", recipe, "person", known, done, known - done, 0, tuple(notes))
 
 
 def _file_counts(files: pl.DataFrame) -> pl.DataFrame:

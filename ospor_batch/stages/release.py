@@ -103,7 +103,9 @@ def _n_withheld(rows: pl.DataFrame) -> int:
 
 def _frame(run: Run, name: str) -> pl.DataFrame:
     stem = STEMS.get(name)
-    return run.read(name, under="tables", stem=stem) if run.has(name, under="tables", stem=stem) else empty(name)
+    rows = run.read(name, under="tables", stem=stem) if run.has(name, under="tables", stem=stem) else empty(name)
+    # rows of several images a person are other counts of the same people: they would be differences
+    return rows.filter(pl.col("unit") == "person") if "unit" in rows.columns else rows
 
 
 def _registered(register: Path, *, but_not: str) -> dict[str, tuple[int, bool]]:

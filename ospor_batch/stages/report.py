@@ -20,7 +20,7 @@ TABLES = {
     "reject_count": "tables", "roc_point": "tables", "agreement_point": "tables", "linkage": "tables", "calibration": "tables",
     "threshold": "tables", "baseline": "tables", "missingness": "tables", "age_sex": "tables", "risk_calibration": "tables",
     "risk_curve": "tables", "decision_curve": "tables", "recalibration_point": "tables", "three_class": "tables",
-    "leave_one_out": "tables", "comparison": "tables", "published": "tables", "checklist": "tables",
+    "leave_one_out": "tables", "comparison": "tables", "discrimination": "tables", "published": "tables", "checklist": "tables",
     "window": "",
 }  # fmt: skip
 EXHIBITS = "exhibits"

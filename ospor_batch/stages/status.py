@@ -8,7 +8,7 @@ import polars as pl
 
 from ospor_batch.config import Study
 from ospor_batch.runs import Run, all_runs, latest_run
-from ospor_batch.stages.infer import digests
+from ospor_batch.stages.specs import digests
 from ospor_batch.stages.summary import StageSummary
 from ospor_batch.store import Store
 
@@ -111,7 +111,7 @@ def _run_ledger(study: Study, run: Run) -> list[StageSummary]:
 
 
 def _infer_ledger(study: Study, run: Run, *, recipe: str, center: str, listed: pl.DataFrame) -> StageSummary:
-    _, model, parameters = digests(study)[recipe]
+    _, model, parameters = digests(study, run)[recipe]
     predicted = run.read("prediction").filter((pl.col("model_digest") == model) & (pl.col("parameter_digest") == parameters))
     n_done = listed.join(predicted, on="item_digest", how="semi").height
     refused = run.read("reject").filter((pl.col("scope") == recipe) & (pl.col("center") == center))

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from ospor_batch.errors import LedgerError
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) while a stage works."""
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A progress that also shows a few words beside its count."""
+
+    def note(self, text: str) -> None:
+        """Show these words from now on."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ class StageSummary:
     excluded: int
     failed: int
     notes: tuple[tuple[str, int], ...] = ()
+    remarks: tuple[str, ...] = ()  # sentences for the screen
 
     @property
     def closes(self) -> bool:

@@ -7,15 +7,16 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from ospor_batch.synthetic.arrays import NUMPY, Array, Arrays, On
 from ospor_batch.synthetic.body import MUSCLE_AT_SCALE_1_CM2, Body, body_of
 from ospor_batch.synthetic.organs import hull, muscles, organs
-from ospor_batch.synthetic.painter import TISSUE_CODES, Array, Box, Grid, Look, Painter
+from ospor_batch.synthetic.painter import TISSUE_CODES, Box, Grid, Look, Painter
 from ospor_batch.synthetic.population import Person
 from ospor_batch.synthetic.skeleton import metal, skeleton
 from ospor_batch.synthetic.vertebrae import FIRST_LABEL, put_vertebrae
 
+LEAST_METAL_HU = 4000.0
 MARBLING, MARBLING_MM = 0.6, 4.0  # spread of the fat within muscle as a share of its mean, and the width of streaks; declared
 __all__ = ["FIRST_LABEL", "Grid", "Laid", "Look", "fitted", "lay"]
 
@@ -24,16 +25,16 @@ __all__ = ["FIRST_LABEL", "Grid", "Laid", "Look", "fitted", "lay"]
 class Laid:
     """A body on a grid, before any scanner blurs it."""
 
-    hu: Array  # float32
+    hu: On  # float32, where the arithmetic runs
     tissue: NDArray[np.uint8]  # TISSUE_CODES
     core: dict[str, tuple[Box, Array]]  # share of each voxel in the trabecular core of a level, in its box
     body: dict[str, tuple[Box, Array]]  # the same of the whole vertebral body
     metal: NDArray[np.bool_] | None
 
 
-def lay(person: Person, grid: Grid, *, look: Look) -> Laid:
+def lay(person: Person, grid: Grid, *, look: Look, arrays: Arrays = NUMPY) -> Laid:
     """Fill a grid with a person's body."""
-    body, put = fitted(person), Painter(grid, look)
+    body, put = fitted(person), Painter(grid, look, arrays=arrays)
     put_table(put, body)
     put.put(organs(body, posture="supine", draw=person.draws("organs")))
     bones = skeleton(body, posture="supine")
@@ -41,10 +42,9 @@ def lay(person: Person, grid: Grid, *, look: Look) -> Laid:
     core, whole = put_vertebrae(put, body, person)
     marble(put, body, person)
     implants = metal(body, person.implant)
-    if not implants:
-        return Laid(put.hu, put.tissue, core, whole, None)
     put.put(implants)
-    return Laid(put.hu, put.tissue, core, whole, put.hu > 4000)
+    found = arrays.off(put.hu > LEAST_METAL_HU) if implants else None
+    return Laid(put.hu, arrays.off(put.tissue), core, whole, found)
 
 
 @lru_cache(maxsize=64)
@@ -72,14 +72,12 @@ def marble(put: Painter, body: Body, person: Person) -> None:
     is_muscle = put.tissue == TISSUE_CODES["muscle"]
     if not is_muscle.any():
         return
-    rough = person.draws("marbling").standard_normal(put.grid.shape, dtype=np.float32)
-    sigma = [MARBLING_MM / 2 / step for step in put.grid.step[1::-1]]
-    if max(sigma) > 0.3:
-        rough = ndimage.gaussian_filter(rough, (0, *sigma), truncate=2)
+    white = person.draws("marbling").standard_normal(put.grid.shape, dtype=np.float32)
+    rough = put.arrays.blurred(put.arrays.on(white), [MARBLING_MM / 2 / step for step in put.grid.step[1::-1]], truncate=2)
     rough = rough[is_muscle]
     seen = min(1.0, MARBLING_MM / put.grid.step[0])  # a voxel wider than the streaks averages them away
-    spread = MARBLING * body.muscle_fat * put.look.marbled * seen / (float(rough.std()) or 1.0)
-    put.hu[is_muscle] += np.float32(spread) * (rough - rough.mean())
+    spread = MARBLING * body.muscle_fat * put.look.marbled * seen / (put.arrays.spread(rough) or 1.0)
+    put.hu[is_muscle] += (rough - rough.mean()) * spread
 
 
 def put_table(put: Painter, body: Body) -> None:
@@ -92,4 +90,4 @@ def put_table(put: Painter, body: Body) -> None:
         if rows.size:
             where = slice(int(rows[0]), int(rows[-1]) + 1)
             here = put.hu[:, where]
-            here += share[:, where] * (np.float32(put.look.of(tissue)) - here)
+            here += put.arrays.on(share[:, where]) * (put.look.of(tissue) - here)

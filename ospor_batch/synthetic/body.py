@@ -26,8 +26,8 @@ HALF_DEPTH = (8.5, 9.0, 9.5, 10.5, 11.5, 12.5, 13.0, 13.5, 14.0, 14.5, 15.0, 15.
 DISC_BELOW = (4.0, 4.0, 3.5, 3.5, 4.0, 4.5, 4.5, 5.0, 5.0, 5.5, 6.0, 7.0, 9.0, 10.0, 11.0, 11.0, 10.0, 2.0)
 CORTEX_MM = 0.85  # of a body at the mean density; thins with density; textbook 0.4 to 1, declared
 END_PLATE_MM = 1.0
-# Share of fat within muscle: at 40 years and a BMI of 24, and what each year, each unit of BMI and being a woman add. Aim: muscle
-# at L3 without contrast reads 35 to 40 HU at 40 and 20 to 30 HU at 75, as plain CT of unselected people does; declared
+# Share of fat within muscle: at 40 years and a BMI of 24, and what each year, each unit of BMI and being a woman add. Aim:
+# muscle at L3 without contrast reads 35 to 40 HU at 40 and 20 to 30 HU at 75, as plain CT of unselected people does; declared
 MUSCLE_FAT_AT_40, MUSCLE_FAT_A_YEAR, MUSCLE_FAT_OF_BMI, MUSCLE_FAT_OF_WOMEN = 0.075, 0.0018, 0.006, 0.015
 MUSCLE_FAT_SD, MUSCLE_FAT_RANGE = 0.025, (0.03, 0.32)
 

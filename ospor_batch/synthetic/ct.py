@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ospor_batch.synthetic.anatomy import Grid, Laid, Look, fitted, lay
+from ospor_batch.synthetic.arrays import NUMPY, Arrays
 from ospor_batch.synthetic.body import Body
 from ospor_batch.synthetic.physics import EFFECTIVE_KEV, iodine_hu, trabecular_line
 from ospor_batch.synthetic.population import LEVELS, Person
@@ -36,9 +37,9 @@ Phase = Literal["plain", "arterial", "portal_venous", "delayed"]
 # Iodine in each tissue, mg/mL; usual values of a triphasic liver protocol, declared
 IODINE: dict[Phase, Mapping[str, float]] = {
     "plain": {},
-    "arterial": {"blood": 11.5, "vein": 3.0, "kidney": 5.5, "liver": 0.7, "spleen": 3.0, "muscle": 0.3, "bowel": 0.9},
-    "portal_venous": {"blood": 5.4, "vein": 5.2, "kidney": 6.5, "liver": 2.3, "spleen": 2.9, "muscle": 0.55, "bowel": 1.4},
-    "delayed": {"blood": 3.2, "vein": 3.1, "kidney": 4.2, "liver": 1.6, "spleen": 1.8, "muscle": 0.6, "bowel": 1.0},
+    "arterial": {"blood": 11.5, "vein": 3.0, "kidney": 5.5, "liver": 0.7, "spleen": 3.0, "muscle": 0.35, "bowel": 0.9},
+    "portal_venous": {"blood": 5.4, "vein": 5.2, "kidney": 6.5, "liver": 2.3, "spleen": 2.9, "muscle": 0.75, "bowel": 1.4},
+    "delayed": {"blood": 3.2, "vein": 3.1, "kidney": 4.2, "liver": 1.6, "spleen": 1.8, "muscle": 0.7, "bowel": 1.0},
 }
 # HU that contrast adds to the trabecular core at 120 kV: methods I4; the delayed phase is declared
 TRABECULAR_GAIN: dict[Phase, float] = {"plain": 0.0, "arterial": 14.4, "portal_venous": 25.7, "delayed": 20.0}
@@ -120,6 +121,7 @@ def scan(
     phase: Phase | None = None,
     kernel: KernelName | None = None,
     tilt_deg: float | None = None,
+    arrays: Arrays = NUMPY,
 ) -> Scan:
     """Image a person's trunk; without noise there is no motion either, but hardening, blur and partial volume remain.
 
@@ -128,21 +130,26 @@ def scan(
     body, asked = fitted(person), PROTOCOLS[protocol]
     seen: Phase = phase or ("portal_venous" if is_contrast else "plain")
     tilt = person.tilt_deg if tilt_deg is None else tilt_deg
-    inner, table = _grid(person, body, asked, sampling=sampling, spacing_mm=spacing_mm, thickness_mm=thickness_mm, tilt_deg=tilt)
-    laid = lay(person, inner, look=_look(person.kvp_kv, seen, muscle_fat=body.muscle_fat))
+    inner, table = _grid(
+        person, body, asked, sampling=sampling, spacing_mm=spacing_mm, thickness_mm=thickness_mm, tilt_deg=tilt
+    )
+    laid = lay(person, inner, look=_look(person.kvp_kv, seen, muscle_fat=body.muscle_fat), arrays=arrays)
     sharpness = KERNELS[kernel or asked.kernel]
-    volume = hardened(blurred(laid.hu, inner, sharpness), body, inner)
+    volume = hardened(blurred(laid.hu, inner, sharpness, arrays=arrays), body, inner, arrays=arrays)
     if laid.metal is not None:
-        volume = streaked(volume, laid.metal, inner)
+        volume = arrays.on(streaked(arrays.off(volume), laid.metal, inner))
     if is_noisy:
         level = noise_hu(body, at_reference=asked.noise_hu, thickness_mm=thickness_mm, kvp_kv=person.kvp_kv, kernel=sharpness)
         draw = person.draws("noise", is_contrast) if protocol == "lumbar" else person.draws("noise", protocol, seen)
         if person.motion_mm:
-            volume = moved(volume, draw, motion_mm=person.motion_mm, grid=inner)
-        volume += noise(draw, inner, kernel=sharpness) * (np.float32(level) * noise_map(body, inner)).astype(np.float32)
+            volume = moved(volume, draw, motion_mm=person.motion_mm, grid=inner, arrays=arrays)
+        volume += noise(draw, inner, kernel=sharpness, arrays=arrays) * arrays.on(
+            (level * noise_map(body, inner)).astype(np.float32)
+        )
     origin = (round(inner.origin[0], 4), round(inner.origin[1], 4), round(inner.origin[2] + table, 4))
+    hu = arrays.off(arrays.xp.round(arrays.xp.clip(volume, -1024, 3071))).astype(np.int16)
     return Scan(
-        grid=replace(inner, origin=origin), hu=np.rint(np.clip(volume, -1024, 3071)).astype(np.int16),
+        grid=replace(inner, origin=origin), hu=hu,
         labels=_cores(laid, inner, sharpness), kvp_kv=person.kvp_kv, is_contrast=is_contrast, bodies=_bodies(laid, inner),
         tissue=laid.tissue, protocol=protocol, phase=seen,
     )  # fmt: skip

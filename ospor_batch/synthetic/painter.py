@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ospor_batch.synthetic.arrays import NUMPY, Array, Arrays, On
 from ospor_batch.synthetic.parts import Part
 from ospor_batch.synthetic.physics import tissue_hu
 
-Array = NDArray[Any]
 Box = tuple[slice, slice, slice]
 AIR_HU = -1000.0
 LEAST_SOFT_HU = -150.0
@@ -23,7 +22,6 @@ CODE_OF = {
     **TISSUE_CODES, "cortical_bone": 7, "spongy_bone": 7, "rib_marrow": 7, "vein": 5, "skin": 0,
 }  # fmt: skip
 WALL = tuple(TISSUE_CODES[name] for name in ("muscle", "fat", "bone"))
-BIG = 120_000  # voxels of a box above which each slice gets a box of its own
 
 
 @dataclass(frozen=True)
@@ -96,26 +94,29 @@ class Look:
 class Painter:
     """Lays parts over a volume slice by slice, mixing CT numbers at their edges."""
 
-    def __init__(self, grid: Grid, look: Look) -> None:
-        self.grid, self.look = grid, look
-        self.hu = np.full(grid.shape, AIR_HU, dtype=np.float32)
-        self.tissue = np.zeros(grid.shape, dtype=np.uint8)
+    def __init__(self, grid: Grid, look: Look, *, arrays: Arrays = NUMPY) -> None:
+        self.grid, self.look, self.arrays = grid, look, arrays
+        self.hu = arrays.full(grid.shape, AIR_HU)
+        self.tissue = arrays.on(np.zeros(grid.shape, dtype=np.uint8))
         self.x, self.y, self.z = grid.axes()
+        self._across, self._back = arrays.on(self.x)[None, None, :], arrays.on(self.y)[None, :, None]
         half = grid.thickness / 2
         self._low, self._high = self.z.min(axis=(1, 2)) - half, self.z.max(axis=(1, 2)) + half
 
     def put(self, parts: Sequence[Part]) -> None:
         for part in parts:
-            value, code = np.float32(self.look.of(part.tissue)), CODE_OF.get(part.tissue, 0)
+            value, code = self.look.of(part.tissue), CODE_OF.get(part.tissue, 0)
             for where, share in self._shares(part):
                 self.mix(where, self._kept_off_wall(where, share) if part.under == "lung" else share, value, code)
 
-    def _kept_off_wall(self, where: Box, share: Array) -> Array:
+    def _kept_off_wall(self, where: Box, share: On) -> On:
         """What lies in the lungs stops at the chest wall."""
-        is_wall = np.isin(self.tissue[where], WALL) & (self.hu[where] > LEAST_SOFT_HU)
-        return np.where(is_wall, np.float32(0), share)
+        tissue = self.tissue[where]
+        is_wall = (tissue == WALL[0]) | (tissue == WALL[1]) | (tissue == WALL[2])
+        return share * ~(is_wall & (self.hu[where] > LEAST_SOFT_HU))
 
-    def mix(self, where: Box, share: Array, value: Array | np.float32, code: int) -> None:
+    def mix(self, where: Box, share: On, value: On, code: int) -> None:
+        """Lay a value, or one value a voxel, over a box by the share of each voxel."""
         here = self.hu[where]
         here += share * (value - here)
         self.tissue[where][share > 0.5] = code
@@ -125,7 +126,7 @@ class Painter:
         first = int(np.searchsorted(self._high, low, side="right"))
         return slice(first, max(first, int(np.searchsorted(self._low, high, side="left"))))
 
-    def _shares(self, part: Part) -> Iterator[tuple[Box, Array]]:
+    def _shares(self, part: Part) -> Iterator[tuple[Box, On]]:
         k = self.slices(part.low, part.high)
         if k.start == k.stop:
             return
@@ -139,7 +140,7 @@ class Painter:
         reach = np.hypot(a * np.cos(turn), b * np.sin(turn)), np.hypot(a * np.sin(turn), b * np.cos(turn))
         columns, rows = _between(self.x, x - reach[0], x + reach[0]), _between(self.y, y - reach[1], y + reach[1])
         n = k.stop - k.start
-        if n * (columns.stop - columns.start) * (rows.stop - rows.start) <= BIG:
+        if n * (columns.stop - columns.start) * (rows.stop - rows.start) <= self.arrays.most_voxels:
             yield (k, rows, columns), self._cover((x, y, a, b, turn), share, rows, columns)
             return
         for i in range(n):
@@ -151,21 +152,22 @@ class Painter:
             cut = tuple(v[one] for v in (x, y, a, b, turn))
             yield (slice(k.start + i, k.start + i + 1), rows, columns), self._cover(cut, share[one], rows, columns)
 
-    def _cover(self, ellipse: tuple[Array, ...], share: Array, rows: slice, columns: slice) -> Array:
+    def _cover(self, ellipse: tuple[Array, ...], share: Array, rows: slice, columns: slice) -> On:
         """Share of each voxel inside the ellipse, from the first-order distance to its edge."""
-        cx, cy, a, b, turn = (v[:, rows] if v.shape[1] > 1 else v for v in ellipse)
-        share = share[:, rows] if share.shape[1] > 1 else share
-        x, y = self.x[None, None, columns] - cx, self.y[None, rows, None] - cy
+        xp, on = self.arrays.xp, self.arrays.on
+        *place, turn = (v[:, rows] if v.shape[1] > 1 else v for v in ellipse)
+        cx, cy, a, b = (on(v) for v in place)
+        x, y = self._across[:, :, columns] - cx, self._back[:, rows] - cy
         if turn.any():
-            cos, sin = np.cos(turn), np.sin(turn)
+            cos, sin = on(np.cos(turn)), on(np.sin(turn))
             x, y = x * cos + y * sin, y * cos - x * sin
         u, v = x / a, y / b
-        radius = np.sqrt(u * u + v * v) + np.float32(1e-6)
+        radius = xp.sqrt(u * u + v * v) + 1e-6
         u /= a
         v /= b
-        steep = np.sqrt(u * u + v * v) / radius + np.float32(1e-6)
-        inside = np.clip(0.5 - (radius - 1) / (steep * np.float32(self.grid.step[0])), 0, 1)
-        return np.asarray(inside * share, dtype=np.float32)
+        steep = xp.sqrt(u * u + v * v) / radius + 1e-6
+        inside = xp.clip(0.5 - (radius - 1) / (steep * float(np.float32(self.grid.step[0]))), 0, 1)
+        return inside * on(share[:, rows] if share.shape[1] > 1 else share)
 
     def box(self, x: tuple[float, float], y: tuple[float, float], z: tuple[float, float]) -> Box:
         ends = [np.array([edge]) for edge in (*x, *y)]

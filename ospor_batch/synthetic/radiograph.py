@@ -1,19 +1,19 @@
 """Chest radiographs: X-rays through the same body that CT shows, onto a detector and through a vendor's display curve.
 
-The beam is parallel: nothing is magnified.
+The tube stands at a declared distance, so that what lies far from the detector is seen larger.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ospor_batch.synthetic.anatomy import fitted
+from ospor_batch.synthetic.arrays import NUMPY, Array, Arrays, On
 from ospor_batch.synthetic.body import Body
 from ospor_batch.synthetic.lettering import written
 from ospor_batch.synthetic.organs import organs
@@ -22,10 +22,11 @@ from ospor_batch.synthetic.population import Person
 from ospor_batch.synthetic.projection import Rays, Shadow
 from ospor_batch.synthetic.skeleton import metal, skeleton
 
-Array = NDArray[Any]
 View = Literal["PA", "AP", "LATERAL"]
-FIELD_MM = 370.0
-ABOVE_T1_MM = 34.0  # upper edge of the field
+FIELD_MM = 410.0  # of the detector
+ABOVE_T1_MM = 54.0  # upper edge of the field, on the detector
+SOURCE_MM: dict[View, float] = {"PA": 1800.0, "AP": 1150.0, "LATERAL": 1800.0}  # from tube to detector; usual, declared
+GAP_MM = 40.0  # between the body and the detector: cover, grid and chamber; declared
 # Energy in keV and share of the detected signal behind a trunk at 120 kV and 0.1 mm Cu; declared
 SPECTRUM = ((46.0, 0.22), (60.0, 0.40), (78.0, 0.26), (98.0, 0.12))
 SCATTER, SCATTER_MM = 0.38, 42.0  # share of the detected signal behind a grid, and its reach; declared
@@ -56,55 +57,80 @@ CURVES: dict[str, Curve] = {
 }
 
 
-def radiograph(person: Person, *, matrix: int, view: View = "PA", is_noisy: bool = True) -> NDArray[np.uint16]:
-    """Stored values of a presentation image in which bone is bright (MONOCHROME2), 12 bits; the left side lies on the right."""
+def radiograph(
+    person: Person,
+    *,
+    matrix: int,
+    view: View = "PA",
+    is_noisy: bool = True,
+    source_mm: float | None = None,
+    arrays: Arrays = NUMPY,
+) -> NDArray[np.uint16]:
+    """Gray values of a presentation image in which bone is bright (MONOCHROME2), 12 bits; the left side lies on the right.
+
+    source_mm: from tube to detector, the view's own where none is named; infinite for a parallel beam.
+    """
     draw = person.draws("radiograph") if view == "PA" else person.draws("radiograph", view)
     pixel = FIELD_MM / matrix
-    signal = detected(person, matrix=matrix, view=view, draw=draw)
-    signal = ndimage.gaussian_filter(signal, DETECTOR_MM / 2.355 / pixel) if DETECTOR_MM / pixel > 0.3 else signal
+    signal = detected(person, matrix=matrix, view=view, draw=draw, source_mm=source_mm, arrays=arrays)
+    if DETECTOR_MM / pixel > 0.3:
+        signal = arrays.blurred(signal, [DETECTOR_MM / 2.355 / pixel] * 2)
     if is_noisy:
         quanta = PHOTONS_A_MM2 * pixel**2
-        signal = signal + draw.standard_normal(signal.shape, dtype=np.float32) * np.sqrt(signal / quanta)
-    return _displayed(signal, CURVES[person.manner], pixel=pixel, draw=draw)
+        signal = signal + arrays.on(draw.standard_normal((matrix, matrix), dtype=np.float32)) * arrays.xp.sqrt(signal / quanta)
+    log = -arrays.xp.log(arrays.xp.clip(signal, 1e-5, None))
+    curve = CURVES[person.manner]
+    local = arrays.blurred(log, [curve.reach_mm / pixel] * 2, truncate=2)
+    return _displayed(arrays.off(log + (log - local) * curve.detail), curve, draw=draw)
 
 
-def detected(person: Person, *, matrix: int, view: View, draw: np.random.Generator) -> Array:
+def detected(
+    person: Person,
+    *,
+    matrix: int,
+    view: View,
+    draw: np.random.Generator,
+    source_mm: float | None = None,
+    arrays: Arrays = NUMPY,
+) -> On:
     """Share of the unattenuated signal that each pixel gets, scatter included, without noise."""
     body, pixel = fitted(person), FIELD_MM / matrix
-    rays = _rays(body, matrix=matrix, view=view, draw=draw)
+    rays = _rays(body, matrix=matrix, view=view, draw=draw, source_mm=SOURCE_MM[view] if source_mm is None else source_mm)
     share = BONE_SHARE[0] + BONE_SHARE[1] * min(person.vbmd_mg_cm3 / 110, 1.5)
-    shadow = Shadow(rays, bone_share=share)
+    shadow = Shadow(rays, bone_share=share, muscle_fat=body.muscle_fat, arrays=arrays)
     posture: Literal["supine", "standing"] = "standing" if view == "PA" else "supine"
     shadow.put(organs(body, posture=posture, draw=person.draws("organs")))
     bones = skeleton(body, posture=posture)
     shadow.put(bones if view != "LATERAL" else [part for part in bones if part.tissue != "spongy_bone" or part.high < 300])
     shadow.put_vertebrae(body)
     shadow.put(metal(body, person.implant))
-    grain = ndimage.gaussian_filter(draw.standard_normal((matrix, matrix), dtype=np.float32), LUNG_GRAIN_MM / 2 / pixel)
-    shadow.areal["muscle"] += LUNG_GRAIN * grain / max(float(grain.std()), 1e-6) * np.sqrt(shadow.lung / 150)
-    through = np.zeros((matrix, matrix), dtype=np.float32)
+    white = arrays.on(draw.standard_normal((matrix, matrix), dtype=np.float32))
+    grain = arrays.blurred(white, [LUNG_GRAIN_MM / 2 / pixel] * 2, truncate=4)
+    shadow.areal["muscle"] += grain * (LUNG_GRAIN / max(arrays.spread(grain), 1e-6)) * arrays.xp.sqrt(shadow.lung / 150)
+    through = arrays.full((matrix, matrix), 0)
+    areal = {name: arrays.xp.clip(met, 0, None) for name, met in shadow.slanted().items()}
     for kev, weight in SPECTRUM:
-        path = sum(mass_attenuation(name, kev) * np.maximum(areal, 0) for name, areal in shadow.areal.items())
-        through += np.float32(weight) * np.exp(-np.asarray(path, dtype=np.float32))
-    scattered = ndimage.gaussian_filter(np.minimum(through, 0.3), SCATTER_MM / pixel, truncate=2)
-    return np.asarray((1 - SCATTER) * through + SCATTER * scattered, dtype=np.float32)
+        path = sum(met * mass_attenuation(name, kev) for name, met in areal.items())
+        through += arrays.xp.exp(-path) * weight
+    scattered = arrays.blurred(arrays.xp.clip(through, None, 0.3), [SCATTER_MM / pixel] * 2, truncate=2)
+    return through * (1 - SCATTER) + scattered * SCATTER
 
 
-def _rays(body: Body, *, matrix: int, view: View, draw: np.random.Generator) -> Rays:
+def _rays(body: Body, *, matrix: int, view: View, draw: np.random.Generator, source_mm: float) -> Rays:
     """The detector, with the patient a little off the middle and a little turned."""
     axis = (np.arange(matrix, dtype=np.float32) + 0.5) * np.float32(FIELD_MM / matrix)
     aside, turned, up = float(draw.uniform(-8, 8)), float(np.deg2rad(draw.normal(0, 1.5))), float(draw.uniform(-8, 8))
     turn = turned + (math.pi / 2 if view == "LATERAL" else 0.0)
     middle = FIELD_MM / 2 - (aside if view != "LATERAL" else -10.0 + aside)
-    return Rays(axis - np.float32(middle), body.top("T1") + ABOVE_T1_MM + up - axis, turn)
+    _, deep, y = (float(v[0]) for v in body.outline(np.array([body.top("T7")])))
+    place = {"PA": y - deep - GAP_MM, "AP": y + deep + GAP_MM, "LATERAL": -body.chest_half_width - GAP_MM}[view]
+    heights = body.top("T1") + ABOVE_T1_MM + up - axis
+    return Rays(axis - np.float32(middle), heights, turn, source_mm, place, is_behind=view == "AP")
 
 
-def _displayed(signal: Array, curve: Curve, *, pixel: float, draw: np.random.Generator) -> NDArray[np.uint16]:
-    """Gray values: logarithm, detail over the local mean, a sigmoid between the signal's quantiles, shutter and letter."""
-    n = len(signal)
-    log = -np.log(np.maximum(signal, 1e-5))
-    local = ndimage.gaussian_filter(log, curve.reach_mm / pixel, truncate=2)
-    log = log + np.float32(curve.detail) * (log - local)
+def _displayed(log: Array, curve: Curve, *, draw: np.random.Generator) -> NDArray[np.uint16]:
+    """Gray values of a logarithm whose detail was raised: a sigmoid between its quantiles, shutter and letter."""
+    n = len(log)
     low, high = np.quantile(log[n // 8 : -n // 8, n // 6 : -n // 6], (0.005, 0.985))
     share = (log - low) / max(float(high - low), 1e-3)
     bent = 1 / (1 + np.exp(-curve.steep * (share - curve.turn)))

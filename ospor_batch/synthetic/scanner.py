@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from ospor_batch.synthetic.arrays import NUMPY, Array, Arrays, On
 from ospor_batch.synthetic.body import Body
 from ospor_batch.synthetic.painter import Grid
 from ospor_batch.synthetic.physics import attenuation_per_mm
 
-Array = NDArray[Any]
 REFERENCE_DIAMETER_MM = 250.0  # of the trunk that the scanner's hardening correction and dose are set for
 HARDENING_A_CM = -0.6  # HU in the middle for each cm of trunk beyond the reference
 CUPPING_HU = 5.0  # how much higher the rim reads than the middle
@@ -58,17 +58,15 @@ def noise_hu(body: Body, *, at_reference: float, thickness_mm: float, kvp_kv: in
     )  # fmt: skip
 
 
-def blurred(volume: Array, grid: Grid, kernel: Kernel) -> Array:
+def blurred(volume: On, grid: Grid, kernel: Kernel, *, arrays: Arrays = NUMPY) -> On:
     """The volume as the kernel shows it, within slices; a pixel wider than the blur needs none."""
     sigma = kernel.width_mm / 2.355 / grid.step[0]
     if sigma < 0.15:
         return volume
-    smooth = ndimage.gaussian_filter(volume, (0, sigma, sigma), truncate=3)
+    smooth = arrays.blurred(volume, (sigma, sigma))
     if not kernel.overshoot:
-        return np.asarray(smooth)
-    return np.asarray(
-        smooth + np.float32(kernel.overshoot) * (smooth - ndimage.gaussian_filter(smooth, (0, 2 * sigma, 2 * sigma)))
-    )
+        return smooth
+    return smooth + (smooth - arrays.blurred(smooth, (2 * sigma, 2 * sigma), truncate=4)) * kernel.overshoot
 
 
 def radius_in(body: Body, grid: Grid) -> Array:
@@ -77,27 +75,27 @@ def radius_in(body: Body, grid: Grid) -> Array:
     return np.asarray(np.sqrt((x[None, :] / body.half_width) ** 2 + (y[:, None] / body.half_depth) ** 2), dtype=np.float32)
 
 
-def hardened(volume: Array, body: Body, grid: Grid) -> Array:
+def hardened(volume: On, body: Body, grid: Grid, *, arrays: Arrays = NUMPY) -> On:
     """The volume with what is left of beam hardening after the scanner's correction: trunks beyond the reference read low."""
     radius = np.minimum(radius_in(body, grid), 1)
     at_spine = min(1.0, body.spine_y / body.half_depth)
     bias = HARDENING_A_CM * (diameter_mm(body) - REFERENCE_DIAMETER_MM) / 10 + CUPPING_HU * (radius**2 - at_spine**2)
-    return np.asarray(volume + bias[None] * np.clip((volume + 1000) / 1000, 0, 1.2), dtype=np.float32)
+    return volume + arrays.on(bias.astype(np.float32))[None] * arrays.xp.clip((volume + 1000) / 1000, 0, 1.2)
 
 
-def noise(draw: np.random.Generator, grid: Grid, *, kernel: Kernel) -> Array:
+def noise(draw: np.random.Generator, grid: Grid, *, kernel: Kernel, arrays: Arrays = NUMPY) -> On:
     """Noise of unit spread with the power spectrum of filtered back projection: a ramp under the kernel's curve."""
-    n_z, n_y, n_x = grid.shape
+    _, n_y, n_x = grid.shape
     white = draw.standard_normal(grid.shape, dtype=np.float32)
     f = np.hypot(fft.fftfreq(n_y, grid.step[1])[:, None], fft.rfftfreq(n_x, grid.step[0])[None, :])
     sigma = kernel.width_mm / 2.355
     curve = np.exp(-2 * (np.pi * sigma * f) ** 2) * (1 + kernel.overshoot * (1 - np.exp(-6 * (np.pi * sigma * f) ** 2)))
     gain = np.asarray(np.sqrt(f + 0.004) * curve, dtype=np.float32)
-    for k in range(n_z):
-        white[k] = fft.irfft2(fft.rfft2(white[k]) * gain, s=(n_y, n_x))
+    shaped = arrays.filtered(white, gain)
     if grid.thickness > 1.5 * grid.step[2]:  # overlapping slices share their noise
-        white = ndimage.uniform_filter1d(white, round(grid.thickness / grid.step[2]), axis=0, mode="wrap")
-    return np.asarray(white / np.float32(white.std() or 1.0), dtype=np.float32)
+        n_shared = round(grid.thickness / grid.step[2])
+        shaped = sum(arrays.xp.roll(shaped, k, 0) for k in range(n_shared))
+    return shaped / (arrays.spread(shaped) or 1.0)
 
 
 def noise_map(body: Body, grid: Grid) -> Array:
@@ -107,13 +105,15 @@ def noise_map(body: Body, grid: Grid) -> Array:
     return np.asarray(np.where(radius < 1, inside, NOISE_AIR + (NOISE_RIM - NOISE_AIR) * np.exp(-4 * (radius - 1))))
 
 
-def moved(volume: Array, draw: np.random.Generator, *, motion_mm: float, grid: Grid) -> Array:
+def moved(volume: On, draw: np.random.Generator, *, motion_mm: float, grid: Grid, arrays: Arrays = NUMPY) -> On:
     """The volume of someone who breathed: each slice is two positions of the body, mixed."""
-    out = volume.copy()
-    for k, (share, shift) in enumerate(zip(draw.uniform(0.2, 0.5, len(out)), draw.normal(0, motion_mm, len(out)), strict=True)):
-        other = ndimage.shift(volume[k], (-abs(shift) / grid.step[1], 0), order=1, mode="nearest")
-        out[k] = (1 - share) * volume[k] + share * other
-    return out
+    n, rows = len(volume), np.arange(grid.shape[1])
+    for k, (share, shift) in enumerate(zip(draw.uniform(0.2, 0.5, n), draw.normal(0, motion_mm, n), strict=True)):
+        up = abs(shift) / grid.step[1]
+        near, far = (arrays.on(np.minimum(rows + int(up) + more, len(rows) - 1)) for more in (0, 1))
+        other = volume[k][near] * (1 - up % 1) + volume[k][far] * (up % 1)
+        volume[k] = volume[k] * (1 - share) + other * share
+    return volume
 
 
 def streaked(volume: Array, metal: NDArray[np.bool_], grid: Grid) -> Array:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from ospor_batch.synthetic.arrays import Array
 from ospor_batch.synthetic.body import END_PLATE_MM, LEVELS_OF_BODY, Body, Vertebra
-from ospor_batch.synthetic.painter import Array, Box, Painter
+from ospor_batch.synthetic.painter import Box, Painter
 from ospor_batch.synthetic.population import Person
 
 FIRST_LABEL = 20  # L1; L2 to L4 are 21 to 23 (numbering of the VerSe challenge: T1 8 to T12 19, L1 20 to L5 24, S1 26)
@@ -81,7 +82,7 @@ def _put_disc(put: Painter, body: Body, v: Vertebra) -> None:
     if place.is_empty:
         return
     share = place.across(v.half_width - 0.5, v.half_depth - 0.5) * place.along(-v.height / 2 - 12, v.height / 2 + 2)
-    put.mix(place.where, share, np.float32(put.look.of("disc")), 0)
+    put.mix(place.where, put.arrays.on(share), put.look.of("disc"), 0)
 
 
 def _put_body(put: Painter, body: Body, v: Vertebra, person: Person) -> tuple[tuple[Box, Array], tuple[Box, Array]] | None:
@@ -98,11 +99,12 @@ def _put_body(put: Painter, body: Body, v: Vertebra, person: Person) -> tuple[tu
     part = np.divide(core, share, out=np.zeros_like(share), where=share > 0)
     cortical = np.float32(put.look.of("cortical_bone"))
     value = cortical + part * (np.float32(put.look.core(v.vbmd_mg_cm3)) - cortical)
-    put.mix(place.where, share, value, BONE_CODE)
-    put.hu[place.where] += core * _texture(put, v, person, core=core)
+    on = put.arrays.on
+    put.mix(place.where, on(share), on(value), BONE_CODE)
+    put.hu[place.where] += on(core * _texture(put, v, person, core=core))
     if person.implant == "cement" and v.level == "T12":
         blob = np.clip(1.6 - np.hypot(place.x / 7, place.y / 6) - np.abs(place.z / 7), 0, 1)
-        put.mix(place.where, np.asarray(blob * core, dtype=np.float32), np.float32(CEMENT_HU), BONE_CODE)
+        put.mix(place.where, on(np.asarray(blob * core, dtype=np.float32)), CEMENT_HU, BONE_CODE)
     return (place.where, core), (place.where, share)
 
 

@@ -356,6 +356,66 @@ def test_a_person_of_two_centers_is_counted_at_one_and_stands_in_one_partition(s
     assert dict(external.select("center", "partition").iter_rows()) == {"north": "train", "south": "external"}
 
 
+def test_a_label_of_another_center_is_matched_and_said_where_a_crosswalk_joins_the_person(
+    series, labels, question, no_overrides
+):
+    images = series({"center": "north", "patient_key": "A", "study_key": "A1", "series_key": "A1a", "sex": "unknown"})
+    measured = labels({"center": "south", "patient_key": "A", "label_key": "LA"})
+    events = pl.DataFrame(schema={"study_key": pl.String, "series_key": pl.String})
+    found = build(images, measured, question=question(centers=("north", "south")), overrides=events)
+    check_closed(found.attrition)
+    assert whole(found.candidate, "candidate").select("center", "label_center", "is_match").rows() == [("north", "south", True)]
+    assert found.manifest.select("center", "role", "sex").rows() == [("north", "paired", "female")]
+    assert last_out(found, "person", "north") == 1
+    assert last_out(found, "label", "south") == 1
+    total = {r["center"]: r for r in whole(found.linkage, "linkage").filter(pl.col("month") == "all").to_dicts()}
+    assert [total["south"][c] for c in ("n_imaged", "n_labelled", "n_both", "n_imaged_elsewhere", "n_in_window")] == [
+        0,
+        1,
+        1,
+        1,
+        1,
+    ]
+    assert total["south"]["linked_fraction"] == 1
+    own = compile_steps((Criterion(name="measured here", keep="label_center = center"),))
+    alone = build(images, measured, question=question(centers=("north", "south"), steps=own), overrides=no_overrides)
+    assert steps_of(alone, "person", "north") == {"measured_here": (1, 1, 0)}
+    assert steps_of(alone, "label", "south") == {"measured_here": (1, 1, 0)}
+
+
+def test_a_study_may_ask_for_people_with_a_label_alone(series, labels, question, no_overrides):
+    images = series(
+        *({"patient_key": p, "study_key": f"{p}1", "series_key": f"{p}1a"} for p in "ABC"),
+        {"patient_key": "A", "study_key": "A2", "series_key": "A2a", "image_date": DAY - timedelta(400)},
+    )
+    drawn = labels(
+        {"patient_key": "A", "label_key": "LA"}, {"patient_key": "B", "label_key": "LB", "label_date": DAY + timedelta(181)}
+    )
+    steps = compile_steps((Criterion(name="has a label", rule="label_present"),))
+    found = build(images, drawn, question=question(steps=steps), overrides=no_overrides)
+    assert steps_of(found, "person") == {"has_a_label": (3, 2, 1)}
+    assert steps_of(found, "series") == {"has_a_label": (4, 3, 1)}
+    assert found.manifest["role"].to_list() == ["paired"]
+    dated = question(steps=steps, label_dates=(DAY + timedelta(100), DAY + timedelta(300)))
+    assert build(images, drawn, question=dated, overrides=no_overrides).manifest.height == 0
+
+
+def test_a_label_for_one_series_only_leaves_the_others_out(series, labels, question, no_overrides):
+    days = [0, 10, 20]
+    images = series(
+        *({"patient_key": "A", "study_key": f"S{d}", "series_key": f"s{d}", "image_date": DAY + timedelta(d)} for d in days)
+    )
+    drawn = labels({"patient_key": "A", "label_key": "L", "label_date": DAY + timedelta(9)})
+    made = {reuse: build(images, drawn, question=question(match=Match(index_series="all", label_reuse=reuse)),
+                         overrides=no_overrides) for reuse in ("allow", "forbid")}  # fmt: skip
+    assert made["allow"].manifest["is_performance_index"].sum() == 3
+    once = made["forbid"]
+    assert once.manifest.filter("is_performance_index")["series_key"].to_list() == [hexed("s10")]
+    assert sorted(whole(once.candidate, "candidate")["lost_by"].drop_nulls()) == ["label_taken", "label_taken"]
+    assert steps_of(once, "series") == {"not_index": (3, 1, 2)}  # s0 is the label-blind index
+    check_closed(once.attrition)
+
+
 def test_a_criterion_may_name_the_quarter_and_a_kernel(series, labels, question, no_overrides):
     images = series(
         {"patient_key": "A", "study_key": "A1", "series_key": "A1a", "kernel_class": "sharp"},

@@ -110,6 +110,70 @@ def test_every_named_rule_compiles():
 
 
 @pytest.mark.parametrize(
+    ("criterion", "change", "is_unknown"),
+    [
+        ({"keep": "age_at_image BETWEEN 50 AND 89"}, {"age_at_image": 49.9}, False),
+        ({"keep": "age_at_image BETWEEN 50 AND 89"}, {"age_at_image": None, "age_source": "none"}, True),
+        ({"rule": "adult"}, {"age_at_image": 17.0}, False),
+        ({"keep": "sex = 'female'"}, {"sex": "male"}, False),
+        ({"keep": "modality IN ('CT')"}, {"modality": "MR"}, False),
+        ({"keep": "body_region IN ('chest', 'abdomen')"}, {"body_region": "pelvis"}, False),
+        ({"rule": "spine_in_region"}, {"body_region": "pelvis"}, False),
+        ({"rule": "spine_in_region"}, {"body_region": "unknown"}, True),
+        ({"rule": "unenhanced"}, {"contrast_evidence": "given"}, False),
+        ({"keep": "contrast_phase = 'plain'"}, {"contrast_phase": "portal_venous", "contrast_evidence": "given"}, False),
+        ({"rule": "thin_slices"}, {"slice_thickness_mm": 5.0}, False),
+        ({"keep": "slice_thickness_mm <= 2.5"}, {"slice_thickness_mm": None}, True),
+        ({"keep": "kernel_class = 'soft'"}, {"kernel_class": "sharp"}, False),
+        ({"keep": "kernel_raw NOT LIKE 'B7%'"}, {"kernel_raw": "B70f"}, False),
+        ({"keep": "kvp_kv IN (110, 120)"}, {"kvp_kv": 80.0}, False),
+        ({"keep": "scanner_vendor IN ('siemens', 'ge')"}, {"scanner_vendor": "canon"}, False),
+        ({"keep": "center <> 'south'"}, {"center": "south"}, False),
+        ({"keep": "period BETWEEN '2022Q1' AND '2022Q4'"}, {"period": "2021Q4"}, False),
+        ({"rule": "label_present"}, {"has_label": False}, False),
+        ({"rule": "no_implant"}, {"guard c": True}, False),
+        ({"rule": "without_findings", "findings": ("tilted", "padding")}, {"findings": "derived;tilted"}, False),
+        ({"keep": "grade = 'usable' AND n_missing_slices = 0"}, {"grade": "doubtful", "grade_reason": "tilted"}, False),
+        ({"keep": "POWER(field_of_view_mm, 2) > 90000 OR extent_mm / n_slices < 5"}, {"extent_mm": 900.0}, False),
+    ],
+)
+def test_every_kind_of_criterion_keeps_the_good_and_removes_the_bad(series, criterion, change, is_unknown):
+    made = {"period", "has_label", "guard c"}
+    good = {"patient_key": "A", "kernel_raw": "Br40", "contrast_phase": "plain", "field_of_view_mm": 300.0}
+    rows = series(
+        {**good, "series_key": "good"}, {**good, "series_key": "bad"} | {k: v for k, v in change.items() if k not in made}
+    )
+    extra = {"period": "2022Q2", "has_label": True, "guard c": None}
+    is_bad = pl.int_range(pl.len()) == 1
+    rows = rows.with_columns(
+        pl.when(is_bad).then(pl.lit(change.get(k, v), type_of(v))).otherwise(pl.lit(v, type_of(v))).alias(k)
+        for k, v in extra.items()
+    )
+    steps = compile_steps((Criterion(name="c", **criterion),), findings=("tilted", "padding")).series
+    judged = judge(rows, [step for step in steps if step.name.startswith("c")])
+    assert judged["first_failed"].to_list() == [None, "c: unknown" if is_unknown else "c"]
+
+
+def type_of(value):
+    return pl.String if isinstance(value, str) else pl.Boolean
+
+
+def test_a_finding_is_a_whole_word_and_one_that_the_catalog_has(series):
+    rows = series({"series_key": "a", "patient_key": "A", "findings": "padding_written_unsigned"})
+    steps = compile_steps((Criterion(name="c", rule="without_findings", findings=("padding",)),)).series
+    assert judge(rows, steps)["first_failed"].to_list() == [None]
+    for given, says in (
+        ({"findings": ("tiltet",)}, "the catalog has no finding 'tiltet'; the nearest allowed is 'tilted'"),
+        ({}, "without_findings needs findings"),
+        ({"findings": ("tilted",), "codes": ("fracture",)}, "codes and within_days belong to the rules"),
+    ):
+        with pytest.raises(StudyError, match=says):
+            compile_steps((Criterion(name="c", rule="without_findings", **given),), findings=("tilted",))
+    with pytest.raises(StudyError, match="findings belong to the rule without_findings"):
+        compile_steps((Criterion(name="c", rule="kvp_120", findings=("tilted",)),))
+
+
+@pytest.mark.parametrize(
     ("criterion", "says"),
     [
         (Criterion(name="c", keep="age_at_imag >= 50"), "'c': no column 'age_at_imag'; the nearest allowed is 'age_at_image'"),

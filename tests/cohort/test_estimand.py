@@ -44,6 +44,7 @@ def test_an_ordinary_study_raises_no_doubt():
             {"criteria": [{"name": "g", "rule": "no_event_between", "codes": ["fracture"]}]},
             "note", "g: not assessed at north, south",
         ),
+        ({"criteria": [{"name": "g", "rule": "label_present"}]}, "note", "can be corrected for nobody else"),
     ],
 )  # fmt: skip
 def test_a_question_that_contradicts_itself_is_told(changes: dict[str, Any], verdict: str, says: str):

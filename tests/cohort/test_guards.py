@@ -68,10 +68,32 @@ def test_an_event_from_the_day_of_the_image_to_that_of_the_label_removes_the_pai
     assert found.guard.select("status", "n_events", "n_persons", "n_struck").rows() == [("assessed", 1, 3, int(struck))]
 
 
-def test_an_event_of_another_kind_person_or_center_does_not_strike(series, labels, question, no_overrides):
-    given = events(("north", "north0", "fracture", 3, None), ("south", "north1", "bone_drug", 3, None))
+def test_an_event_of_another_kind_or_person_does_not_strike(series, labels, question, no_overrides):
+    given = events(("north", "north0", "fracture", 3, None), ("south", "south1", "bone_drug", 3, None))
     found = cohort_of(series, labels, question, no_overrides, criteria=(BETWEEN,), given=given)
     assert left_at(found) == {}
+
+
+def test_an_event_that_another_center_recorded_strikes_the_same_person(series, labels, question, no_overrides):
+    """One key at two centers is a crosswalk's: equal numbers of two centers have two keys."""
+    given = events(("south", "north1", "bone_drug", 3, None))
+    found = cohort_of(series, labels, question, no_overrides, criteria=(BETWEEN,), given=given)
+    assert left_at(found) == {"no_treatment_between": 1}
+
+
+def test_implants_are_a_guard_of_their_own_with_usual_codes(series, labels, question, no_overrides):
+    given = events(
+        ("north", "north0", "implant", -900, None), ("north", "north1", "spine_surgery", 1, None),
+        ("north", "north2", "fracture", -900, None),
+    )  # fmt: skip
+    guard = Criterion(name="no implant", rule="no_implant")
+    found = cohort_of(series, labels, question, no_overrides, criteria=(guard,), given=given, centers=("north", "south"))
+    assert left_at(found) == {"no_implant": 1}
+    told = found.guard.select("center", "rule", "codes", "status", "n_struck").sort("center").rows()
+    codes = "cement;implant;spine_surgery"
+    assert told == [("north", "no_implant", codes, "assessed", 1), ("south", "no_implant", codes, "not_assessed", None)]
+    narrow = Criterion(name="no implant", rule="no_implant", codes=("cement",))
+    assert left_at(cohort_of(series, labels, question, no_overrides, criteria=(narrow,), given=given)) == {}
 
 
 def test_a_center_without_an_event_table_is_said_to_be_not_assessed(series, labels, question, no_overrides):

@@ -42,6 +42,54 @@ def matched(images, labels, *, before, after, index_series="nearest"):
     return rank_pairs(candidates, index_series=index_series)
 
 
+def greedy(pairs, rank):
+    """Matches when a label may stand for one series only: the best pair, then the best of what is left."""
+    found, series, labels = set(), set(), set()
+    for p in sorted(pairs, key=rank):
+        if p[2] not in series and p[4] not in labels:
+            found.add((p[0], p[2], p[4], p[3]))
+            series.add(p[2])
+            labels.add(p[4])
+    return found
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(st.tuples(people, days), max_size=9),
+    st.lists(st.tuples(people, days), max_size=9),
+    st.integers(0, 8),
+    st.sampled_from(["nearest", "after_first"]),
+)
+def test_a_label_that_may_be_used_once_goes_to_its_best_pair(image_rows, label_rows, width, prefer):
+    images, labels = images_of(image_rows), labels_of(label_rows)
+    candidates = pair(images, labels).filter(in_window(before_days=width, after_days=width))
+    ranked = rank_pairs(candidates, index_series="all", prefer=prefer, reuse="forbid")
+    pairs = [tuple(r) for r in candidates.select("patient_key", "image_date", "series_key", "gap_days", "label_key").rows()]
+    side = lambda p: p[3] < 0 if prefer == "after_first" else False  # noqa: E731
+    expected = greedy(pairs, lambda p: (p[0], side(p), abs(p[3]), p[3] < 0, p[1], p[2], p[4]))
+    found = ranked.filter("is_match").select("patient_key", "series_key", "label_key", "gap_days")
+    assert set(found.iter_rows()) == expected
+    assert found["label_key"].is_unique().all()
+    assert found["series_key"].is_unique().all()
+    assert ranked.height == candidates.height
+    assert ranked.filter(pl.col("is_match") != (pl.col("candidate_rank") == 1)).height == 0
+    assert ranked.filter(pl.col("is_match") != pl.col("lost_by").is_null()).height == 0
+    # a series stays without a label only where others took all of its labels
+    alone = ranked.filter(~pl.col("is_match").any().over("series_key"))
+    assert set(alone["lost_by"]) <= {"label_taken"}
+    assert alone.group_by("series_key").agg(pl.col("candidate_rank").min())["candidate_rank"].to_list().count(2) == (
+        alone["series_key"].n_unique()
+    )
+
+
+def test_under_other_index_rules_a_label_stands_for_one_series_anyway():
+    images, labels = images_of([("A", 1), ("A", 2)]), labels_of([("A", 2)])
+    once = rank_pairs(pair(images, labels), index_series="nearest", reuse="forbid")
+    assert once.equals(rank_pairs(pair(images, labels), index_series="nearest"))
+    every = rank_pairs(pair(images, labels), index_series="all")
+    assert every["is_match"].to_list() == [True, True]
+
+
 def brute_force(images, labels, *, before, after, policy, lot):
     """Methods M1 by loops: {(person, series, label)} of the matches."""
     pairs = [
@@ -128,8 +176,9 @@ def test_a_key_is_one_person_wherever_the_label_was_measured():
 
 
 def test_people_of_one_hash_never_meet(monkeypatch):
-    same = pl.when(pl.col("patient_key").is_not_null()).then(pl.lit(7, pl.UInt64)).alias("who")
-    monkeypatch.setattr(pairing, "_hashed", lambda: same)
+    hashed = pairing._hashed
+    same = pl.lit(7, pl.UInt64).alias("who")
+    monkeypatch.setattr(pairing, "_hashed", lambda rows, *, day: hashed(rows, day=day).with_columns(same))
     monkeypatch.setattr(pairing, "SLICE", 2)
     images, labels = images_of([("A", 1), ("B", 1), (None, 3), ("A", 4)]), labels_of([("B", 2), ("A", 1), ("A", 9)])
     found = pair(images, labels).select("series_key", "label_key", "gap_days").sort("series_key", "label_key")

@@ -14,6 +14,7 @@ import pytest
 
 from ospor_batch.contracts import contract
 from ospor_batch.errors import StorageError
+from ospor_batch.inference.parts import PARTS
 from ospor_batch.inference.shard import ShardReceipt, ShardTask, predict_shard
 from ospor_batch.models.registry import predictor_here
 from ospor_batch.store import read_part
@@ -50,6 +51,12 @@ def archive(tmp_path: Path) -> Path:
     return root
 
 
+def stored(part: str, task: ShardTask) -> pl.DataFrame:
+    """The one part of a kind that a shard left; it is named after the items that it holds."""
+    (found,) = task.store.glob(f"{part}-*.parquet")
+    return read_part(PARTS[part], source=found)
+
+
 def run_shard(task: ShardTask, archive: Path) -> ShardReceipt:
     write_shard(task.source, archive, ["a", "b", "no mask", "cut", "gone"])
     (archive / "gone" / "0003.dcm").unlink()
@@ -57,8 +64,11 @@ def run_shard(task: ShardTask, archive: Path) -> ShardReceipt:
 
 
 def test_every_item_ends_in_a_part(task: ShardTask, archive: Path) -> None:
-    assert run_shard(task, archive) == ShardReceipt("one", n_items=5, n_predicted=2, n_rejected=3)
-    predictions = read_part("prediction", source=task.store / "prediction-one.parquet")
+    receipt = run_shard(task, archive)
+    assert (receipt.shard, receipt.n_items, receipt.n_predicted, receipt.n_rejected) == ("one", 5, 2, 3)
+    assert receipt.reasons == {"decode_failed": 1, "file_missing": 1, "mask_missing": 1}
+    assert receipt.seconds["decode"] > 0 < receipt.seconds["write"]
+    predictions = stored("prediction", task)
     a, b = (predictions.row(by_predicate=pl.col("item_digest") == hexed(n), named=True) for n in ("a", "b"))
     for name, row in (("a", a), ("b", b)):
         assert row["predicted_value"] == pytest.approx(expected_mean(archive / name), abs=1e-9)
@@ -66,9 +76,9 @@ def test_every_item_ends_in_a_part(task: ShardTask, archive: Path) -> None:
         assert row["series_digest"] == hexed(name)[::-1]
     assert (a["levels"], a["flags"], a["n_vertebrae"]) == ("L1+L2+L3+L4", "", 4)
     assert (b["levels"], b["flags"], b["n_vertebrae"], b["device"]) == ("L1+L2+L3", "level_missing:L4", 3, "cpu")
-    assert read_part("vertebra", source=task.store / "vertebra-one.parquet").height == 7
-    lasting = read_part("reject", source=task.store / "reject-one.parquet")
-    transient = read_part("reject", source=task.store / "reject_transient-one.parquet")
+    assert stored("vertebra", task).height == 7
+    lasting = stored("reject", task)
+    transient = stored("reject_transient", task)
     assert dict(lasting.select("item_key", "reason").iter_rows()) == {
         hexed("no mask"): "mask_missing", hexed("cut"): "decode_failed",
     }  # fmt: skip
@@ -78,7 +88,7 @@ def test_every_item_ends_in_a_part(task: ShardTask, archive: Path) -> None:
 
 def test_parts_are_stamped_and_hold_the_contracts_schema(task: ShardTask, archive: Path) -> None:
     run_shard(task, archive)
-    schema = pq.read_schema(task.store / "prediction-one.parquet")
+    schema = pq.read_schema(next(task.store.glob("prediction-*.parquet")))
     assert schema.metadata[b"contract"] == contract("prediction").id.encode()
     assert schema.metadata[b"prediction_key"] == SPEC.key.encode()
     assert schema.remove_metadata().equals(contract("prediction").arrow_schema())
@@ -138,10 +148,10 @@ def test_too_little_memory_is_a_reject_worth_another_try(
     def no_room(paths: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("ospor_batch.inference.shard.read_volume", no_room)
+    monkeypatch.setattr("ospor_batch.inference.items.read_volume", no_room)
     write_shard(task.source, archive, ["a"])
     predict_shard(task)
-    row = read_part("reject", source=task.store / "reject_transient-one.parquet").row(0, named=True)
+    row = stored("reject_transient", task).row(0, named=True)
     assert (row["reason"], row["is_transient"]) == ("out_of_memory", True)
 
 
@@ -156,7 +166,7 @@ def test_a_value_that_cannot_be_is_a_reject(
         volume.hu[:] = hu
         return volume
 
-    monkeypatch.setattr("ospor_batch.inference.shard.read_volume", spoiled)
+    monkeypatch.setattr("ospor_batch.inference.items.read_volume", spoiled)
     write_shard(task.source, archive, ["a"])
     assert predict_shard(task).n_rejected == 1
-    assert read_part("reject", source=task.store / "reject-one.parquet")["reason"].to_list() == [reason]
+    assert stored("reject", task)["reason"].to_list() == [reason]

@@ -91,6 +91,7 @@ def made_run() -> Made:
         "three_class",
         "leave_one_out",
         "comparison",
+        "discrimination",
         "published",
     ):
         frames[name] = empty(name)

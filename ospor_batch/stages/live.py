@@ -1,0 +1,164 @@
+"""What an inference under way says of itself on disk, for `status` in another terminal and for the last line of the stage."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ospor_batch.inference.shard import ShardReceipt
+from ospor_batch.inference.timing import STEPS, bottleneck, summed
+from ospor_batch.stages.summary import Noting, Progress
+
+EVERY_SECONDS = 1.0
+WINDOW_SECONDS = 120.0  # over which the rate is taken: shards end in lumps
+SILENT_SECONDS = 900.0  # longer than a series may take: whoever wrote last on another machine is taken for gone
+
+
+@dataclass
+class Live:
+    """How far inference is; every change is told to the progress bar and, at most once a second, to the disk.
+
+    total, done: items, those of earlier runs included. rejects: of this run so far, by reason. seconds: by step.
+    """
+
+    file: Path
+    total: int
+    done: int
+    progress: Progress | None = None
+    link: str | None = None
+    n_workers: int = 1
+    n_computed: int = 0
+    n_deaths: int = 0
+    rejects: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
+    started_at: float = field(default_factory=time.time)
+    _recent: deque[tuple[float, int]] = field(default_factory=deque)
+    _written: float = 0.0
+
+    def begin(self) -> None:
+        """Tell what earlier runs finished."""
+        self._recent.append((time.time(), self.done))
+        self._tell(at_once=True)
+
+    def received(self, receipt: ShardReceipt) -> None:
+        """Count a shard that is done."""
+        self.rejects.update(receipt.reasons)
+        self.seconds = summed([self.seconds, receipt.seconds])
+        self.more(receipt.n_items)
+
+    def more(self, n_items: int) -> None:
+        """Count items that are durable."""
+        self.done += n_items
+        self.n_computed += n_items
+        self._recent.append((time.time(), self.done))
+        while len(self._recent) > 2 and self._recent[0][0] < time.time() - WINDOW_SECONDS:
+            self._recent.popleft()
+        self._tell(at_once=False)
+
+    def end(self) -> None:
+        """Say that nothing more comes."""
+        self._write("ended")
+
+    @property
+    def items_per_second(self) -> float:
+        (since, done), (_, now_done) = self._recent[0], self._recent[-1]
+        return (now_done - done) / max(time.time() - since, 1e-3)
+
+    @property
+    def seconds_left(self) -> float | None:
+        rate = self.items_per_second
+        return (self.total - self.done) / rate if rate > 0 else None
+
+    def said(self) -> str:
+        """One sentence: rate, where the seconds went, which step to make faster."""
+        took = max(time.time() - self.started_at, 1e-3)
+        steps = ", ".join(f"{step} {self.seconds[step]:.1f}" for step in STEPS)
+        return (
+            f"{self.n_computed} series in {took:.1f} s ({self.n_computed / took:.1f}/s) on {self.n_workers} worker(s); "
+            f"seconds summed over workers: {steps}; slowest step: {bottleneck(self.seconds)}"
+            + (f"; {self.n_deaths} worker(s) died" if self.n_deaths else "")
+        )
+
+    def _tell(self, *, at_once: bool) -> None:
+        if isinstance(self.progress, Noting):
+            n_refused = self.rejects.total()
+            slow = f", slowest: {bottleneck(self.seconds)}" if self.n_computed else ""
+            self.progress.note(f"{n_refused} refused{slow}")
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+        if at_once or time.time() - self._written > EVERY_SECONDS:
+            self._write("running")
+
+    def _write(self, state: str) -> None:
+        self._written = time.time()
+        body = {
+            "state": state, "pid": os.getpid(), "host": socket.gethostname(), "started_at": self.started_at,
+            "updated_at": self._written, "total": self.total, "done": self.done, "n_computed": self.n_computed,
+            "n_deaths": self.n_deaths, "n_workers": self.n_workers, "rejects": dict(sorted(self.rejects.items())),
+            "items_per_second": self.items_per_second, "seconds_left": self.seconds_left, "seconds": self.seconds,
+            "slowest": bottleneck(self.seconds), "dashboard": self.link,
+        }  # fmt: skip
+        unfinished = self.file.with_name(f".{self.file.name}.{os.getpid()}.unfinished")
+        # news of the work must not end the work on a full disk
+        with contextlib.suppress(OSError):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.write_text(json.dumps(body, sort_keys=True))
+            unfinished.replace(self.file)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An inference as another process sees it.
+
+    state: running, ended, or stopped when its process is gone. rate and time left are those of its last word.
+    """
+
+    state: str
+    total: int
+    done: int
+    n_workers: int
+    n_deaths: int
+    rejects: Mapping[str, int]
+    items_per_second: float
+    seconds_left: float | None
+    seconds: Mapping[str, float]
+    slowest: str
+    dashboard: str | None
+    silent_seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def look(file: Path) -> Seen | None:
+    """What the newest inference of a run says; null when there was none."""
+    try:
+        body = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    silent = max(time.time() - body["updated_at"], 0.0)
+    state = body["state"]
+    if state == "running" and _is_gone(body, silent):
+        state = "stopped"
+    names = [name for name in Seen.__dataclass_fields__ if name in body and name != "state"]
+    return Seen(state=state, silent_seconds=silent, **{name: body[name] for name in names})
+
+
+def _is_gone(body: Mapping[str, Any], silent: float) -> bool:
+    if body["host"] != socket.gethostname():
+        return silent > SILENT_SECONDS
+    try:
+        os.kill(body["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False

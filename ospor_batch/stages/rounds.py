@@ -1,0 +1,139 @@
+"""Predict shards on the executor whatever becomes of its workers: what killed one is found and stands alone as a reject.
+
+Only what the journal of a dead worker names is under suspicion: such a series gets a shard of its own; when that dies too,
+it has the cluster to itself once more; then it is refused. Everything else of the shard goes on as one shard.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from ospor_batch.compute.executor import WORKER_DIED, Executor
+from ospor_batch.errors import ItemRefused, OsporError
+from ospor_batch.inference.journal import Left, read_journal
+from ospor_batch.inference.parts import name_of, reject_row, write_parts
+from ospor_batch.inference.shard import Limits, ShardTask, predict_shard
+from ospor_batch.models.spec import PredictorSpec
+from ospor_batch.runs import Run
+from ospor_batch.stages.live import Live
+from ospor_batch.stages.shards import halves, without, write_shards
+
+TIMED_OUT = "timed_out"
+
+
+@dataclass
+class Rounds:
+    """Predicts the items of one spec; files: their rows of the locator, in the order in which shards are cut."""
+
+    spec: PredictorSpec
+    run: Run
+    files: pl.DataFrame
+    executor: Executor
+    limits: Limits
+    live: Live
+    _alone: set[str] = field(default_factory=set)  # died in a shard of their own; once more with the cluster to themselves
+    _refused: set[str] = field(default_factory=set)  # before anything was tried
+    _never_begun: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.folder = self.run.private.absolute() / "shards"
+
+    def predict(self, shards: Sequence[list[str]]) -> None:
+        """Predict every item of the shards, or refuse it; what a killed run was at is looked at first."""
+        suspects = self._suspects_of_killed_run({item for shard in shards for item in shard})
+        following = [[item] for item in sorted(suspects)] + without(shards, suspects | self._refused)
+        try:
+            while following:
+                following = [part for shard in self._round(following) for part in self._what_is_left(shard)]
+            for item in sorted(self._alone):
+                if self._round([[item]]):
+                    self._refuse(item, read_journal(self._task([item]).journal))
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)  # it holds paths
+
+    def _task(self, shard: Sequence[str]) -> ShardTask:
+        return ShardTask(name_of(shard), self.folder, self.run.predictions.absolute(), self.spec, self.limits)
+
+    def _round(self, shards: Sequence[list[str]]) -> list[list[str]]:
+        """Predict shards; those whose worker died come back."""
+        write_shards(shards, self.files, folder=self.folder)
+        tasks = {self._task(shard): shard for shard in shards}
+        for task in tasks:
+            for stale in (task.journal, task.receipt):
+                stale.unlink(missing_ok=True)
+        died = []
+        for outcome in self.executor.map(predict_shard, list(tasks)):
+            if outcome.error == WORKER_DIED:
+                died.append(tasks[outcome.item])
+                self.live.n_deaths += 1
+            elif outcome.error is not None or outcome.value is None:
+                raise OsporError(
+                    f"infer: shard {outcome.item.shard} ended with {outcome.error} on its worker: a fault of this program; "
+                    'run it with [compute.cpu] cluster = "in_line" to see where'
+                )
+            else:
+                self.live.received(outcome.value)
+                outcome.item.source.unlink(missing_ok=True)
+        return sorted(died)
+
+    def _what_is_left(self, shard: list[str]) -> list[list[str]]:
+        """The shards that do what a dead one left undone."""
+        left = read_journal(self._task(shard).journal)
+        if left is None:
+            # it waited on the worker that died of another; if that happens again, perhaps not of another
+            self._never_begun[name_of(shard)] += 1
+            return [shard] if self._never_begun[name_of(shard)] < 2 else self._divided(shard)
+        self.live.more(len(left.kept))
+        undone = [item for item in shard if item not in left.kept]
+        suspects = [item for item in undone if item in left.working]
+        if not suspects:
+            return [undone] if left.kept and undone else self._divided(undone)
+        if len(shard) == 1:
+            return self._after_a_death_alone(shard[0], left)
+        rest = [item for item in undone if item not in left.working]
+        return [*([item] for item in suspects), *([rest] if rest else [])]
+
+    def _divided(self, shard: list[str]) -> list[list[str]]:
+        if len(shard) == 1:
+            self._alone.add(shard[0])
+            return []
+        return halves(shard)
+
+    def _after_a_death_alone(self, item: str, left: Left) -> list[list[str]]:
+        if left.is_timed_out:  # its second time: nothing that another worker could do better
+            self._refuse(item, left)
+        else:
+            self._alone.add(item)
+        return []
+
+    def _refuse(self, item: str, left: Left | None) -> None:
+        center = self.files.filter(pl.col("item_digest") == item)["center"][0]
+        if left is not None and left.is_timed_out:
+            refusal = ItemRefused(TIMED_OUT, f"took longer than {self.limits.item_seconds:g} s, twice")
+        else:
+            refusal = ItemRefused(WORKER_DIED, "the process died each time it worked on this series alone")
+        row = reject_row(item, center, spec=self.spec, refusal=refusal)
+        write_parts({"reject": [row]}, name=name_of([item]), store=self.run.predictions.absolute() / self.spec.key, spec=self.spec)
+        self.live.rejects[refusal.reason] += 1
+        self.live.more(1)
+
+    def _suspects_of_killed_run(self, items: set[str]) -> set[str]:
+        """What a run that was killed was working on; in line, where a series takes the run with it, one is refused when
+        it was alone the last time."""
+        suspects: set[str] = set()
+        for journal in sorted(self.folder.glob("*.journal")):
+            left = read_journal(journal)
+            working = items & set(left.working) if left else set()
+            for item in sorted(working):
+                if not self.executor.is_expendable and journal.stem == name_of([item]):
+                    self._refuse(item, left)
+                    self._refused.add(item)
+                else:
+                    suspects.add(item)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return suspects - self._refused

@@ -1,0 +1,84 @@
+"""The spec of every recipe of a study: as declared, and once trained, with the model folder it reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ospor_batch.config import Recipe, Study
+from ospor_batch.errors import NothingToDoError, StudyError
+from ospor_batch.imaging.masks import MaskRule
+from ospor_batch.models.bundle import bundle_digest
+from ospor_batch.models.registry import kind_of, spec_of
+from ospor_batch.models.segmentation_classes import LEVELS
+from ospor_batch.models.spec import PredictorSpec
+from ospor_batch.models.totalsegmentator import totalsegmentator_version
+from ospor_batch.runs import Run
+
+MODELS = "models"  # folder of the workspace
+
+
+def declared_spec(study: Study, recipe: Recipe) -> PredictorSpec:
+    """The spec before any training; of a recipe with a model, that model's."""
+    return _spec(study, recipe, folder=None if recipe.model is None else study.resolve(recipe.model))
+
+
+def specs_of(study: Study, run: Run) -> dict[str, PredictorSpec]:
+    """The spec of every recipe, by its key; NothingToDoError when one is not trained yet."""
+    found = {}
+    for recipe in study.recipes:
+        if not recipe.is_trained:
+            found[recipe.key] = declared_spec(study, recipe)
+        elif (folder := trained_folder(run, recipe.key)) is not None:
+            found[recipe.key] = _spec(study, recipe, folder=folder)
+        else:
+            raise NothingToDoError(f"recipe {recipe.key} is not trained in this run yet: run `ospor-batch train STUDY` first")
+    return found
+
+
+def digests(study: Study, run: Run | None = None) -> dict[str, tuple[str, str, str]]:
+    """Predictor, model digest and parameter digest of every recipe, by its key; loads no weights.
+
+    Without a run, or before it is trained, a trained recipe is named by its code and parameters alone.
+    """
+    found = {}
+    for recipe in study.recipes:
+        folder = None if run is None or not recipe.is_trained else trained_folder(run, recipe.key)
+        spec = declared_spec(study, recipe) if folder is None else _spec(study, recipe, folder=folder)
+        found[recipe.key] = (spec.predictor, spec.model_digest, spec.parameter_digest)
+    return found
+
+
+def trained_folder(run: Run, recipe: str) -> Path | None:
+    """The model folder that a recipe was trained to in a run; null before."""
+    if not run.has("model"):
+        return None
+    rows = run.read("model")
+    mine = rows.row(by_predicate=rows["recipe"] == recipe, named=True) if recipe in rows["recipe"] else None
+    return None if mine is None else models_folder(run) / mine["training_digest"]
+
+
+def models_folder(run: Run) -> Path:
+    """Where the models of a workspace lie, shared by its runs."""
+    return run.predictions.parent / MODELS
+
+
+def _spec(study: Study, recipe: Recipe, *, folder: Path | None) -> PredictorSpec:
+    masks = recipe.masks
+    spec = spec_of(recipe.name, parameters=recipe.parameters, pattern=masks.pattern, labels=masks.labels, folder=folder)
+    return replace(spec, masks=_mask_rule(study, recipe, spec.masks)) if kind_of(recipe.name).reads_masks else spec
+
+
+def _mask_rule(study: Study, recipe: Recipe, rule: MaskRule) -> MaskRule:
+    """The rule with its source; StudyError when the source cannot be used or cannot give what is asked."""
+    masks = recipe.masks
+    rule = replace(rule, source=masks.source, tissues=tuple(sorted(masks.tissues.items())))
+    if masks.source == "beside":
+        return rule
+    if masks.model is None:
+        return replace(rule, version=totalsegmentator_version(), least_confidence=masks.least_confidence)
+    if unknown := [level for level, _ in rule.labels if level not in LEVELS]:
+        known = ", ".join(LEVELS)
+        raise StudyError(f"recipe {recipe.key}: the segmentation network knows no {', '.join(unknown)}, but {known}")
+    model = study.resolve(masks.model)
+    return replace(rule, version=bundle_digest(model), folder=str(model), least_confidence=masks.least_confidence)
