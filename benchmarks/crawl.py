@@ -230,7 +230,7 @@ def where_time_goes(root: str, folder: Path, *, rounds: int) -> dict[str, float]
             rows = np.flatnonzero(is_usual(heads, found, wanted=memory.wanted))
             columns = Columns(memory.wanted)
             columns.add(heads, found, rows=rows)
-            columns.is_sound(masks=SEGMENTATIONS)
+            columns.is_sound(others=SEGMENTATIONS)
             clock.tick("decode")
             frames.append(instance_rows([part[row] for row in rows.tolist()], columns.series()))
             clock.tick("columns (Arrow)")

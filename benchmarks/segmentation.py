@@ -77,8 +77,8 @@ class Found:
 
 def _best_body(made: Segmented, truth: np.ndarray[Any, Any], case: Case) -> float:
     """Dice of the body that overlaps most, whatever level it was given; in a mask of whole bones only their front counts."""
-    inside, spine = made.labels[truth], list(FILE_VALUES.values())[: len(LEVELS)]
-    inside = inside[np.isin(inside, [*spine, 99])]
+    inside, spine = made.labels[truth], [FILE_VALUES[level] for level in LEVELS]
+    inside = inside[np.isin(inside, spine)]
     if not len(inside):
         return 0.0
     number = np.bincount(inside).argmax()
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--people", type=int, default=160)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--held-out", type=int, default=12)
     shared = os.environ.get("OSPOR_SHARED", "../shared")
     parser.add_argument("--real", type=Path, default=Path(shared) / "data" / "real" / "ct")
@@ -173,9 +173,7 @@ def _print(kind: str, rows: list[dict[str, Any]]) -> None:
     by: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         by[row["structure"] if kind == "generated" else f"{row['case']}: {row['structure']}"].append(row)
-    print(
-        f"\n{kind}: {'structure':44} {'n':>3} {'dice':>6} {'least':>6} {'hd95':>6} {'any lvl':>8} {'conf':>5}   (cut bodies apart)"
-    )
+    print(f"\n{kind}: {'structure':44} {'n':>3} {'dice':>6} {'least':>6} {'hd95':>6} {'any lvl':>8} {'conf':>5}   (cut apart)")
     for name in sorted(by):
         for is_cut in (False, True):
             mine = [row for row in by[name] if row["is_cut"] is is_cut]
@@ -183,9 +181,8 @@ def _print(kind: str, rows: list[dict[str, Any]]) -> None:
                 dice = [row["dice"] for row in mine]
                 mean = [_mean(row[key] for row in mine) for key in ("hd95_mm", "dice_any_level", "confidence")]
                 said = " ".join(f"{'-' if m is None else format(m, '.2f'):>7}" for m in mean)
-                print(
-                    f"{'':11}{name + (' (cut)' if is_cut else ''):44} {len(mine):>3} {np.mean(dice):6.3f} {min(dice):6.3f} {said}"
-                )
+                told = name + (" (cut)" if is_cut else "")
+                print(f"{'':11}{told:44} {len(mine):>3} {np.mean(dice):6.3f} {min(dice):6.3f} {said}")
 
 
 def _mean(values: Any) -> float | None:
@@ -204,7 +201,7 @@ def _picture(case: Case, made: Segmented | None, folder: Path) -> None:
     turned, flips = _to_patient(volume)
     arrays = [turned(volume.hu), turned(case.truth), turned(made.labels if made else np.zeros_like(case.truth))]
     spine = np.argwhere(np.isin(arrays[1], [n for n, name in case.names.items() if name in LEVELS]))
-    z, y, x = spine.mean(axis=0).astype(int) if len(spine) else np.array(arrays[0].shape) // 2
+    z, _, x = spine.mean(axis=0).astype(int) if len(spine) else np.array(arrays[0].shape) // 2
     figure, axes = plt.subplots(2, 3, figsize=(12, 8))
     for column, array in enumerate(arrays):
         for row, image in enumerate((array[:, :, x][::-1], array[z])):

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run
 
 from ospor_batch.config import read_study
-from ospor_batch.errors import OsporError, StorageError, nameless
+from ospor_batch.errors import ArchiveError, OsporError, StorageError, nameless
 from ospor_batch.plan import Step, agenda, run_step, tidy_up
 
 
@@ -49,12 +49,25 @@ def run_stage(study_file: str, *, stage: str, center: str | None, run_id: str | 
 
 
 def run_plan(study_file: str, *, is_sweep: bool) -> int:
-    """Hand each step of the agenda to Prefect; return how many steps ran."""
+    """Hand each step of the agenda to Prefect; return how many steps ran.
+
+    In a sweep, a center whose archive or export is missing stops alone: the others are brought up to date, then the
+    error is raised, and nothing is tabulated.
+    """
     n_steps = 0
-    for step in agenda(read_study(Path(study_file))):
-        run_stage(study_file, stage=step.stage, center=step.center, run_id=step.run_id, is_sweep=is_sweep)
+    stopped: dict[str, ArchiveError] = {}
+    for step in agenda(read_study(Path(study_file)), stopped=stopped):
+        try:
+            run_stage(study_file, stage=step.stage, center=step.center, run_id=step.run_id, is_sweep=is_sweep)
+        except ArchiveError as error:
+            if not is_sweep or step.center is None:
+                raise
+            stopped[step.center] = error
+            continue
         n_steps += 1
     tidy_up(read_study(Path(study_file)))
+    if stopped:
+        raise ArchiveError("; ".join(str(error) for error in stopped.values()))
     return n_steps
 
 

@@ -22,7 +22,10 @@ SHOWN = 40  # rows of a table on the screen; --json has all
 @audit.command()
 def trace(
     run: RunFolder,
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="performance, prevalence, attrition or reject_count.")],
+    table: Annotated[
+        str,
+        typer.Argument(metavar="TABLE", help="attrition, reject_count, or a table of people, such as prevalence."),
+    ],
     cell: Annotated[str, typer.Argument(metavar="CELL", help="COLUMN,KEY=VALUE,... such as n_events,center=north,metric=auc.")],
     locate: Annotated[bool, typer.Option("--locate", help="Show paths too: private, they may hold names of patients.")] = False,
     as_json: AsJson = False,
@@ -94,6 +97,29 @@ def assure(study_file: StudyFile, as_json: AsJson = False) -> None:
         typer.echo(f"{len(found)} examples, {len(broken)} not as expected")
     if broken:
         raise typer.Exit(StudyError.exit_code)
+
+
+@audit.command()
+def manifest(
+    study_file: StudyFile,
+    run: Annotated[str | None, typer.Option(help="Id of the run; without it the latest complete one.")] = None,
+    shift_dates: Annotated[
+        bool, typer.Option("--shift-dates", help="Add dates, moved per person by a keyed number of days.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write one row a person and series, for statisticians outside: other keys, no true date; into the private folder."""
+    from ospor_batch.config import read_key, read_study
+    from ospor_batch.stages.people_file import run_of, write_people
+
+    study = read_study(study_file)
+    folder = run_of(study.workspace, run)
+    target, n_rows = write_people(folder, key=read_key(study), with_shifted_dates=shift_dates)
+    if as_json:
+        print_json({"file": str(target), "n_rows": n_rows, "has_shifted_dates": shift_dates})
+        return
+    typer.echo(f"{n_rows} rows: {target}")
+    typer.echo("single people stand in it: it is for whom your agreement names, and no release")
 
 
 @audit.command()

@@ -70,6 +70,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to generate into; must be new or made by demo before.")] = Path("demo"),
     preset: Annotated[str, typer.Option(help="Size of the study: tiny or demo.")] = "demo",
+    all_recipes: Annotated[bool, typer.Option("--all", help="Train and run all five published recipes.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Generate a four-center study and run it, from archive to report; no questions asked."""
@@ -81,6 +82,8 @@ def demo(
     if not study_file.is_file():
         with screen.step("generate") as progress:
             study_file = synth(out, preset=preset, progress=progress)
+    if all_recipes:
+        study_file = study_file.with_name("recipes.toml")
     _run(read_study(study_file), screen=screen, as_json=as_json, is_sweep=False)
 
 
@@ -196,6 +199,12 @@ def infer(study_file: StudyFile) -> None:
 def evaluate(study_file: StudyFile) -> None:
     """Make the tables of prevalence, performance and agreement."""
     _run_stages("evaluate", study_file)
+
+
+@app.command()
+def explain(study_file: StudyFile) -> None:
+    """Show where the networks looked: mean Grad-CAM per class and the share of each region."""
+    _run_stages("explain", study_file)
 
 
 @app.command()

@@ -23,17 +23,19 @@ from ospor_batch.stages.catalog import catalog
 from ospor_batch.stages.crawl import crawl
 from ospor_batch.stages.drift import refuse_drift
 from ospor_batch.stages.evaluate import evaluate
+from ospor_batch.stages.explain import explain, explains
 from ospor_batch.stages.infer import infer
 from ospor_batch.stages.label import label
 from ospor_batch.stages.match import match, matched
 from ospor_batch.stages.report import report
 from ospor_batch.stages.specs import digests
+from ospor_batch.stages.substudies import compare_substudies
 from ospor_batch.stages.summary import Progress, StageSummary
 from ospor_batch.stages.train import train
 from ospor_batch.store import Store
 
 CENTER_STAGES = ("crawl", "catalog", "label")
-RUN_STAGES = ("match", "train", "infer", "evaluate", "report")
+RUN_STAGES = ("match", "train", "infer", "evaluate", "explain", "report")
 STAGES = CENTER_STAGES + RUN_STAGES
 Scope = Literal["center", "study"]
 
@@ -87,9 +89,9 @@ def begin_run(study: Study) -> Run:
 
 
 def run_stages(study: Study) -> tuple[str, ...]:
-    """The stages of a run of this study, in order; a study that trains nothing has no training."""
-    trains = any(recipe.is_trained for recipe in study.recipes)
-    return tuple(stage for stage in RUN_STAGES if trains or stage != "train")
+    """The stages of a run of this study, in order; those that have nothing to do in it are left out."""
+    wanted = {"train": any(recipe.is_trained for recipe in study.recipes), "explain": any(map(explains, study.recipes))}
+    return tuple(stage for stage in RUN_STAGES if wanted.get(stage, True))
 
 
 def run_steps(study: Study, run: Run) -> Iterator[Step]:
@@ -207,6 +209,9 @@ def _run_step(
     elif step.stage == "train":
         with _executor(study, executor) as opened:
             found = train(study, run, store=store, executor=opened, progress=progress)
+    elif step.stage == "explain":
+        with _executor(study, executor) as opened:
+            found = explain(study, run, store=store, executor=opened)
     elif step.stage == "infer":
         with _executor(study, executor) as opened:
             found = infer(study, run, store=store, executor=opened, progress=progress)
@@ -214,6 +219,7 @@ def _run_step(
         if is_sweep:
             refuse_drift(study, run, store=store)
         found = evaluate(study, run, store=store)
+        compare_substudies(study, run)
     else:
         report(study, run, store=store)
     run = run.marked(step.stage)

@@ -283,10 +283,10 @@ class Columns:
         frames = np.maximum(np.nan_to_num(self._columns["number_of_frames"].numbers(self._n), nan=1.0), 1.0)
         return Pixels(np.concatenate(offset), np.concatenate(length), np.concatenate(size), frames)
 
-    def is_sound(self, *, masks: Sequence[str]) -> NDArray[np.bool_]:
-        """Which files are plainly whole, identified instances; the others are judged alone. masks: classes of masks."""
+    def is_sound(self, *, others: Sequence[str]) -> NDArray[np.bool_]:
+        """Which files are plainly whole, identified instances; the rest is judged alone. others: classes that need more."""
         of = self._columns
-        sound = ~of["sop_class_uid"].is_among(masks, n=self._n)
+        sound = ~of["sop_class_uid"].is_among(others, n=self._n)
         for uid in ("study_instance_uid", "series_instance_uid", "sop_instance_uid", "sop_class_uid"):
             sound &= of[uid].is_told(self._n)
         pixels = self.pixels

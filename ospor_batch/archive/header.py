@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
+from ospor_batch.archive import frames
 from ospor_batch.archive.content import (
     PREAMBLE,
     UNDEFINED,
@@ -41,12 +42,13 @@ from ospor_batch.contracts import contract
 from ospor_batch.errors import ItemRefused
 from ospor_batch.sources import content_digest
 
-READER = "2"  # raised when this module judges a file differently; files are then read again
+READER = "3"  # raised when this module judges a file differently; files are then read again
 DICOMDIR = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.5", "1.2.840.10008.5.1.4.1.1.66.7")
 DIRECTORY_RECORDS = 0x00041220
+OF_FRAMES = ("frame_positions_mm", "frame_cosines")  # columns that only an enhanced image fills
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 CUT_SEQUENCE = "No tag to read"  # how pydicom's OSError begins; any other is one of the system
 MOST_READS = 5_000_000  # of one header: some 2 million elements, 1 GB of objects; the largest known have a tenth of it
@@ -116,6 +118,8 @@ def _read_dicom(file: BinaryIO, *, is_bare: bool) -> dict[str, Any]:
         raw.flags.add("no_preamble")
     values = _values(raw)
     _identify(values, raw, is_bare=is_bare)
+    if values["sop_class_uid"] in frames.CLASSES:
+        _add_frames(file, raw, values, size=size)
     values["is_pixel_data"] = raw.pixels is not None
     _check_pixels(file, raw, values, size=size)
     values["header_digest"] = digest_of(values)
@@ -231,6 +235,7 @@ def _meta(dataset: Dataset, keyword: str) -> str | None:
 
 def _values(raw: _Raw) -> dict[str, Any]:
     values: dict[str, Any] = {"transfer_syntax_uid": _meta(raw.dataset, "TransferSyntaxUID")}
+    values |= dict.fromkeys(OF_FRAMES)
     charset = Charset()
     for of in keywords():
         cell = _element(raw, of, charset=charset)
@@ -268,6 +273,24 @@ def _identify(values: dict[str, Any], raw: _Raw, *, is_bare: bool) -> None:
     of = {f.dicom: f.name for f in contract("instance").fields}
     if missing := [keyword for keyword in UIDS if not values[of[keyword]]]:
         raise ItemRefused("missing_uid", ", ".join(missing))
+
+
+def _add_frames(file: BinaryIO, raw: _Raw, values: dict[str, Any], *, size: int) -> None:
+    """Fill what the functional groups of an enhanced image say; one that cannot be read keeps what its header says."""
+    bounded = cast(BinaryIO, _Bounded(file, size=size))
+    bounded.seek(0)
+    charset = Charset(values["specific_character_set"] or "")
+    try:
+        dataset = read_partial(bounded, stop_when=_is_pixels, force=True, specific_tags=list(frames.TAGS))
+        told, flags = frames.told_of_frames(dataset, values, charset=charset)
+    except (struct.error, zlib.error, ItemRefused):
+        told, flags = {}, {frames.UNREAD}
+    values.update(told)
+    raw.flags |= flags
+
+
+def _is_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag in PIXEL_TAGS
 
 
 def _check_pixels(file: BinaryIO, raw: _Raw, values: dict[str, Any], *, size: int) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ospor_batch.archive.columns import Columns, Pixels, is_usual, wanted_elements
 from ospor_batch.archive.content import PixelElement, check_encapsulated
 from ospor_batch.archive.elements import UNDEFINED
+from ospor_batch.archive.frames import CLASSES
 from ospor_batch.archive.header import SEGMENTATIONS
 from ospor_batch.archive.heads import PAD, Heads, read_heads
 from ospor_batch.archive.layout import Memory
@@ -72,7 +73,7 @@ def read_quickly(files: Partition, *, is_remembering: bool = True) -> Quick:
     number = np.concatenate(numbers)
     if not number.size:
         return Quick(number, {})
-    keep = columns.is_sound(masks=SEGMENTATIONS)
+    keep = columns.is_sound(others=(*SEGMENTATIONS, *CLASSES))
     pixels = columns.pixels
     for at in np.flatnonzero(keep & (pixels.length == UNDEFINED)).tolist():
         keep[at] = _ends(files.paths[number[at]], pixels, at, source=files.source)

@@ -15,6 +15,7 @@ from ospor_batch.contracts import contract
 
 PIXEL_GROUP = 0x0028  # the group that says how pixels are read
 PIXEL_KEYWORDS = ("ImagePositionPatient", "ImageOrientationPatient", "ImagerPixelSpacing", "PresentationLUTShape")
+FRAMES = ("frame_positions_mm", "frame_cosines")  # of an enhanced image; added only where they are told
 SEPARATOR, ABSENT = "\x1f", "\x00"
 DIGITS = 32
 
@@ -35,7 +36,8 @@ def digest_of(values: Mapping[str, Any]) -> str:
     """SHA-256, first 32 digits, over one row."""
     names, texts = digested()
     numbers = [np.nan if values[name] is None else float(values[name]) for name in names]
-    return digests_of(np.array([numbers]), [joined(values[name] for name in texts)])[0]
+    of_frames = [told for name in FRAMES if (told := values.get(name)) is not None]
+    return digests_of(np.array([numbers]), [joined([*(values[name] for name in texts), *of_frames])])[0]
 
 
 def joined(texts: Iterable[str | None]) -> bytes:

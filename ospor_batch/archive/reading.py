@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ospor_batch.archive.header import read_header
+from ospor_batch.archive.header import OF_FRAMES, read_header
 from ospor_batch.archive.opening import HeaderSource, header_source
 from ospor_batch.archive.partition import Partition, Quick, names_on_disk, read_quickly
 from ospor_batch.contracts.table import schema_of
@@ -67,6 +67,7 @@ def instance_rows(items: Sequence[Listing], columns: Mapping[str, pl.Series]) ->
     paths, sizes, times = zip(*items, strict=True)
     told = {"path": paths, "size_bytes": sizes, "mtime_ns": times}
     same = {"fate": "instance", "reason": None, "content_digest": None, "detail": None, "is_transient": None}
+    same |= dict.fromkeys(OF_FRAMES)
     series = []
     for name, dtype in part_schema().items():
         if name in told:

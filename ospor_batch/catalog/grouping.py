@@ -24,11 +24,24 @@ class Duplicates:
     refused: pl.DataFrame
 
 
-def resolve_duplicates(instances: pl.DataFrame) -> Duplicates:
-    """Of the files with one SOP Instance UID keep that with the smallest file key (rule "first key")."""
-    ordered = instances.sort("sop_instance_uid", "file_key")
+SAME = ("size_bytes", "header_digest", "series_key")  # what files of one object have in common before their bytes are asked
+
+
+def suspects(instances: pl.DataFrame) -> pl.DataFrame:
+    """The files that only their bytes can tell apart from another: file_key, sorted."""
+    return instances.filter(pl.len().over("sop_instance_uid", *SAME) > 1).select("file_key").sort("file_key")
+
+
+def resolve_duplicates(instances: pl.DataFrame, *, contents: pl.DataFrame | None = None) -> Duplicates:
+    """Of the files with one SOP Instance UID keep that with the smallest file key (rule "first key").
+
+    contents: file_key and content, one text for the same bytes, for every suspect; without it headers and sizes decide.
+    """
+    told = pl.DataFrame(schema={"file_key": pl.String, "content": pl.String}) if contents is None else contents
+    known = instances.join(told, on="file_key", how="left").with_columns(pl.col("content").fill_null(""))
+    ordered = known.sort("sop_instance_uid", "file_key")
     first = ordered.unique("sop_instance_uid", keep="first", maintain_order=True)
-    same = ["size_bytes", "header_digest", "series_key"]
+    same = [*SAME, "content"]
     of_first = first.select("sop_instance_uid", pl.col(same).name.prefix("first_"))
     rest = ordered.join(first, on="file_key", how="anti", maintain_order="left").join(
         of_first, on="sop_instance_uid", how="left", maintain_order="left"
@@ -43,7 +56,7 @@ def resolve_duplicates(instances: pl.DataFrame) -> Duplicates:
         .then(pl.lit("another file holds the same object"))
         .otherwise(pl.format("another file holds the same SOP instance; these differ: {}", differing)),
     )
-    return Duplicates(first.sort("file_key"), refused.sort("file_key"))
+    return Duplicates(first.drop("content").sort("file_key"), refused.drop("content").sort("file_key"))
 
 
 def summarise(kept: pl.DataFrame, *, words: Vocabulary) -> pl.DataFrame:
@@ -98,7 +111,7 @@ def _counts(is_pixels: pl.Expr) -> dict[str, pl.Expr]:
         "spacing_row_spread": pl.col("pixel_spacing_row_mm").max() - pl.col("pixel_spacing_row_mm").min(),
         "spacing_column_spread": pl.col("pixel_spacing_column_mm").max() - pl.col("pixel_spacing_column_mm").min(),
         "most_samples": pl.col("samples_per_pixel").filter(is_pixels).max().fill_null(1),
-        "most_frames": pl.col("frames").filter(is_pixels).max().fill_null(1),
+        "n_frames_unread": (is_pixels & (pl.col("frames") > 1) & pl.col("frame_positions_mm").is_null()).sum(),
         "most_bits_stored": pl.col("bits_stored").filter(is_pixels).max(),
         "smallest_representation": pl.col("pixel_representation").filter(is_pixels).min(),
         "least_intercept": pl.col("rescale_intercept_hu").filter(is_pixels).min(),

@@ -165,15 +165,18 @@ def pixel_findings(row: dict[str, Any], *, sop_class: str, modality: str, smalle
         found.add("color")
     if modality == "CT" and row["n_slices"] < smallest_stack:
         found.add("too_few_slices")
-    if sop_class == "enhanced_image" or row["most_frames"] > 1:
+    if row["n_frames_unread"] or (sop_class == "enhanced_image" and row["frame_positions_mm"] is None):
         return found | {"frame_geometry_unread"}  # spacing and rescale stand in the frames: the reader of pixels checks them
+    differing = set((row["header_flags"] or "").split(";"))
     spread = max(row["spacing_row_spread"] or 0, row["spacing_column_spread"] or 0)
-    if row["n_without_spacing"]:
-        found.add("pixel_spacing_missing")
-    elif spread > SAME_SPACING_MM:
+    if spread > SAME_SPACING_MM or "frames_differ:PixelSpacing" in differing:
         found.add("changed_pixel_spacing")
+    elif row["n_without_spacing"]:
+        found.add("pixel_spacing_missing")
     if modality == "CT":
         found |= _hounsfield(row)
+        if differing & {"frames_differ:RescaleSlope", "frames_differ:RescaleIntercept"}:
+            found.add("rescale_per_slice")
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ospor_batch.catalog import acquisition, locating, quality
+from ospor_batch.catalog import acquisition, frames, locating, quality
 from ospor_batch.catalog.geometry import Stack, measure
 from ospor_batch.catalog.grouping import resolve_duplicates, summarise
 from ospor_batch.catalog.identity import Persons, with_collisions
@@ -22,8 +22,6 @@ from ospor_batch.catalog.vocabulary import Vocabulary, fold, sop_class_is
 from ospor_batch.contracts.table import schema_of
 
 FEW_IMAGES = 3  # scouts come as one, two or three images; a stack never does
-POSITION = ["position_x_mm", "position_y_mm", "position_z_mm"]
-COSINES = [f"{line}_cosine_{axis}" for line in ("row", "column") for axis in "xyz"]
 TYPED = ("localizer", "derived", "dose_report")
 SOP_CLASSES = ("image", "enhanced_image", "secondary_capture", "segmentation", "report")
 
@@ -70,14 +68,15 @@ def catalog_center(
     split_key: bytes,
     key: bytes | None = None,
     rules: Rules | None = None,
+    contents: pl.DataFrame | None = None,
 ) -> Catalogued:
     """Group, measure and grade the instances of one center; every instance ends in a series or a reject.
 
-    key: of the pseudonyms, to apply the study's rules of linkage; without it the patient keys of the crawl are kept.
+    contents: as resolve_duplicates takes them. key: of the pseudonyms, to apply the study's rules of linkage; without it the patient keys of the crawl are kept.
     """
     rules = rules or Rules()
     persons = Persons(center, split_key, key, rules.linkage)
-    duplicates = resolve_duplicates(persons.rekeyed(instances))
+    duplicates = resolve_duplicates(persons.rekeyed(instances), contents=contents)
     kept = split_series(duplicates.kept, words=rules.words)
     headers = summarise(kept, words=rules.words)
     stacks, ordered = _measure(kept, headers)
@@ -135,24 +134,21 @@ def _measure(kept: pl.DataFrame, headers: pl.DataFrame) -> tuple[dict[str, Stack
     """Geometry of every series, and its images with their slice_order."""
     stacks = {key: Stack() for key in headers["series_key"]}
     is_stack = {
-        row["series_key"]: row["modality"] in quality.STACKS and row["most_frames"] == 1
-        for row in headers.select("series_key", "modality", "most_frames").iter_rows(named=True)
+        row["series_key"]: row["modality"] in quality.STACKS and row["n_frames_unread"] == 0
+        for row in headers.select("series_key", "modality", "n_frames_unread").iter_rows(named=True)
     }
     images = kept.filter("is_pixel_data").sort("series_key", "instance_number", "sop_instance_uid", nulls_last=True)
-    positions, cosines = _matrix(images, POSITION), _matrix(images, COSINES)
+    placed = frames.placed(images)
     order = np.empty(images.height, dtype=np.int64)
     start = 0
     for key, length in images["series_key"].rle().struct.unnest().select("value", "len").iter_rows():
-        rows = slice(start, start + length)
+        files = slice(start, start + length)
         start += length
+        within = placed.of(files)
         if is_stack[key]:
-            stacks[key] = measure(positions[rows], cosines[rows])
-        order[rows] = stacks[key].order or range(length)
+            stacks[key] = measure(placed.positions[within], placed.cosines[within])
+        order[files] = placed.order_of(files, stacks[key].order)
     return stacks, images.with_columns(slice_order=pl.Series(order, dtype=pl.Int64))
-
-
-def _matrix(rows: pl.DataFrame, columns: list[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return rows.select(pl.col(columns).fill_null(float("nan"))).to_numpy()
 
 
 def _kind(row: Mapping[str, Any], stack: Stack, words: Vocabulary) -> _Kind:

@@ -106,7 +106,8 @@ def build(
             linkage(
                 chosen,
                 dated,
-                candidates=candidates,
+                pairs=pairs.with_columns(is_candidate=pl.col(LEAVES_AT) > len(pair_steps)),
+                window=in_window(before_days=question.match.before_days, after_days=question.match.after_days),
                 centers=question.centers,
                 warning_below=question.linkage_warning_below,
             ),

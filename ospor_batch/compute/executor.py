@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -122,7 +123,10 @@ class DaskExecutor:
                     finished.add(future)
                     continue
                 item = items[running.pop(future)]
-                outcome = _outcome(item, future)
+                try:
+                    outcome = _outcome(item, future)
+                except (OSError, CancelledError):
+                    raise _lost() from None
                 future.release()
                 self._submit(call, waiting, running=running, finished=finished)
                 yield outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from importlib.metadata import entry_points
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -13,7 +13,7 @@ from ospor_batch.config.sections import Name, Section, Share
 
 PREDICTORS_GROUP = "ospor_batch.predictors"  # entry points of other packages
 UNTRAINED = ("mean_hu",)  # rules that need no training
-TRAINED = ("cxr_osteoporosis", "ct_cnn_smi", "ct_bmd_tbs", "ct_qct_bmd", "ldct_internal_calibration")
+TRAINED = ("cxr_osteoporosis", "ct_cnn_smi", "ct_bmd_tbs", "ct_qct_bmd", "ldct_internal_calibration", "smi_comparator")
 
 
 def _known(name: str) -> str:
@@ -32,9 +32,12 @@ RecipeName = Annotated[str, AfterValidator(_known), Field(examples=[*TRAINED, *U
 
 
 class Threshold(Section):
-    """One of youden, sensitivity_at_least, specificity_at_least (all on tuning, locked), or fixed."""
+    """One of youden, sensitivity_at_least, specificity_at_least (all on tuning, locked), fixed, or as_trained.
 
-    rule: Literal["youden"] | None = None
+    as_trained: the one that stands in the folder of recipes.model.
+    """
+
+    rule: Literal["youden", "as_trained"] | None = None
     sensitivity_at_least: Share | None = None
     specificity_at_least: Share | None = None
     fixed: float | None = None
@@ -75,6 +78,13 @@ class Masks(Section):
         return self
 
 
+class Substudy(Section):
+    """The same recipe once more with some parameters changed; a recipe of its own, compared with the first."""
+
+    id: Name
+    parameters: dict[str, str | float | int | bool | tuple[str, ...]]
+
+
 class Recipe(Section):
     name: RecipeName
     id: Name | None = None
@@ -85,6 +95,9 @@ class Recipe(Section):
     match: Match | None = None
     criteria: tuple[Criterion, ...] | None = None
     parameters: dict[str, str | float | int | bool | tuple[str, ...]] = {}
+    substudies: tuple[Substudy, ...] = ()
+    substudy_of: Name | None = None
+    """The recipe that this one is compared with; written by substudies, not by hand."""
 
     @property
     def key(self) -> str:
@@ -100,4 +113,27 @@ class Recipe(Section):
     def _model_fits(self) -> Self:
         if self.model is not None and self.name in UNTRAINED:
             raise ValueError(f"model is given, but {self.name} is a rule without weights: leave model out")
+        if self.model is None and self.threshold.rule == "as_trained":
+            raise ValueError(
+                'threshold.rule is "as_trained", but no model is given: name its folder with model, or use "youden"'
+            )
         return self
+
+
+def with_substudies(raw: dict[str, Any]) -> dict[str, Any]:
+    """A raw study whose substudies stand as recipes of their own, after all others; what is malformed stays as it is."""
+    recipes = raw.get("recipes")
+    if not isinstance(recipes, list):
+        return raw
+    more = []
+    for recipe in recipes:
+        substudies = recipe.get("substudies") if isinstance(recipe, dict) else None
+        for substudy in substudies if isinstance(substudies, list) else ():
+            changed = substudy.get("parameters") if isinstance(substudy, dict) else None
+            if not (isinstance(changed, dict) and isinstance(substudy.get("id"), str)):
+                continue  # the check of substudies says what is wrong
+            of = recipe.get("id") or recipe.get("name")
+            kept = {key: value for key, value in recipe.items() if key != "substudies"}
+            parameters = {**(recipe.get("parameters") or {}), **changed}
+            more.append({**kept, "id": f"{of}-{substudy['id']}", "parameters": parameters, "substudy_of": of})
+    return {**raw, "recipes": [*recipes, *more]} if more else raw

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ospor_batch.config.cohort import Analysis, Criterion, Match, Reference, Split
 from ospor_batch.config.exports import Center
-from ospor_batch.config.recipes import Recipe
+from ospor_batch.config.recipes import Recipe, with_substudies
 from ospor_batch.config.running import ComputeSection, Sweep
 from ospor_batch.config.sections import Name, Secret, Section, refuse_repeats
 from ospor_batch.errors import KeyMissingError, StudyError
@@ -57,6 +57,11 @@ class Study(Section):
     grading: GradingSection = GradingSection()
     assurance: str | None = None
     folder: Path = Field(default=Path(), exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _substudies(cls, raw: Any) -> Any:
+        return with_substudies(raw) if isinstance(raw, dict) else raw
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:

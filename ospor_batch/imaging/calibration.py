@@ -21,6 +21,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 # methods I5: bounds outside which a tissue was mistaken, or contrast was given; judgement
 PLAUSIBLE_HU = {"muscle": (20.0, 90.0), "fat": (-140.0, -70.0), "air": (-1030.0, -940.0), "blood": (15.0, 75.0)}
 LEAST_CONTRAST_HU = 80.0  # muscle over fat, methods I5
+HELD = 1e-3  # weight a patient of the pooled line; small beside what two tissues and bone determine; judgement
 SPARE_CASES = 3  # beyond one for each coefficient, below which a fit says nothing of its own error
 
 
@@ -56,7 +57,7 @@ class Calibration:
         return (density - intercept) / slope
 
     def misfit_mg_cm3(self, tissue_hu: Sequence[float]) -> float:
-        """How far the tissues of one scan stand off their common line (root mean square); 0 with two tissues or a regression."""
+        """Root mean square of the tissues of one scan off their common line; 0 with two tissues or a regression."""
         if self.method == "regression" or len(self.tissues) < 3:
             return 0.0
         hu = np.asarray(tissue_hu, np.float64)
@@ -80,16 +81,21 @@ def fit_calibration(
     design = _design(method, bone, hu)
     n, n_coefficients = design.shape
     if n < n_coefficients + SPARE_CASES:
-        raise StudyError(
-            f"calibration: {n} reference patients for {n_coefficients} coefficients, expected {n_coefficients + SPARE_CASES} or more"
-        )
-    if np.linalg.matrix_rank(design / np.maximum(np.abs(design).max(axis=0), 1e-9)) < n_coefficients or np.ptp(known) == 0:
-        raise StudyError("calibration: the reference patients are alike in bone, tissues or density: nothing can be fitted")
-    coefficients = np.linalg.lstsq(design, known, rcond=None)[0]
+        least = n_coefficients + SPARE_CASES
+        raise StudyError(f"calibration: {n} reference patients for {n_coefficients} coefficients, expected {least} or more")
+    if np.ptp(known) == 0 or np.ptp(bone) == 0:
+        raise StudyError("calibration: the reference patients are alike in bone or density: nothing can be fitted")
+    if method == "regression" and (same := [t for t, values in zip(tissues, hu.T, strict=True) if np.ptp(values) == 0]):
+        raise StudyError(f"calibration: {', '.join(same)} reads the same in every patient: leave it out of a regression")
+    coefficients = (
+        _least_squares(design, known) if method == "regression" else _tissue_densities(design, known, bone=bone, hu=hu)
+    )
     fitted = design @ coefficients
     slope = float(np.cov(known, fitted)[0, 1] / known.var(ddof=1))
     if not slope > 0:
-        raise StudyError("calibration: the fitted density falls as the reference density rises; are labels and images mixed up?")
+        raise StudyError(
+            "calibration: the fitted density falls as the reference density rises; are labels and images mixed up?"
+        )
     return Calibration(
         method=method,
         tissues=tuple(tissues),
@@ -113,6 +119,22 @@ def _design(method: Method, bone: Array, tissues: Array) -> Array:
         raise ItemRefused("calibration_impossible", "all tissues have one CT number")
     shares: Array = 1 / tissues.shape[1] + (tissues - mean) * (bone[:, None] - mean) / spread
     return shares
+
+
+def _least_squares(design: Array, known: Array) -> Array:
+    return np.asarray(np.linalg.lstsq(design, known, rcond=None)[0], np.float64)
+
+
+def _tissue_densities(shares: Array, known: Array, *, bone: Array, hu: Array) -> Array:
+    """Densities of the tissues: least squares, held to those that the pooled line from HU to density gives to them.
+
+    With three and more tissues the bone alone does not tell their densities apart; what it leaves open stays on the line.
+    """
+    slope, intercept = np.polyfit(bone, known, 1)
+    on_line = intercept + slope * hu.mean(axis=0)
+    weight = HELD * len(known)
+    normal = shares.T @ shares + weight * np.eye(shares.shape[1])
+    return np.asarray(on_line + np.linalg.solve(normal, shares.T @ (known - shares @ on_line)), np.float64)
 
 
 def _slopes(tissues: Array, densities: Array) -> Array:
@@ -174,9 +196,7 @@ def as_arrays(calibrations: dict[float, Calibration]) -> dict[str, npt.NDArray[A
     }
 
 
-def from_arrays(
-    arrays: dict[str, npt.NDArray[Any]], *, method: Method, tissues: Sequence[str]
-) -> dict[float, Calibration]:
+def from_arrays(arrays: dict[str, npt.NDArray[Any]], *, method: Method, tissues: Sequence[str]) -> dict[float, Calibration]:
     """Calibrations by tube voltage from what ``as_arrays`` made."""
     return {
         float(kvp): Calibration(

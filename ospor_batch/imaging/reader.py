@@ -5,6 +5,7 @@ Whatever cannot be read is an ItemRefused with the class of what went wrong, nev
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from ospor_batch.sources import Location
 
 SAME_DIRECTION = 1e-3  # direction cosines; scanners write 4 to 6 digits
 SAME_SPACING = 1e-3  # relative
+HEIGHTS_M = (1.2, 2.2)  # methods I1
+SEXES = {"F": "female", "M": "male"}
 MOST_MISSING = 0.5  # share of the slices; with more open places the step itself is doubtful
 PADDING_BELOW_HU = -900.0  # a padding value inside the range of tissue is a wrong header, not padding
 
@@ -37,6 +40,8 @@ class _Plane:
     slope: float | None
     intercept: float | None
     kvp_kv: float | None = None
+    height_m: float | None = None
+    sex: str | None = None
 
     @property
     def normal(self) -> Array:
@@ -77,6 +82,8 @@ def read_volume(paths: Sequence[Location], *, n_threads: int = 1) -> Volume:
         is_padding=is_padding if is_padding.any() else None,
         n_missing_slices=n_missing,
         kvp_kv=first.kvp_kv if {piece.plane.kvp_kv for piece in slices} == {first.kvp_kv} else None,
+        height_m=first.height_m,
+        sex=first.sex,
     )
 
 
@@ -155,7 +162,18 @@ def _plane(dataset: Any, number: int) -> _Plane:
         slope=declared(rescale, "RescaleSlope"),
         intercept=declared(rescale, "RescaleIntercept"),
         kvp_kv=_kvp(_group(groups, "CTXRayDetailsSequence", dataset)),
+        height_m=_height_m(dataset),
+        sex=SEXES.get(str(dataset.get("PatientSex") or "").strip().upper()),
     )
+
+
+def _height_m(dataset: Any) -> float | None:
+    """Height between 1.2 and 2.2 m; null for what else stands there, such as centimetres (methods I1)."""
+    with contextlib.suppress(ValueError, TypeError):  # a value that is no number must not cost the images
+        value = dataset.get("PatientSize")
+        if isinstance(value, int | float) and HEIGHTS_M[0] <= value <= HEIGHTS_M[1]:
+            return float(value)
+    return None
 
 
 def _kvp(details: Any) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from ospor_batch.imaging.volume import Volume
 
@@ -51,6 +52,32 @@ def measure(volume: Volume, labels: npt.NDArray[np.int32], *, levels: Mapping[st
                 )
             )
     return tuple(found)
+
+
+def trabecular_roi(
+    volume: Volume, labels: npt.NDArray[np.int32], *, levels: Mapping[str, int], erosion_mm: float
+) -> npt.NDArray[np.int32]:
+    """Labels without the outermost millimetres of each level, in all three directions; a level may vanish.
+
+    The distance is from a voxel's centre to the nearest centre outside, less half the finest step; tilt is not corrected
+    for. The first and last slice of the images are no border of the bone.
+    """
+    if erosion_mm <= 0:
+        return labels
+    kept = np.zeros_like(labels)
+    for label in levels.values():
+        index = np.argwhere(labels == label)
+        if not len(index):
+            continue
+        low, high = index.min(axis=0), index.max(axis=0) + 1
+        box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+        inside = np.pad(labels[box] == label, 1)
+        for end, is_cut in ((0, low[0] == 0), (-1, high[0] == len(labels))):
+            if is_cut:
+                inside[end] = inside[1 if end == 0 else -2]
+        depth = ndimage.distance_transform_edt(inside, sampling=volume.spacing)[1:-1, 1:-1, 1:-1]
+        kept[box][(labels[box] == label) & (depth - min(volume.spacing) / 2 >= erosion_mm)] = label
+    return kept
 
 
 def anatomical_order(level: str) -> tuple[int, int]:

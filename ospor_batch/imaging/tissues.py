@@ -35,7 +35,7 @@ LEAST_ML = 0.7  # less is not a tissue but a border
 
 @dataclass(frozen=True)
 class Sample:
-    """One tissue of one series. hu: median, so that vessels and fat strands do not move it; sd_hu: spread of the voxels."""
+    """One tissue of one series. hu: median, so that vessels and fat strands hardly move it; sd_hu: spread of the voxels."""
 
     tissue: Tissue
     hu: float
@@ -166,8 +166,8 @@ def _distance(mask: Mask, slab: _Slab) -> Array:
 
 
 def _deep(mask: Mask, slab: _Slab) -> Mask:
-    """The voxels CORE_MM deep in their tissue; where it is thinner, those that lie deeper than half of its thickest part."""
+    """The voxels CORE_MM, and one whole voxel, deep in their tissue; where it is thinner, half as deep as its thickest part."""
     depth = _distance(mask, slab)
     deepest = float(depth.max(initial=0.0))
-    kept: Mask = mask & (depth >= min(CORE_MM, deepest / 2))
+    kept: Mask = mask & (depth >= min(max(CORE_MM, max(slab.spacing[1:])), deepest / 2))
     return kept

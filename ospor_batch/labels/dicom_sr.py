@@ -1,4 +1,4 @@
-"""DICOM structured reports of densitometers and QCT software as coded rows: one row a numeric content item.
+"""DICOM reports and secondary captures of densitometers and QCT software as coded rows: one row a number.
 
 A code is written as its value (``38267-1``), or ``VALUE@SITE`` where the item or a container above it names a finding site;
 which code means which column stands in ``codes`` of the study file, since makers use codes of their own.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ospor_batch.errors import ArchiveError
+from ospor_batch.labels.dicom_header import header_numbers
 from ospor_batch.labels.raw_table import RawTable
 
 PERSON = ("PatientID", "PatientBirthDate", "PatientSex")
@@ -20,7 +21,7 @@ FINDING_SITE = ("363698007", "G-C0E3")  # SNOMED CT and its former SRT code
 
 
 def read_reports(folder: Path, *, name: str) -> RawTable:
-    """Read every file under a folder; a file that is no report with numbers is one row without a patient number.
+    """Read every file under a folder; a file without numbers is one row without a patient number.
 
     Rows are numbered from 2 over the files in order of their paths, as the rows of a table would be. No path is kept.
     """
@@ -39,7 +40,7 @@ def _rows(path: Path) -> list[tuple[str, ...]]:
     except (pydicom.errors.InvalidDicomError, OSError, ValueError, AttributeError, EOFError):
         return [("",) * len(HEADER)]
     told = tuple(str(of.get(keyword, "") or "") for keyword in (*PERSON, *EXAM))
-    found = [(*told, *item) for item in _numbers(of, site=None)]
+    found = [(*told, *item) for item in (*_numbers(of, site=None), *header_numbers(of))]
     return found or [("",) * len(HEADER)]
 
 

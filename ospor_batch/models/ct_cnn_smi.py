@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ospor_batch.errors import ItemRefused, StudyError
+from ospor_batch.imaging.tissues import MUSCLE_HU
 from ospor_batch.imaging.vertebra_images import AXES, Place, plane_images, share_of
 from ospor_batch.models.augmentation import AUGMENTATION, augmented
 from ospor_batch.models.spec import Parameter, Pixels, Prediction
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     import torch
 
 FAMILIES = ("densenet121", "resnet18", "efficientnet_b0", "seresnet18", "vgg11")  # the first is the paper's, the others ours
-MUSCLE_HU = (-29.0, 150.0)  # methods I1, both ends inclusive
 AREA_MM, AREA_PIXELS = 500.0, 500  # plane in which the muscle is measured: the widest field of view, 1 mm a pixel
 MUSCLE: dict[str, Parameter] = {
     "levels": ("T12",),  # the level of the axial slice; L3 where the images show it

@@ -53,6 +53,8 @@ DEFAULTS: dict[str, Parameter] = {
     "image_pixels": 512,  # [?]
     "region": WHOLE,
     "normalise": "image",  # image: mean 0 and SD 1 of each image; none: 0 to 1 as read
+    "explain_images": 100,  # Grad-CAM of at most so many test images of each partition and class; 0: none
+    "explain_pictures": 8,  # of them so many of each as private pictures
     "refuse_lateral": True,  # of images whose pixels look like a lateral view
 }
 SMALLEST, LARGEST = 16, 4096  # pixels a side
@@ -142,6 +144,8 @@ RECIPE = TrainableRecipe(
     prepare=prepare,
     learner=NetworkLearner(network=network, answer=answer, augment=augmented),
     reads="radiograph",
+    reading=("explain_images", "explain_pictures"),
+    regions={name: box for name, box in REGIONS.items() if name != WHOLE},
     check=check,
     description="Chance that the lowest T-score of the declared sites is -2.5 or less, from a frontal chest radiograph.",
 )

@@ -12,7 +12,15 @@ from ospor_batch.contracts import contract
 from ospor_batch.errors import StudyError
 from ospor_batch.imaging.masks import MaskRule
 from ospor_batch.imaging.regions import anatomical_order
-from ospor_batch.models import ct_bmd_tbs, ct_cnn_smi, ct_qct_bmd, cxr_osteoporosis, mean_hu
+from ospor_batch.models import (
+    ct_bmd_tbs,
+    ct_cnn_smi,
+    ct_qct_bmd,
+    cxr_osteoporosis,
+    internal_calibration,
+    mean_hu,
+    smi_comparator,
+)
 from ospor_batch.models.bundle import bundle_digest, read_spec
 from ospor_batch.models.spec import PREPROCESSING, Parameter, Predictor, PredictorSpec
 from ospor_batch.models.trainable import TrainableRecipe
@@ -31,6 +39,7 @@ class Kind:
     wants_gpu: bool
     reads_masks: bool
     reads: Literal["ct", "radiograph"] = "ct"
+    negated_unit: str | None = None  # of a rule whose score is its value negated
     trains: TrainableRecipe | None = None  # of a recipe that is trained, or read from a model folder
 
 
@@ -52,8 +61,15 @@ PREDICTORS: dict[str, Kind] = {
     "ct_cnn_smi": trained_kind(ct_cnn_smi.RECIPE),
     "ct_qct_bmd": trained_kind(ct_qct_bmd.RECIPE),
     "cxr_osteoporosis": trained_kind(cxr_osteoporosis.RECIPE),
+    "ldct_internal_calibration": trained_kind(internal_calibration.RECIPE),
+    "smi_comparator": trained_kind(smi_comparator.RECIPE),
     "mean_hu": Kind(
-        mean_hu.build_mean_hu, version=mean_hu.VERSION, defaults=mean_hu.DEFAULTS, wants_gpu=False, reads_masks=True
+        mean_hu.build_mean_hu,
+        version=mean_hu.VERSION,
+        defaults=mean_hu.DEFAULTS,
+        wants_gpu=False,
+        reads_masks=True,
+        negated_unit="HU",
     ),
 }
 
@@ -108,6 +124,18 @@ def kind_of(name: str) -> Kind:
     if name not in PREDICTORS:
         raise StudyError(f"no predictor named {name!r}; there are {', '.join(sorted(PREDICTORS))}")
     return PREDICTORS[name]
+
+
+def negated_unit(name: str, parameters: Mapping[str, Parameter]) -> str | None:
+    """Unit of a predictor whose score is its value negated, such as a density; null where the score is a probability."""
+    kind = kind_of(name)
+    if kind.trains is None:
+        return kind.negated_unit
+    full = {**kind.defaults, **parameters}
+    targets = kind.trains.targets(full)
+    # a recipe with several targets says with `reports` which of them it states
+    stated = next((t for t in targets if str(full.get("reports", "")) in t.column), targets[0])
+    return stated.unit if stated.kind == "value" else None
 
 
 def _as_trained(name: str, folder: Path, *, asked: Mapping[str, Parameter]) -> dict[str, Parameter]:

@@ -14,22 +14,23 @@ from torch.nn import functional
 
 from ospor_batch.errors import ItemRefused, StudyError
 from ospor_batch.imaging.volume import AIR_HU, Volume
-from ospor_batch.models.segmentation_classes import CLASSES, FILE_VALUES, TISSUES, VERTEBRAE
+from ospor_batch.models.segmentation_classes import FILE_VALUES, KINDS, LEVELS, STRUCTURES, TISSUES
 from ospor_batch.models.segmentation_levels import Body, labelled_bodies
 from ospor_batch.models.spec import Parameter
 
 VERSION = "1"  # raise it with every change that can move a label: windows, resampling, order of levels
 DEFAULTS: dict[str, Parameter] = {
     "spacing_mm": 4.0,  # of the isotropic grid on which the network sees the body
-    "patch": ("80", "64", "80"),  # voxels (z, y, x) of a window: 320 x 256 x 320 mm
-    "channels": ("24", "48", "96", "128", "128"),
-    "residual_units": 0,
+    "patch": ("64", "48", "64"),  # voxels (z, y, x) of a window: 256 x 192 x 256 mm
+    "features": ("8", "16", "32", "64", "64", "8"),
     "overlap": 0.5,  # of sliding windows
 }
 # two views of the CT numbers: everything from air to metal, and soft tissue alone; (centre, half width) HU
 WINDOWS = ((0.0, 1000.0), (50.0, 250.0))
+N_HALVED = 4  # times that BasicUNet halves its image
 SLAB = 24  # slices that are brought back to the volume's grid at once: bounds the memory
-GROUPS = ("background", "vertebra", *TISSUES)
+PLACE_UNIT = 6.0  # levels that the network sees as 1, counted from PLACE_ZERO: keeps its numbers near those of the logits
+PLACE_ZERO = LEVELS.index("L1")
 MAX_VOXELS = 60_000_000  # of the coarse grid: 3.8 m3 at 4 mm; more is a broken geometry
 
 
@@ -42,22 +43,20 @@ class Segmented:
 
 
 def network_of(parameters: Mapping[str, Parameter]) -> nn.Module:
-    """Build the untrained network (MONAI's UNet): two views in, one logit a class out."""
-    from monai.networks.nets import UNet
+    """Build the untrained network (MONAI's BasicUNet): two views in; a logit a kind and the place of the level out."""
+    from monai.networks.nets import BasicUNet
 
-    channels = _numbers(parameters, "channels")
-    return UNet(
-        spatial_dims=3, in_channels=len(WINDOWS), out_channels=len(CLASSES), channels=channels,
-        strides=(2,) * (len(channels) - 1), num_res_units=int(str(parameters["residual_units"])),
-    )  # fmt: skip
+    features = _numbers(parameters, "features")
+    if len(features) != 1 + N_HALVED + 1:
+        raise StudyError(f"segmentation: features is {features}, expected {N_HALVED + 2} numbers")
+    return BasicUNet(3, len(WINDOWS), len(KINDS) + 1, features=features)
 
 
 def patch_of(parameters: Mapping[str, Parameter]) -> tuple[int, int, int]:
     """Voxels of a window; StudyError where the network cannot halve it often enough."""
     patch = _numbers(parameters, "patch")
-    halved = 2 ** (len(_numbers(parameters, "channels")) - 1)
-    if len(patch) != 3 or any(side < 1 or side % halved for side in patch):
-        raise StudyError(f"segmentation: patch is {patch}, expected three multiples of {halved}")
+    if len(patch) != 3 or any(side % 2**N_HALVED or side < 2 * 2**N_HALVED for side in patch):
+        raise StudyError(f"segmentation: patch is {patch}, expected three multiples of {2**N_HALVED}, from {2 * 2**N_HALVED}")
     return patch[0], patch[1], patch[2]
 
 
@@ -78,23 +77,24 @@ def segment(volume: Volume, network: nn.Module, *, parameters: Mapping[str, Para
     """Segment one volume; ItemRefused no_vertebra where no body is found, volume_too_large where the geometry is broken."""
     spacing = float(str(parameters["spacing_mm"]))
     coarse, affine = to_grid(volume, spacing_mm=spacing)
-    probability = probabilities(coarse.to(device), network, parameters=parameters)
-    classes, bodies = labelled_bodies(probability.cpu().numpy(), voxel_ml=spacing**3 / 1000)
+    probability, place = outputs(coarse.to(device), network, parameters=parameters)
+    structures, bodies = labelled_bodies(probability[1].numpy(), place.numpy(), voxel_ml=spacing**3 / 1000)
     if not bodies:
         raise ItemRefused("no_vertebra", "the segmentation found no vertebral body")
-    return Segmented(_back(volume, probability, classes, affine=affine), bodies)
+    return Segmented(_back(volume, probability, structures, affine=affine), bodies)
 
 
-def probabilities(coarse: Tensor, network: nn.Module, *, parameters: Mapping[str, Parameter]) -> Tensor:
-    """Class probabilities (class, z, y, x) of HU on the network's grid, by MONAI's sliding windows."""
+def outputs(coarse: Tensor, network: nn.Module, *, parameters: Mapping[str, Parameter]) -> tuple[Tensor, Tensor]:
+    """Probabilities (kind, z, y, x) and place of the level (T1 being 0) of HU on the network's grid, by sliding windows."""
     from monai.inferers import sliding_window_inference
 
     found = sliding_window_inference(
         views(coarse)[None], roi_size=patch_of(parameters), sw_batch_size=1, predictor=network,
-        overlap=float(str(parameters["overlap"])), mode="gaussian", cval=-1.0, padding_mode="constant",
+        overlap=float(str(parameters["overlap"])), mode="gaussian", cval=-1.0,
     )  # fmt: skip
     assert isinstance(found, Tensor)
-    return found[0].softmax(dim=0)
+    place = found[0, len(KINDS)] * PLACE_UNIT + PLACE_ZERO
+    return found[0, : len(KINDS)].softmax(dim=0).cpu(), place.cpu()
 
 
 def to_grid(volume: Volume, *, spacing_mm: float) -> tuple[Tensor, npt.NDArray[np.float64]]:
@@ -142,13 +142,11 @@ def _sampled(
 
 
 def _back(
-    volume: Volume, probability: Tensor, classes: npt.NDArray[np.uint8], *, affine: npt.NDArray[np.float64]
+    volume: Volume, probability: Tensor, structures: npt.NDArray[np.uint8], *, affine: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int32]:
-    """Labels on the volume's grid: the kind of tissue by interpolated probability, the level of a body by its component."""
-    n_spine = len(VERTEBRAE)
-    grouped = torch.cat([probability[:1], probability[1 : 1 + n_spine].sum(0, keepdim=True), probability[1 + n_spine :]]).cpu()
-    level = torch.as_tensor(_spread(classes).astype(np.float32))
-    values = torch.tensor([0, *(FILE_VALUES.get(name, 0) for name in CLASSES[1:])], dtype=torch.int32)
+    """Labels on the volume's grid: the kind by interpolated probability, the level of a body by its component."""
+    level = torch.as_tensor(_spread(structures).astype(np.float32))
+    values = torch.tensor([0, *(FILE_VALUES[name] for name in STRUCTURES[1:])], dtype=torch.int32)
     tissue = torch.tensor([0, 0, *(FILE_VALUES[name] for name in TISSUES)], dtype=torch.int32)
     labels = np.zeros(volume.hu.shape, np.int32)
     for first in range(0, len(labels), SLAB):
@@ -156,18 +154,18 @@ def _back(
         start = np.eye(4)
         start[0, 3] = first
         mapping = np.linalg.solve(affine, volume.affine.astype(np.float64) @ start)
-        kind = _sampled(grouped, mapping, shape, fill=0.0).argmax(dim=0)
+        kind = _sampled(probability, mapping, shape, fill=0.0).argmax(dim=0)
         nearest = _sampled(level, mapping, shape, fill=0.0, mode="nearest").long()
         labels[first : first + shape[0]] = torch.where(kind == 1, values[nearest], tissue[kind]).numpy()
     return labels
 
 
-def _spread(classes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Each voxel near a body takes its class, so that a border that is interpolated outwards finds its level."""
+def _spread(structures: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Each voxel near a body takes its level, so that a border that is interpolated outwards finds it."""
     from scipy import ndimage
 
-    away, nearest = ndimage.distance_transform_edt(classes == 0, return_indices=True)
-    found: npt.NDArray[np.uint8] = np.where(away <= 2, classes[tuple(nearest)], 0).astype(np.uint8)
+    away, nearest = ndimage.distance_transform_edt(structures == 0, return_indices=True)
+    found: npt.NDArray[np.uint8] = np.where(away <= 2, structures[tuple(nearest)], 0).astype(np.uint8)
     return found
 
 

@@ -18,7 +18,7 @@ from ospor_batch.imaging.masks import MaskRule
 from ospor_batch.imaging.volume import Volume
 from ospor_batch.models.bundle import bundle_digest, open_bundle, write_bundle
 from ospor_batch.models.segmentation import VERSION, network_of, segment, state_of
-from ospor_batch.models.segmentation_classes import CLASSES, FILE_VALUES
+from ospor_batch.models.segmentation_classes import FILE_VALUES, KINDS
 from ospor_batch.models.spec import Parameter
 
 RECIPE = "segmentation"
@@ -30,7 +30,7 @@ def write_segmentation(
 ) -> str:
     """Write the model folder and return its digest. training: what it was trained on, measured and with which versions."""
     kept = {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()}
-    spec = {"recipe": RECIPE, "recipe_version": VERSION, "parameters": kept, "classes": list(CLASSES)}
+    spec = {"recipe": RECIPE, "recipe_version": VERSION, "parameters": kept, "kinds": list(KINDS)}
     return write_bundle(
         folder, state=state_of(network), metadata=_metadata(training), spec={**spec, "training": dict(training)}, card=card
     )
@@ -39,8 +39,8 @@ def write_segmentation(
 def open_segmentation(folder: Path) -> tuple[nn.Module, dict[str, Parameter]]:
     """Open a model folder; StudyError when it is another recipe's, of another version, or was changed."""
     bundle = open_bundle(folder)
-    found = bundle.spec.get("recipe"), bundle.spec.get("recipe_version"), tuple(bundle.spec.get("classes", ()))
-    if found != (RECIPE, VERSION, CLASSES):
+    found = bundle.spec.get("recipe"), bundle.spec.get("recipe_version"), tuple(bundle.spec.get("kinds", ()))
+    if found != (RECIPE, VERSION, KINDS):
         raise StudyError(
             f"recipes.masks.model: {folder.name} holds a model of recipe {found[0]!r}, version {found[1]!r}; expected "
             f"{RECIPE!r}, version {VERSION!r}: train it anew"
@@ -87,7 +87,7 @@ def _metadata(training: Mapping[str, Any]) -> dict[str, Any]:
         "copyright": "",
         "network_data_format": {
             "inputs": {"image": {"type": "image", "format": "hounsfield", "num_channels": 2, "modality": "CT"}},
-            "outputs": {"pred": {"type": "probabilities", "num_channels": len(CLASSES),
-                                 "channel_def": dict(enumerate(CLASSES))}},
+            "outputs": {"pred": {"type": "probabilities", "num_channels": len(KINDS) + 1,
+                                 "channel_def": dict(enumerate((*KINDS, "level")))}},
         },
     }  # fmt: skip

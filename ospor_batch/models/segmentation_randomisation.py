@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ospor_batch.models.segmentation_classes import CLASSES, VERTEBRAE
+from ospor_batch.models.segmentation_classes import LEVELS, STRUCTURES
 
 AIR_HU = -1000.0
 BAND_EDGES = (-700.0, -300.0, -150.0, -40.0, 15.0, 65.0, 130.0, 300.0, 900.0)  # HU; rounded borders between tissues
 N_BANDS = len(BAND_EDGES) + 1
 BONE_BAND, SOFT_BAND, LUNG_BAND = 6, 4, 1  # first band of bone, of soft tissue, of lung
-FIRST_VERTEBRA, LAST_VERTEBRA = CLASSES.index(VERTEBRAE[0]), CLASSES.index(VERTEBRAE[-1])
+FIRST_VERTEBRA, LAST_VERTEBRA = STRUCTURES.index(LEVELS[0]), STRUCTURES.index(LEVELS[-1])
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,13 @@ class Randomisation:
     patch: voxels of a patch (z, y, x). spacing_mm: of the voxels.
     """
 
-    patch: tuple[int, int, int] = (80, 64, 80)
+    patch: tuple[int, int, int] = (64, 48, 64)
     spacing_mm: float = 4.0
     rotation_deg: float = 12.0
+    sagittal_deg: float = 22.0  # lumbar spines bend further than generated ones
     scale: float = 0.15
     stretch: float = 0.10  # of each axis on its own
-    elastic_mm: float = 7.0
+    elastic_mm: float = 12.0
     elastic_cells: int = 6
     random_contrast: float = 0.15  # chance that every tissue gets any CT number at all
     soft_hu: float = 35.0
@@ -71,13 +72,13 @@ class Drawn:
         return self.even(0, 1) < share
 
 
-def random_patch(hu: Tensor, classes: Tensor, *, rule: Randomisation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw one patch: HU float32 and classes int64, both (z, y, x) of rule.patch.
+def random_patch(hu: Tensor, structures: Tensor, *, rule: Randomisation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw one patch: HU float32 and structures int64, both (z, y, x) of rule.patch.
 
-    hu: float32; classes: uint8 by CLASSES; same shape, axes towards head, back and left, voxels of rule.spacing_mm.
+    hu: float32; structures: uint8 by STRUCTURES; same shape, axes towards head, back and left, voxels of rule.spacing_mm.
     """
     draw = Drawn(generator)
-    image, label = _warped(hu, classes, rule, draw)
+    image, label = _warped(hu, structures, rule, draw)
     image = image + _new_contrast(image, label, rule, draw)
     image = _with_blobs(image, label, rule, draw)
     if draw.chance(rule.metal):
@@ -87,18 +88,18 @@ def random_patch(hu: Tensor, classes: Tensor, *, rule: Randomisation, generator:
     return _cut(image, label, rule, draw)
 
 
-def _warped(hu: Tensor, classes: Tensor, rule: Randomisation, draw: Drawn) -> tuple[Tensor, Tensor]:
+def _warped(hu: Tensor, structures: Tensor, rule: Randomisation, draw: Drawn) -> tuple[Tensor, Tensor]:
     """Rotate, scale, bend and crop in one resampling; beyond the volume lies air."""
-    where = _places(hu.shape, _center(classes, rule, draw), rule, draw)
+    where = _places(hu.shape, _center(structures, rule, draw), rule, draw)
     image = functional.grid_sample(hu[None, None] - AIR_HU, where, mode="bilinear", align_corners=True)[0, 0] + AIR_HU
-    label = functional.grid_sample(classes[None, None].float(), where, mode="nearest", align_corners=True)[0, 0]
+    label = functional.grid_sample(structures[None, None].float(), where, mode="nearest", align_corners=True)[0, 0]
     return image, label.long()
 
 
-def _center(classes: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:
+def _center(structures: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:
     """Where in the volume (voxels) the middle of the patch lies: somewhere along the spine, or anywhere."""
-    size = torch.tensor(classes.shape, dtype=torch.float32)
-    is_bone = ((classes >= FIRST_VERTEBRA) & (classes <= LAST_VERTEBRA)).nonzero()
+    size = torch.tensor(structures.shape, dtype=torch.float32)
+    is_bone = ((structures >= FIRST_VERTEBRA) & (structures <= LAST_VERTEBRA)).nonzero()
     if draw.chance(0.06) or not len(is_bone):
         return draw.uniform(3) * (size - 1)
     picked = is_bone[int(draw.even(0, len(is_bone) - 0.001))].float()
@@ -123,8 +124,9 @@ def _places(shape: torch.Size, center: Tensor, rule: Randomisation, draw: Drawn)
 
 def _rotation(rule: Randomisation, draw: Drawn) -> Tensor:
     turned = torch.eye(3)
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        angle = math.radians(rule.rotation_deg) * draw.even(-1, 1)
+    reach = {(0, 1): rule.sagittal_deg, (0, 2): rule.rotation_deg, (1, 2): rule.rotation_deg}
+    for (first, second), degrees in reach.items():
+        angle = math.radians(degrees) * draw.even(-1, 1)
         about = torch.eye(3)
         about[first, first] = about[second, second] = math.cos(angle)
         about[first, second], about[second, first] = -math.sin(angle), math.sin(angle)
@@ -133,7 +135,7 @@ def _rotation(rule: Randomisation, draw: Drawn) -> Tensor:
 
 
 def _new_contrast(image: Tensor, label: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:
-    """Offsets of every (class, band) of this patch, smoothed over a voxel so that edges stay edges of one voxel."""
+    """Offsets of every (structure, band) of this patch, smoothed over a voxel so that edges stay edges of one voxel."""
     band = torch.bucketize(image.contiguous(), torch.tensor(BAND_EDGES))
     table = _any_contrast(draw) if draw.chance(rule.random_contrast) else _like_ct(rule, draw)
     return smoothed(table[label * N_BANDS + band], (0.6, 0.6, 0.6))
@@ -142,21 +144,21 @@ def _new_contrast(image: Tensor, label: Tensor, rule: Randomisation, draw: Drawn
 def _like_ct(rule: Randomisation, draw: Drawn) -> Tensor:
     """Offsets that tissues can have in CT: contrast agents brighten what is soft, bone density varies, fat hardly moves."""
     strength = draw.even(0, 1)
-    table = torch.zeros(len(CLASSES), N_BANDS)
-    table[:, SOFT_BAND:BONE_BAND] = draw.normal(len(CLASSES), BONE_BAND - SOFT_BAND) * rule.soft_hu * 0.5
+    table = torch.zeros(len(STRUCTURES), N_BANDS)
+    table[:, SOFT_BAND:BONE_BAND] = draw.normal(len(STRUCTURES), BONE_BAND - SOFT_BAND) * rule.soft_hu * 0.5
     table[0, SOFT_BAND:BONE_BAND] += draw.uniform(BONE_BAND - SOFT_BAND) ** 2 * rule.enhancement_hu  # organs and vessels
-    table[:, BONE_BAND:] = draw.normal(len(CLASSES), N_BANDS - BONE_BAND) * rule.bone_hu * 0.6
-    table[:, LUNG_BAND] = draw.normal(len(CLASSES)) * 60
-    table[:, LUNG_BAND + 1 : SOFT_BAND] += draw.normal(len(CLASSES), SOFT_BAND - LUNG_BAND - 1) * 8
+    table[:, BONE_BAND:] = draw.normal(len(STRUCTURES), N_BANDS - BONE_BAND) * rule.bone_hu * 0.6
+    table[:, LUNG_BAND] = draw.normal(len(STRUCTURES)) * 60
+    table[:, LUNG_BAND + 1 : SOFT_BAND] += draw.normal(len(STRUCTURES), SOFT_BAND - LUNG_BAND - 1) * 8
     spine = slice(FIRST_VERTEBRA, LAST_VERTEBRA + 1)
-    table[spine] = draw.normal(1, 1) * rule.bone_hu + draw.normal(len(VERTEBRAE), 1) * 20  # one density a person, nearly
-    table[CLASSES.index("muscle")] = draw.normal(1) * rule.soft_hu * 0.7
+    table[spine] = draw.normal(1, 1) * rule.bone_hu + draw.normal(len(LEVELS), 1) * 20  # one density a person, nearly
+    table[STRUCTURES.index("muscle")] = draw.normal(1) * rule.soft_hu * 0.7
     return (table * strength).flatten()
 
 
 def _any_contrast(draw: Drawn) -> Tensor:
     """Offsets that turn bright to dark and back; the network must then know the place and the shape."""
-    table = (draw.uniform(len(CLASSES), N_BANDS) - 0.4) * 500
+    table = (draw.uniform(len(STRUCTURES), N_BANDS) - 0.4) * 500
     table[:, :SOFT_BAND] *= 0.2
     return table.flatten()
 

@@ -13,31 +13,31 @@ from torch import Tensor, nn
 
 from ospor_batch.errors import StudyError
 from ospor_batch.imaging.volume import LabelGrid, Volume, onto_volume
-from ospor_batch.models.segmentation import DEFAULTS, network_of, patch_of, to_grid, views
-from ospor_batch.models.segmentation_classes import CLASSES, LEVELS, VERTEBRAE, classes_of
+from ospor_batch.models.segmentation import DEFAULTS, PLACE_UNIT, PLACE_ZERO, network_of, patch_of, to_grid, views
+from ospor_batch.models.segmentation_classes import KIND_OF, KINDS, LEVELS, STRUCTURES, TISSUES, structures_of
 from ospor_batch.models.segmentation_randomisation import Randomisation, random_patch
 from ospor_batch.models.spec import Parameter
 
 TRAINING: dict[str, Parameter] = {
     **DEFAULTS,
-    "steps": 1500,
+    "steps": 1000,
     "batch": 1,
     "learning_rate": 2e-3,
     "weight_decay": 1e-4,
     "warm_up_steps": 50,
     "minimum_volumes": 4,
 }
-# cross entropy weighs a class by what is asked of it: bodies are small, background is most of the patch; judgement
-WEIGHT = {"background": 0.5, "muscle": 1.0, "fat": 0.5, "visceral_fat": 0.5}
-BODY_WEIGHT = 2.0
+# cross entropy weighs a kind by what is asked of it: bodies are small, background is most of a patch; judgement
+WEIGHT = {"background": 0.5, "vertebra": 3.0, "muscle": 1.0, "fat": 0.5, "visceral_fat": 0.5}
+PLACE_WEIGHT = 2.0  # of the error of the level, in units of PLACE_UNIT levels; judgement
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One training volume on the network's grid: HU int16 and classes uint8, axes towards head, back and left."""
+    """One training volume on the network's grid: HU int16 and structures uint8, axes towards head, back and left."""
 
     hu: npt.NDArray[np.int16]
-    classes: npt.NDArray[np.uint8]
+    structures: npt.NDArray[np.uint8]
 
 
 def on_grid(volume: Volume, grid: LabelGrid, *, spacing_mm: float) -> Labelled:
@@ -46,7 +46,7 @@ def on_grid(volume: Volume, grid: LabelGrid, *, spacing_mm: float) -> Labelled:
     coarse = Volume(hu.numpy(), affine)
     return Labelled(
         np.rint(np.clip(coarse.hu, -1024, 3071)).astype(np.int16),
-        onto_volume(LabelGrid(classes_of(grid.labels), grid.affine), coarse).astype(np.uint8),
+        onto_volume(LabelGrid(structures_of(grid.labels), grid.affine), coarse).astype(np.uint8),
     )
 
 
@@ -75,12 +75,12 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / warm) * (0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2)
     )
-    loss_of = _loss().to(device)
+    loss_of = Loss().to(device)
     network.train()
     for step in range(steps):
         image, label = _batch(volumes, batch, rule=rule, generator=generator)
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(network(views(image).to(device)), label[:, None].to(device))
+        loss = loss_of(network(views(image).to(device)), label.to(device))
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
@@ -94,25 +94,39 @@ def _batch(volumes: Sequence[Labelled], n: int, *, rule: Randomisation, generato
     drawn = []
     for _ in range(n):
         of = volumes[int(torch.randint(len(volumes), (), generator=generator))]
-        hu, classes = torch.as_tensor(of.hu).float(), torch.as_tensor(of.classes)
-        drawn.append(random_patch(hu, classes, rule=rule, generator=generator))
+        hu, structures = torch.as_tensor(of.hu).float(), torch.as_tensor(of.structures)
+        drawn.append(random_patch(hu, structures, rule=rule, generator=generator))
     return torch.stack([image for image, _ in drawn]), torch.stack([label for _, label in drawn])
 
 
-def _loss() -> nn.Module:
-    """MONAI's Dice plus cross entropy; a class that a patch does not hold costs nothing in Dice but false voxels."""
-    from monai.losses import DiceCELoss
+class Loss(nn.Module):
+    """MONAI's Dice plus cross entropy of the kinds, and the error of the level within bodies."""
 
-    weight = torch.tensor([WEIGHT.get(name, BODY_WEIGHT) for name in CLASSES])
-    return DiceCELoss(to_onehot_y=True, softmax=True, batch=True, weight=weight, smooth_nr=1.0, smooth_dr=1.0)
+    def __init__(self) -> None:
+        from monai.losses import DiceCELoss
+
+        super().__init__()
+        weight = torch.tensor([WEIGHT[kind] for kind in KINDS])
+        self.kinds = DiceCELoss(to_onehot_y=True, softmax=True, batch=True, weight=weight, smooth_nr=1.0, smooth_dr=1.0)
+        self.register_buffer("kind_of", torch.as_tensor(KIND_OF).long())
+
+    def forward(self, found: Tensor, structures: Tensor) -> Tensor:
+        """found: (n, kind and place, z, y, x). structures: (n, z, y, x)."""
+        kind = self.kind_of[structures]
+        loss: Tensor = self.kinds(found[:, : len(KINDS)], kind[:, None])
+        is_body = kind == KINDS.index("vertebra")
+        if not is_body.any():
+            return loss
+        place = (structures[is_body] - STRUCTURES.index(LEVELS[0]) - PLACE_ZERO) / PLACE_UNIT
+        return loss + PLACE_WEIGHT * nn.functional.smooth_l1_loss(found[:, len(KINDS)][is_body], place, beta=0.1)
 
 
 def _refuse(volumes: Sequence[Labelled], parameters: Mapping[str, Parameter]) -> None:
     least = int(str(parameters["minimum_volumes"]))
     if len(volumes) < least:
         raise StudyError(f"segmentation: {len(volumes)} labelled volumes, expected at least {least} (minimum_volumes)")
-    present = {CLASSES[number] for volume in volumes for number in np.unique(volume.classes)}
+    present = {STRUCTURES[number] for volume in volumes for number in np.unique(volume.structures)}
     if not present & set(LEVELS):
-        raise StudyError(f"segmentation: no volume holds a body of {', '.join(LEVELS)}; are the masks numbered as VerSe does?")
-    if not present - set(VERTEBRAE) - {"background"}:
+        raise StudyError("segmentation: no volume holds a vertebral body; are the masks numbered as VerSe does (L1 is 20)?")
+    if not present & set(TISSUES):
         raise StudyError("segmentation: no volume holds muscle (100), fat (101) or visceral fat (102)")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.masks import MaskRule
 from ospor_batch.imaging.regions import Region
+from ospor_batch.models.heat import Box
 from ospor_batch.models.spec import Parameter, Pixels, Prediction
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ class TrainableRecipe:
     reading: tuple[str, ...] = ()
     check: Callable[[Parameters], None] = lambda _parameters: None  # StudyError for a value that cannot be
     description: str = ""  # one sentence for the model card
+    regions: Mapping[str, Box] = field(default_factory=dict)  # of its image, for Grad-CAM; none: it is not explained
 
 
 @dataclass(frozen=True)

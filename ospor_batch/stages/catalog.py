@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from ospor_batch.archive.same_bytes import content_digests
 from ospor_batch.catalog.contrast import contrast_counts
+from ospor_batch.catalog.grouping import suspects
 from ospor_batch.catalog.rules import Rules
 from ospor_batch.catalog.series import Catalogued, Settled, catalog_center, settle
 from ospor_batch.config import Study
@@ -27,6 +29,7 @@ DECIDED_BY = ("instance", "series", "locator")  # contracts whose change asks fo
 class _Catalog:
     """One catalog stage under way; known: the series as they stand."""
 
+    study: Study
     store: Store
     center: str
     key: bytes
@@ -41,7 +44,7 @@ def catalog(study: Study, center: str, *, store: Store, key: bytes, split_key: b
     rules = read_rules(study)
     digest = _rules_digest(rules, split_key=split_key)
     with store.lock():
-        of = _Catalog(store, name, key, split_key, rules, store.current("series", center=name))
+        of = _Catalog(study, store, name, key, split_key, rules, store.current("series", center=name))
         reopening = Reopening(store, name, key=key)
         last = store.last_commit("catalog", center=name)
         is_whole = last is None or last["rules_digest"] != digest
@@ -83,7 +86,15 @@ def _judge(of: _Catalog, own: pl.DataFrame, *, context: pl.DataFrame, writing: W
     instances = of.store.current("instance", center=of.center, among=pl.concat([own, context]))
     folders = instances.select("folder_key").unique()
     files = of.store.current("file", center=of.center, among=folders)
-    found = catalog_center(instances, files, center=of.center, split_key=of.split_key, key=of.key, rules=of.rules)
+    found = catalog_center(
+        instances,
+        files,
+        center=of.center,
+        split_key=of.split_key,
+        key=of.key,
+        rules=of.rules,
+        contents=_contents(of, instances, files),
+    )
     mine = instances.join(own, on="series_key", how="semi")
     series = found.series.join(own, left_on="whole_series_key", right_on="series_key", how="semi")
     rejects = found.rejects.join(mine, left_on="item_key", right_on="file_key", how="semi")
@@ -94,6 +105,17 @@ def _judge(of: _Catalog, own: pl.DataFrame, *, context: pl.DataFrame, writing: W
     here = pl.col("center") == of.center
     writing.append({"locator": of.store.difference("locator", locator, scope=here, center=of.center, among=parts)})
     return Catalogued(series, empty("locator"), rejects, found.collisions, found.unlisted)
+
+
+def _contents(of: _Catalog, instances: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
+    """What tells the bytes of suspected copies apart: file_key and content; what cannot be read is like nothing else."""
+    found = [pl.DataFrame(schema={"file_key": pl.String, "content": pl.String})]
+    where = files.join(suspects(instances), on="file_key", how="semi").sort("archive", "path")
+    for (archive,), some in where.group_by("archive", maintain_order=True):
+        listed = list(some.select("path", "size_bytes").iter_rows())
+        digests = content_digests(listed, root=of.study.archive_root(str(archive)), cache=of.store.cache)
+        found.append(some.select("file_key", content=pl.Series(digests, dtype=pl.String).fill_null(some["file_key"])))
+    return pl.concat(found)
 
 
 def _rules_digest(rules: Rules, *, split_key: bytes) -> str:

@@ -48,18 +48,17 @@ from ospor_batch.evaluation.value_tables import (
     comparison,
     repeated_rows,
 )
+from ospor_batch.models.registry import negated_unit
 from ospor_batch.report.checklist import Known, checklist_rows
 from ospor_batch.runs import Run
-from ospor_batch.stages.specs import digests
+from ospor_batch.stages.specs import digests, with_threshold
 from ospor_batch.stages.summary import StageSummary
 from ospor_batch.store import Store, write_text
 
 UNDER = "tables"
 STEMS = {"reject_count": "rejects_by_reason"}
 DRAWN = {"test", "internal_test", "external"}
-# recipes whose score is the measured value negated, and its unit: their fixed cut-off is given in that unit
-NEGATED = {"mean_hu": "HU"}
-SCORE_UNIT = "1"
+SCORE_UNIT = "1"  # of a probability; a fixed cut-off of a negated value is given in that value's own unit
 INJECTS = "^([=+@\t\r-])"  # a spreadsheet would run a cell that begins so
 
 
@@ -90,7 +89,7 @@ def evaluate(study: Study, run: Run, *, store: Store) -> list[StageSummary]:
     attrition, tables, summaries = run.read("attrition"), _Tables(), []
     refused = run.read("reject")
     models, compared = digests(study, run), list[Compared]()
-    for recipe in study.recipes:
+    for recipe in (with_threshold(study, one) for one in study.recipes):
         of = _people(study, recipe, run=run, rejects=refused, digest=models[recipe.key][1:])
         context = _context(study, recipe, of=of, strata=strata, model_digest=models[recipe.key][1])
         _tabulate(context, of, tables)
@@ -143,10 +142,11 @@ def _context(study: Study, recipe: Recipe, *, of: AnalysisSet, strata: tuple[Str
 
 
 def _threshold(recipe: Recipe, of: AnalysisSet, *, target: str) -> LockedThreshold:
-    unit = NEGATED.get(recipe.name, SCORE_UNIT)
+    negated = negated_unit(recipe.name, recipe.parameters)
+    unit = negated or SCORE_UNIT
     declared = recipe.threshold
     if declared.fixed is not None:
-        return fixed_threshold(-declared.fixed if recipe.name in NEGATED else declared.fixed, unit=unit)
+        return fixed_threshold(-declared.fixed if negated else declared.fixed, unit=unit)
     targets: dict[str, float | None] = {
         "sensitivity_at_least": declared.sensitivity_at_least,
         "specificity_at_least": declared.specificity_at_least,

@@ -18,6 +18,7 @@ from ospor_batch.evaluation.discrimination import auc
 from ospor_batch.evaluation.threshold import LockedThreshold, fixed_threshold, lock_threshold
 from ospor_batch.inference.fitting import Fit
 from ospor_batch.models.bundle import write_bundle
+from ospor_batch.models.registry import negated_unit
 from ospor_batch.models.spec import PREPROCESSING, PredictorSpec
 from ospor_batch.models.trainable import IMAGE, TrainableRecipe
 from ospor_batch.stages.training_rows import Learners
@@ -54,7 +55,7 @@ def model_row(
 def spec_json(fit: Fit, *, learners: Learners, trains: TrainableRecipe, spec: PredictorSpec, study: Study) -> dict[str, Any]:
     """Everything that says how the model came about and how it is to be used."""
     tuning = _tuning(fit, learners, target=study.analysis.target)
-    masks = {"pattern": spec.masks.pattern, "labels": dict(spec.masks.labels)} if trains.reads_masks else None
+    masks = spec.masks.identity if trains.reads_masks else None
     parameters = dict(spec.parameters)
     return {
         "recipe": trains.name,
@@ -202,13 +203,14 @@ def _threshold_json(recipe: Recipe, tuning: pl.DataFrame) -> dict[str, Any]:
 
 
 def _locked(recipe: Recipe, tuning: pl.DataFrame) -> LockedThreshold:
-    declared = recipe.threshold
+    declared, negated = recipe.threshold, negated_unit(recipe.name, recipe.parameters)
+    unit = negated or "1"
     if declared.fixed is not None:
-        return fixed_threshold(declared.fixed, unit="1")
+        return fixed_threshold(-declared.fixed if negated else declared.fixed, unit=unit)
     targets = {"sensitivity_at_least": declared.sensitivity_at_least, "specificity_at_least": declared.specificity_at_least}
     rule: str = declared.rule or next(name for name, target in targets.items() if target is not None)
     truth, score = tuning["truth"].to_numpy(), tuning["score"].to_numpy()
-    return lock_threshold(truth, score, rule=rule, target=targets.get(rule), partition="tuning", unit="1")
+    return lock_threshold(truth, score, rule=rule, target=targets.get(rule), partition="tuning", unit=unit)
 
 
 def _data_json(learners: Learners, study: Study) -> dict[str, Any]:

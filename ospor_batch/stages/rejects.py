@@ -16,8 +16,9 @@ def list_rejects(study: Study, *, reason: str | None, stage: str | None, locate:
     store = Store(study.workspace)
     rows = store.current("reject")
     run = newest_run(study, store)
-    if run is not None and run.has("reject"):
-        rows = pl.concat([rows, run.read("reject")])
+    for stem in ("train_reject", "reject"):
+        if run is not None and run.has("reject", stem=stem):
+            rows = pl.concat([rows, run.read("reject", stem=stem)])
     if reason is not None:
         rows = rows.filter(pl.col("reason") == reason)
     if stage is not None:

@@ -6,10 +6,12 @@ it has the cluster to itself once more; then it is refused. Everything else of t
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 
@@ -38,10 +40,11 @@ class Rounds:
     live: Live
     _alone: set[str] = field(default_factory=set)  # died in a shard of their own; once more with the cluster to themselves
     _refused: set[str] = field(default_factory=set)  # before anything was tried
+    _deaths: Counter[str] = field(default_factory=Counter)  # of workers that worked on an item
     _never_begun: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.folder = self.run.private.absolute() / "shards"
+        self.folder = self.run.private.absolute() / "shards" / self.spec.key
 
     def predict(self, shards: Sequence[list[str]]) -> None:
         """Predict every item of the shards, or refuse it; what a killed run was at is looked at first."""
@@ -55,6 +58,8 @@ class Rounds:
                     self._refuse(item, read_journal(self._task([item]).journal))
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)  # it holds paths
+            with contextlib.suppress(OSError):  # another spec's stand beside it
+                self.folder.parent.rmdir()
 
     def _task(self, shard: Sequence[str]) -> ShardTask:
         return ShardTask(name_of(shard), self.folder, self.run.predictions.absolute(), self.spec, self.limits)
@@ -93,8 +98,9 @@ class Rounds:
         suspects = [item for item in undone if item in left.working]
         if not suspects:
             return [undone] if left.kept and undone else self._divided(undone)
-        if len(shard) == 1:
-            return self._after_a_death_alone(shard[0], left)
+        self._deaths.update(suspects)
+        if len(shard) == 1 and self._deaths[shard[0]] > 1:
+            return self._after_deaths(shard[0], left)
         rest = [item for item in undone if item not in left.working]
         return [*([item] for item in suspects), *([rest] if rest else [])]
 
@@ -104,7 +110,7 @@ class Rounds:
             return []
         return halves(shard)
 
-    def _after_a_death_alone(self, item: str, left: Left) -> list[list[str]]:
+    def _after_deaths(self, item: str, left: Left) -> list[list[str]]:
         if left.is_timed_out:  # its second time: nothing that another worker could do better
             self._refuse(item, left)
         else:
@@ -123,17 +129,25 @@ class Rounds:
         self.live.more(1)
 
     def _suspects_of_killed_run(self, items: set[str]) -> set[str]:
-        """What a run that was killed was working on; in line, where a series takes the run with it, one is refused when
-        it was alone the last time."""
+        """What a run that was killed was working on.
+
+        In line, where a series takes the run with it, one that was a suspect already and alone is refused.
+        """
         suspects: set[str] = set()
         for journal in sorted(self.folder.glob("*.journal")):
             left = read_journal(journal)
-            working = items & set(left.working) if left else set()
-            for item in sorted(working):
-                if not self.executor.is_expendable and journal.stem == name_of([item]):
+            for item in sorted(items & set(left.working) if left else set()):
+                if not self.executor.is_expendable and self._mark(item).exists() and journal.stem == name_of([item]):
                     self._refuse(item, left)
                     self._refused.add(item)
                 else:
                     suspects.add(item)
         shutil.rmtree(self.folder, ignore_errors=True)
-        return suspects - self._refused
+        if suspects:
+            self.folder.mkdir(parents=True)
+        for item in suspects:
+            self._mark(item).touch()
+        return suspects
+
+    def _mark(self, item: str) -> Path:
+        return self.folder / f"{name_of([item])}.suspect"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ospor_batch.errors import ItemRefused, StudyError
 from ospor_batch.imaging.masks import read_nifti
 from ospor_batch.imaging.reader import read_volume
-from ospor_batch.models.segmentation_classes import FILE_VALUES, UPPER_VALUES
+from ospor_batch.models.segmentation_classes import FILE_VALUES
 from ospor_batch.models.spec import Parameter
 from ospor_batch.stages.model_folder import versions
 from ospor_batch.synthetic.ct import PROTOCOLS, ProtocolName, Sampling, Scan, scan
@@ -27,7 +27,7 @@ PROTOCOLS_IN_TURN: tuple[ProtocolName, ...] = ("abdomen", "abdomen", "spine", "c
 FIELD_MM = 400.0
 # more contrast, fractures and scoliosis than people have, so that a network has seen enough of each; declared
 TRAINING_RATES = Rates(0.3, 0.3, 0.0, 0.0, fracture=2.0, scoliosis=0.3, transitional=0.0)
-WANTED = (*FILE_VALUES.values(), *UPPER_VALUES)
+WANTED = tuple(FILE_VALUES.values())
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ def drawn_people(n: int, *, seed: int) -> Iterator[Person]:
 
 
 def _of_scan(made: Scan) -> Labelled:
-    from ospor_batch.models.segmentation_training import Labelled, classes_of
+    from ospor_batch.models.segmentation_training import Labelled, structures_of
 
-    return Labelled(made.hu, classes_of(labels_of(made)))
+    return Labelled(made.hu, structures_of(labels_of(made)))
 
 
 def _labelled(listing: Path, *, spacing_mm: float) -> Iterator[Labelled]:
@@ -131,8 +131,9 @@ def _card(training: Mapping[str, Any]) -> str:
     return f"""\
 # Segmentation of vertebral bodies, muscle and fat in CT
 
-A U-Net on a coarse isotropic grid, trained on {training["n_generated"]} generated volumes by label-to-image synthesis and on
-{training["n_labelled"]} real volumes with masks (seed {training["seed"]}). It names T10 to S1, muscle, subcutaneous and visceral fat.
+A U-Net on a coarse isotropic grid, trained by label-to-image synthesis on {training["n_generated"]} generated volumes and on
+{training["n_labelled"]} real ones with masks (seed {training["seed"]}).
+It names the bodies of T1 to S1, muscle, subcutaneous and visceral fat.
 
 Generated bodies prove the chain and not clinical worth: measure it on masked CT of your own scanners before use
 (`benchmarks/segmentation.py --real FOLDER --model FOLDER`). Not for diagnosis.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ospor_batch.config import Recipe, Study
+from ospor_batch.config import Recipe, Study, Threshold
 from ospor_batch.errors import NothingToDoError, StudyError
 from ospor_batch.imaging.masks import MaskRule
-from ospor_batch.models.bundle import bundle_digest
-from ospor_batch.models.registry import kind_of, spec_of
+from ospor_batch.models.bundle import bundle_digest, read_spec
+from ospor_batch.models.registry import kind_of, negated_unit, spec_of
 from ospor_batch.models.segmentation_classes import LEVELS
 from ospor_batch.models.spec import PredictorSpec
 from ospor_batch.models.totalsegmentator import totalsegmentator_version
@@ -49,13 +49,27 @@ def digests(study: Study, run: Run | None = None) -> dict[str, tuple[str, str, s
     return found
 
 
+def with_threshold(study: Study, recipe: Recipe) -> Recipe:
+    """The recipe with the threshold of its model where it asks for that; StudyError when the model has none."""
+    if recipe.threshold.rule != "as_trained" or recipe.model is None:
+        return recipe
+    cut = read_spec(study.resolve(recipe.model))["threshold"]
+    if cut["score_cut"] is None:
+        raise StudyError(
+            f"recipes.threshold of {recipe.key}: the model {recipe.model} has no threshold ({cut['reason']}); "
+            'choose one on tuning people with rule = "youden", or give fixed'
+        )
+    # a fixed cut-off of a negated value is declared in that value's own unit
+    sign = -1.0 if negated_unit(recipe.name, recipe.parameters) else 1.0
+    return recipe.model_copy(update={"threshold": Threshold(fixed=sign * float(cut["score_cut"]))})
+
+
 def trained_folder(run: Run, recipe: str) -> Path | None:
     """The model folder that a recipe was trained to in a run; null before."""
     if not run.has("model"):
         return None
-    rows = run.read("model")
-    mine = rows.row(by_predicate=rows["recipe"] == recipe, named=True) if recipe in rows["recipe"] else None
-    return None if mine is None else models_folder(run) / mine["training_digest"]
+    named = dict(run.read("model").select("recipe", "training_digest").iter_rows())
+    return models_folder(run) / named[recipe] if recipe in named else None
 
 
 def models_folder(run: Run) -> Path:

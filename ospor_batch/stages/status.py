@@ -10,6 +10,8 @@ from ospor_batch.config import Study
 from ospor_batch.runs import Run, all_runs, latest_run
 from ospor_batch.stages.specs import digests
 from ospor_batch.stages.summary import StageSummary
+from ospor_batch.stages.train import REJECTS
+from ospor_batch.stages.training_rows import PARTITIONS
 from ospor_batch.store import Store
 
 FLOW_LEVELS = ("file", "instance", "series", "person")
@@ -105,9 +107,20 @@ def _run_ledger(study: Study, run: Run) -> list[StageSummary]:
                     chosen.height - listed["series_key"].n_unique(), 0,
                 )
             )  # fmt: skip
+            if recipe.is_trained and run.has("reject", stem=REJECTS):
+                found.append(_train_ledger(run, recipe=recipe.key, center=center.name, listed=listed))
             if run.has("prediction") and run.has("reject"):
                 found.append(_infer_ledger(study, run, recipe=recipe.key, center=center.name, listed=listed))
     return found
+
+
+def _train_ledger(run: Run, *, recipe: str, center: str, listed: pl.DataFrame) -> StageSummary:
+    asked = listed.filter(pl.col("is_performance_index") & pl.col("partition").is_in(PARTITIONS))
+    refused = run.read("reject", stem=REJECTS).filter((pl.col("scope") == recipe) & (pl.col("center") == center))
+    refused = asked.join(refused, left_on="series_key", right_on="item_key", how="inner")
+    n_failed = refused.filter(pl.col("is_transient")).height
+    n_done = asked.height - refused.height
+    return StageSummary(f"train {recipe}", center, "series", asked.height, n_done, refused.height - n_failed, n_failed)
 
 
 def _infer_ledger(study: Study, run: Run, *, recipe: str, center: str, listed: pl.DataFrame) -> StageSummary:

@@ -14,6 +14,7 @@ from ospor_batch.errors import StorageError, StudyError
 from ospor_batch.stages.summary import Progress
 from ospor_batch.store import read_part, storage_errors
 from ospor_batch.synthetic.archive import SEED, write_study
+from ospor_batch.synthetic.arrays import best_device
 from ospor_batch.synthetic.presets import FILES
 
 SMALL = ("tiny", "demo")  # done before worker processes have started
@@ -28,11 +29,13 @@ def synth(
     factor: float = 1.0,
     n_files: int = FILES,
     workers: int | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Generate into an empty or new folder; return the path of the study file, the first where a preset has several.
 
     workers: processes; null gives one to the small presets and one per core to the others. Bytes do not depend on it.
+    device: where images are computed; null takes a GPU where torch sees one. Stored values may differ by 1 between devices.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StudyError(f"{out}: not an empty folder; name a new one, nothing was written")
@@ -42,7 +45,7 @@ def synth(
     with storage_errors(), open_executor(compute) as executor:
         return write_study(
             out.resolve(), preset=preset, seed=seed, nights=nights, factor=factor, n_files=n_files,
-            mapper=partial(_through, executor), progress=progress,
+            device=device or best_device(), mapper=partial(_through, executor), progress=progress,
         )  # fmt: skip
 
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import polars as pl
 
-from ospor_batch.contracts import contract, contract_names
+from ospor_batch.contracts import contract
 from ospor_batch.errors import ContractError, LedgerError, StudyError
-from ospor_batch.evaluation.analysis_set import TEST, AnalysisSet, analysis_set, people_groups, performance_people
-from ospor_batch.evaluation.strata import stratum_columns
+from ospor_batch.evaluation.analysis_set import TEST, AnalysisSet, analysis_set
 from ospor_batch.runs import Run, run_at
+from ospor_batch.stages.people_behind import COUNTED, INSTEAD, people_behind
 from ospor_batch.store import Store
 
 ANY = ("all", "overall", "person", "test")  # what a table says where it does not part the people
 OF_FATE = ("series", "study", "person", "label")
 KEYS = {"series": "series_key", "study": "study_key", "person": "patient_key", "label": "label_key"}
-PEOPLE_TABLES = ("performance", "prevalence")
-PREVALENCE = ("prev_label", "prev_test_positive", "prev_corrected")  # of the others only the eligible and the scored
+TRACED = (*COUNTED, "attrition", "reject_count")
+FOLLOWED = ", ".join(TRACED)
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,19 @@ def trace(folder: Path, table: str, *, cell: str, locate: bool = False) -> Trace
     named is taken over everyone. locate adds private paths.
     """
     store, run = run_at(folder)
+    if table not in TRACED:
+        raise StudyError(
+            f"trace cannot follow {table}: {INSTEAD.get(table, 'it is no table of people')}; it follows {FOLLOWED}"
+        )
     rows = _table(run, table)
     column, named = parse_cell(cell, columns=rows.columns)
     row = the_row(rows, named, key=contract(table).primary_key)
-    if table in PEOPLE_TABLES:
-        keys = _people(run, table, row=row, column=column)
-    elif table == "attrition":
+    if table == "attrition":
         keys = _left(run, store, row=row, column=column)
     elif table == "reject_count":
         keys = _refused(run, store, row)
     else:
-        raise StudyError(f"trace knows {', '.join((*PEOPLE_TABLES, 'attrition', 'reject_count'))}; {table} is none of them")
+        keys = _people(run, table, row=row, column=column)
     keys = keys.unique().sort(keys.columns)
     if isinstance(row[column], int) and keys.height != row[column]:
         raise LedgerError(f"trace: {table}.{column} says {row[column]}, and {keys.height} keys stand behind it")
@@ -86,10 +88,6 @@ def the_row(rows: pl.DataFrame, named: dict[str, str], *, key: tuple[str, ...]) 
 
 
 def _table(run: Run, table: str) -> pl.DataFrame:
-    if table not in contract_names():
-        raise StudyError(
-            f"no table named {table!r}; tables of a run: {', '.join((*PEOPLE_TABLES, 'attrition', 'reject_count'))}"
-        )
     stem = {"reject_count": "rejects_by_reason"}.get(table)
     try:
         return run.read(table, under="tables", stem=stem)
@@ -98,23 +96,12 @@ def _table(run: Run, table: str) -> pl.DataFrame:
 
 
 def _people(run: Run, table: str, *, row: dict[str, Any], column: str) -> pl.DataFrame:
-    groups = people_groups(analysis_of(run, row["recipe"], reference_id=row["reference_id"], target=row["target"]))
-    mine = [g for g in groups if g.partition == row["partition"] and g.acquisition == row["is_same_acquisition"]]
-    if not mine:
-        raise LedgerError(f"trace: the run has no people of partition {row['partition']}")
-    cell = {c: row[c] for c in stratum_columns() if row.get(c) not in {None, "all"}}
-    fits = pl.all_horizontal(pl.lit(value=True), *(pl.col(c).cast(pl.String) == value for c, value in cell.items()))
-    eligible, paired = mine[0].eligible.filter(fits), mine[0].paired.filter(fits)
+    if not isinstance(row[column], int) or isinstance(row[column], bool):
+        raise StudyError(f"{table}.{column} is {row[column]!r}, which counts nobody; name a column such as n_persons")
+    targets = run.read("performance", under="tables")["target"].unique().to_list()
+    of = analysis_of(run, row["recipe"], reference_id=row["reference_id"], target=row.get("target") or targets[0])
     cut = run.read("threshold", under="tables").filter(pl.col("recipe") == row["recipe"])["score_cut"].item()
-    if table == "prevalence" and row["metric"] not in PREVALENCE and column not in {"n_eligible", "n_scored"}:
-        raise StudyError(f"of prevalence, trace knows the people of {', '.join(PREVALENCE)}; name one of them as metric")
-    if table == "performance":
-        people = _of_performance(performance_people(paired), column, cut=cut)
-    else:
-        people = _of_prevalence(eligible, paired, row=row, column=column, cut=cut)
-    if column in {"n_eligible", "n_scored"}:
-        people = eligible if column == "n_eligible" else eligible.filter(pl.col("score").is_not_null())
-    return people.select("center", "patient_key", "series_key")
+    return people_behind(of, table=table, row=row, column=column, cut=cut)
 
 
 def analysis_of(run: Run, recipe: str, *, reference_id: str, target: str) -> AnalysisSet:
@@ -124,28 +111,6 @@ def analysis_of(run: Run, recipe: str, *, reference_id: str, target: str) -> Ana
     predicted = run.read("prediction").filter((pl.col("model_digest") == model) & (pl.col("parameter_digest") == parameters))
     refused = run.read("reject").filter((pl.col("stage") == "infer") & (pl.col("scope") == recipe))
     return analysis_set(run.read("manifest").filter(mine), predicted, rejects=refused, target=target)
-
-
-def _of_performance(people: pl.DataFrame, column: str, *, cut: float | None) -> pl.DataFrame:
-    called = pl.lit(None, pl.Boolean) if cut is None else pl.col("score") >= cut
-    kinds = {
-        "n_events": pl.col("truth"), "tp": called & pl.col("truth"), "fp": called & ~pl.col("truth"),
-        "fn": ~called & pl.col("truth"), "tn": ~called & ~pl.col("truth"),
-    }  # fmt: skip
-    return people.filter(kinds[column]) if column in kinds else people
-
-
-def _of_prevalence(
-    eligible: pl.DataFrame, paired: pl.DataFrame, *, row: dict[str, Any], column: str, cut: float | None
-) -> pl.DataFrame:
-    if row["metric"] == "prev_label":
-        people = paired.filter(pl.col("truth").is_not_null())
-        return people.filter("truth") if column == "n_events" else people
-    people = eligible.filter(pl.col("score").is_not_null())
-    if column != "n_events":
-        return people
-    # without a threshold nobody is called positive, and the table says 0
-    return people.clear() if cut is None else people.filter(pl.col("score") >= cut)
 
 
 def _left(run: Run, store: Store, *, row: dict[str, Any], column: str) -> pl.DataFrame:

@@ -190,9 +190,8 @@ def _prepared_folder(training: Training, partition: str, *, store: Store) -> Pat
     return store.private.absolute() / "prepared" / _digest(named)
 
 
-def _masks(training: Training) -> list[object]:
-    masks = training.spec.masks
-    return [masks.pattern, [list(pair) for pair in masks.labels]] if training.trains.reads_masks else []
+def _masks(training: Training) -> dict[str, object]:
+    return training.spec.masks.identity if training.trains.reads_masks else {}
 
 
 def training_digest(training: Training, *, seed: int) -> str:

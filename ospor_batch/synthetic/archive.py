@@ -74,18 +74,20 @@ def write_study(
     patients_a_night: int = 4,
     factor: float = 1.0,
     n_files: int = FILES,
+    device: str = "cpu",
     mapper: Mapper = map,
     progress: Progress | None = None,
 ) -> Path:
     """Write a generated study into an empty folder and return the path of its study.toml.
 
-    The same words give the same bytes, whatever the mapper. Nights after the first bring patients_a_night people each, as
+    The same words give the same bytes, whatever the mapper; on another device stored values differ by 1 here and
+    there. Nights after the first bring patients_a_night people each, as
     add_night does. A preset of several studies writes each into a folder of its own and returns the first.
     """
     sizes = sizes_of(preset, factor=factor, n_files=n_files)
     if nights > 1 and (len(sizes) > 1 or sizes[0].is_header_only):
         raise StudyError(f"preset {preset}: it arrives in one night; nights are for a single study with pixels")
-    for size in sizes:
+    for size in (replace(size, detail=replace(size.detail, device=device)) for size in sizes):
         folder = out / size.name
         plan = _plan(size, seed=seed, nights=nights, patients_a_night=patients_a_night)
         _refuse_foreign(folder, record=_record(preset, plan, size))
@@ -98,6 +100,9 @@ def write_study(
                                   mapper=mapper, progress=progress)  # fmt: skip
         _write_tables(folder, preset=preset, plan=plan, size=size, found=found)
         _write(folder / "study.toml", size.study_text(preset=preset, seed=seed).encode(), night=1)
+        recipes = size.all_recipes_text(preset=preset, seed=seed)
+        if recipes is not None:
+            _write(folder / "recipes.toml", recipes.encode(), night=1)
         _write(folder / "README.txt", README.encode(), night=1)
     return out / sizes[0].name / "study.toml"
 

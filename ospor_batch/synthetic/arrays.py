@@ -6,10 +6,13 @@ device rounds alike; blurs, spectra and logarithms differ in the last bits, so t
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from ospor_batch.errors import StudyError
 Array = NDArray[Any]
 On = Any  # an array of whichever library computes
 FEW_TAPS = 8  # reach of a blur in pixels up to which shifted copies are summed; wider ones are products with a band matrix
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 VOXELS_AT_ONCE = {"cpu": 120_000, "gpu": 16_000_000}  # of a part, above which slices are laid one by one
 
 
@@ -116,6 +120,23 @@ def arrays_of(device: str) -> Arrays:
     import torch
 
     return Arrays(torch, device.removeprefix("torch-"))
+
+
+def best_device() -> str:
+    """`cuda` where torch sees a GPU, else `cpu`; torch is loaded only where a driver answers."""
+    if find_spec("torch") is None or not _has_driver():
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL(DRIVER)
+    except OSError:
+        return False
+    return True
 
 
 @cache

@@ -32,7 +32,7 @@ from ospor_batch.synthetic.headers import (
     shared_header,
 )
 from ospor_batch.synthetic.pixel_codecs import encode, put_pixels
-from ospor_batch.synthetic.radiograph import FIELD_MM
+from ospor_batch.synthetic.radiograph import CURVES, FIELD_MM, SOURCE_MM, display_table
 from ospor_batch.synthetic.template import Template, pixel_element, text_element
 from ospor_batch.synthetic.vendor import ENCAPSULATED, EXPLICIT, IMPLICIT, RADIOGRAPH_HABITS, Habit
 
@@ -137,10 +137,17 @@ def derived_image(ds: Dataset, series: Series, *, hu: NDArray[Any], number: int,
 
 
 def radiograph_file(series: Series, pixels: NDArray[np.uint16]) -> Instance:
-    """Write a PA chest radiograph; pixels are bright in bone, MONOCHROME1 units store them inverted."""
+    """Write a PA chest radiograph; pixels are bright in bone.
+
+    MONOCHROME1 units store them inverted; units with a VOI LUT store what their table makes these grays of.
+    """
     habit = RADIOGRAPH_HABITS[series.person.manner]
     ds = radiograph_header(series, pixels.shape)
-    stored = pixels if habit.photometric == "MONOCHROME2" else (4095 - pixels).astype(np.uint16)
+    stored = pixels
+    if habit.has_lut:
+        stored = np.searchsorted(display_table(CURVES[series.person.manner]), pixels).astype(np.uint16)
+    if habit.photometric == "MONOCHROME1":
+        stored = (4095 - stored).astype(np.uint16)
     put_pixels(ds, encode(stored, syntax=EXPLICIT, bits_stored=12), syntax=EXPLICIT)
     return Instance(1, ds.SOPInstanceUID, as_file(ds, syntax=habit.transfer_syntax))
 
@@ -158,9 +165,21 @@ def radiograph_header(series: Series, shape: tuple[int, ...]) -> Dataset:
         _digital_xray(ds, is_inverse=habit.photometric == "MONOCHROME1")
     spacing = round(FIELD_MM / shape[0], 5)
     ds.ImagerPixelSpacing = [spacing, spacing]
-    ds.update({"WindowCenter": "2048", "WindowWidth": "4096"})
+    ds.DistanceSourceToDetector = f"{SOURCE_MM['PA']:g}"
+    if habit.has_lut:
+        ds.VOILUTSequence = [_voi_table(display_table(CURVES[series.person.manner]))]
+    else:
+        ds.update({"WindowCenter": "2048", "WindowWidth": "4096"})
     matrix(ds, shape, bits_stored=12, photometric=habit.photometric)
     return ds
+
+
+def _voi_table(grays: NDArray[np.uint16]) -> Dataset:
+    item = Dataset()
+    item.add_new(0x00283002, "US", [len(grays), 0, 12])
+    item.LUTExplanation = "NORMAL"
+    item.add_new(0x00283006, "OW", grays.astype("<u2").tobytes())
+    return item
 
 
 def other_content(instance: Instance) -> Instance:

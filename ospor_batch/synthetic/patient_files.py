@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
+from ospor_batch.synthetic.arrays import arrays_of
 from ospor_batch.synthetic.companions import coronal_reformats, dose_sheet, screen_capture
 from ospor_batch.synthetic.ct import ProtocolName, Sampling, Scan, scan
 from ospor_batch.synthetic.dose_report import dose_of, dose_report
@@ -71,13 +72,17 @@ class BesideRates:
 
 @dataclass(frozen=True)
 class Detail:
-    """How finely people are imaged, with which CT protocol, and what else their examinations hold."""
+    """How finely people are imaged, with which CT protocol, and what else their examinations hold.
+
+    device: where images are computed, as arrays.arrays_of names it.
+    """
 
     sampling: Sampling
     radiograph_matrix: int
     tags: TagRates = SOUND
     beside: BesideRates = BesideRates()
     protocol: ProtocolName = "lumbar"
+    device: str = "cpu"
 
 
 def patient_files(person: Person, *, detail: Detail, scanned: Scan | None = None) -> Iterator[FileOut]:
@@ -87,7 +92,8 @@ def patient_files(person: Person, *, detail: Detail, scanned: Scan | None = None
     if person.is_radiograph:
         day = person.image_date if not person.is_ct else person.image_date - timedelta(days=3)
         series = replace(series_of(person, 1), study_word="radiograph", image_date=day)
-        yield _out(series, radiograph_file(series, radiograph(person, matrix=detail.radiograph_matrix)), "radiograph")
+        film = radiograph(person, matrix=detail.radiograph_matrix, arrays=arrays_of(detail.device))
+        yield _out(series, radiograph_file(series, film), "radiograph")
     if person.fault == "non_dicom_files":
         yield FileOut("reading list.txt", b"Cases to show on Monday\r\n", "foreign", refusal="not_dicom")
         yield FileOut("screenshot.dcm", _png(), "foreign", refusal="not_dicom")
@@ -109,7 +115,7 @@ def scan_of(person: Person, detail: Detail, *, is_contrast: bool) -> Scan:
     habit = habit_of(person)
     return scan(
         person, sampling=detail.sampling, spacing_mm=habit.spacing_mm, thickness_mm=habit.thickness_mm,
-        is_contrast=is_contrast, protocol=detail.protocol,
+        is_contrast=is_contrast, protocol=detail.protocol, arrays=arrays_of(detail.device),
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -12,12 +12,14 @@ from ospor_batch.synthetic.cohorts import PAPER_CT, PAPER_CXR, Cohort
 from ospor_batch.synthetic.ct import Sampling
 from ospor_batch.synthetic.patient_files import BesideRates, Detail
 from ospor_batch.synthetic.population import CENTERS, Rates
+from ospor_batch.synthetic.recipe_texts import recipe_text
 from ospor_batch.synthetic.study_file import cohort_study, four_center_study
 from ospor_batch.synthetic.tag_faults import USUAL
 
 Preset = Literal["tiny", "demo", "paper-cxr", "paper-ct", "scale"]
 FACTORS = (0.001, 10.0)  # share of a published cohort's people; 10 for those who test larger ones
 FILES = 1_000_000
+RECIPES = ("cxr_osteoporosis", "ct_cnn_smi", "ct_bmd_tbs", "ct_qct_bmd", "ldct_internal_calibration")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Size:
     rates: Rates
     tuning: float
     cluster: str
+    train: float = 0.0
+    recipes: tuple[str, ...] = ()  # published recipes of study.toml beside mean HU
     name: str = ""
     cohort: Cohort | None = None
     is_header_only: bool = False
@@ -57,8 +61,22 @@ class Size:
         """The study file."""
         title = f"generated-{preset}" + (f"-{self.name.replace('_', '-')}" if self.name else "")
         if self.cohort is not None:
-            return cohort_study(self.cohort, name=title, seed=seed, cluster=self.cluster)
-        return four_center_study(name=title, seed=seed, tuning=self.tuning, cluster=self.cluster)
+            is_small = self.words.get("factor", 1.0) < 1
+            return cohort_study(self.cohort, name=title, seed=seed, cluster=self.cluster, is_small=is_small)
+        return self._four_centers(title, self.recipes, train=self.train, tuning=self.tuning, seed=seed)
+
+    def all_recipes_text(self, *, preset: str, seed: int) -> str | None:
+        """A second study file with the five published recipes; null where the study is for one, or has no pixels."""
+        if self.cohort is not None or self.is_header_only:
+            return None
+        return self._four_centers(f"generated-{preset}-recipes", RECIPES, train=0.5, tuning=0.2, seed=seed)
+
+    def _four_centers(self, title: str, recipes: Sequence[str], *, train: float, tuning: float, seed: int) -> str:
+        is_all = tuple(recipes) == RECIPES
+        texts = "\n".join(recipe_text(name, is_small=True, with_substudies=is_all) for name in recipes)
+        return four_center_study(
+            name=title, seed=seed, train=train, tuning=tuning, cluster=self.cluster, recipes=f"{texts}\n" if texts else ""
+        )
 
 
 def _of_four(n: int) -> dict[str, int]:
@@ -70,7 +88,8 @@ PRESETS: dict[str, Size] = {
     "demo": Size(
         _of_four(60),
         Detail(Sampling(80), 192, tags=USUAL, beside=BesideRates(0.5, 0.15, 0.3, 0.2, 0.08)),
-        Rates(0.06, 0.05, 0.08, 0.25, implant=0.03, motion=0.04, tilt=0.05), tuning=0.3, cluster="local",
+        Rates(0.06, 0.05, 0.08, 0.6, implant=0.03, motion=0.04, tilt=0.05), tuning=0.2, cluster="local",
+        train=0.4, recipes=("cxr_osteoporosis", "ldct_internal_calibration"),
     ),
 }  # fmt: skip
 PAPER = Detail(Sampling(128), 256, tags=USUAL, beside=BesideRates(0.5, 0.1, 0.3, 0.2, 0.05))

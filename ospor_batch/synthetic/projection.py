@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,7 +24,7 @@ SOFT = TISSUES["muscle"].density
 BELLY = 1.01  # density of organs and the fat between them, mixed
 SHELL_FILL = 0.85  # of cortex where marrow is laid into it
 BIG_IN_LUNG_MM = 9.0  # parts with a greater half axis are united ray by ray; smaller ones are added
-STEPS = 3  # rounds in which the height that a row sees in a part is found; each adds two digits
+NODES, BEYOND_MM = 9, 60.0  # heights of a part whose magnification is found, and how far it is held beyond the ends
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,14 @@ class Shadow:
         return {name: areal * slant for name, areal in self.areal.items()}
 
     def _lung(self, part: Part, large: Sequence[Part]) -> None:
-        rows = _rows(part, self.rays)
-        if rows.start == rows.stop:
+        sight = _sight(part, self.rays)
+        if sight.is_empty:
             return
-        xp = self.arrays.xp
-        low, high = self._interval(part, rows)
+        xp, rows = self.arrays.xp, sight.rows
+        low, high = self._interval(part, sight)
         lows, highs = [], []
         for other in large:
-            a, b = self._interval(other, rows)
+            a, b = self._interval(other, replace(_sight(other, self.rays), rows=rows))
             a, b = xp.clip(a, low, high), xp.clip(b, low, high)
             lows.append(xp.where(b > a, a, high))
             highs.append(xp.where(b > a, b, high))
@@ -120,10 +120,11 @@ class Shadow:
         self.areal["muscle"][rows] -= left * ((SOFT - TISSUES["lung"].density) / 10)
 
     def _add(self, part: Part, *, share_of_lung: bool = False) -> None:
-        rows = _rows(part, self.rays)
-        if rows.start == rows.stop:
+        sight = _sight(part, self.rays)
+        if sight.is_empty:
             return
-        columns, length = self._boxed_length(part, rows)
+        rows = sight.rows
+        columns, length = self._boxed_length(part, sight)
         length = length * (part.fill / 10)  # cm
         if share_of_lung:
             length = length * self.arrays.xp.clip(self.lung[rows, columns] / 60, None, 1)
@@ -147,19 +148,19 @@ class Shadow:
             table = kind.table if kind.table in self.areal else "muscle"
             self.areal[table][where] += length * kind.density
 
-    def _interval(self, part: Part, rows: slice) -> tuple[On, On]:
+    def _interval(self, part: Part, sight: _Sight) -> tuple[On, On]:
         """Where every ray of the rows enters and leaves a part; equal where it misses."""
         xp = self.arrays.xp
-        across, half, along, deep, slope, ends = (self.arrays.on(v) for v in _crossing(part, self.rays, rows))
+        across, half, along, deep, slope, ends = (self.arrays.on(v) for v in _crossing(part, self.rays, sight))
         u = (self.arrays.on(self.rays.across.astype(np.float32))[None, :] - across) / half
         reach = deep * xp.sqrt(xp.clip(1 - u * u, 0, None)) * (ends > 0)
         middle = along + slope * u * half
         return middle - reach, middle + reach
 
-    def _boxed_length(self, part: Part, rows: slice) -> tuple[slice, On]:
+    def _boxed_length(self, part: Part, sight: _Sight) -> tuple[slice, On]:
         """Length of every ray in a part, for the columns alone that it can reach."""
         xp, rays = self.arrays.xp, self.rays
-        crossing = _crossing(part, rays, rows)
+        crossing = _crossing(part, rays, sight)
         first, last = np.searchsorted(
             rays.across, [float((crossing[0] - crossing[1]).min()), float((crossing[0] + crossing[1]).max())]
         )
@@ -219,11 +220,26 @@ def _parted(parts: Sequence[Part]) -> tuple[list[Part], list[Part]]:
     return large, small
 
 
-def _rows(part: Part, rays: Rays) -> slice:
-    """Rows that can see a part, by the magnification of its middle at its ends and between."""
-    z = np.linspace(part.low, part.high, 5, dtype=np.float32)[:, None]
-    seen = rays.height_of(z, rays.magnified(_placed(part, rays, z)[1]))
-    return _span(rays.heights, float(seen.min()), float(seen.max()))
+@dataclass(frozen=True)
+class _Sight:
+    """The rows that can see a part; heights from below it to above it, and where on the detector each is seen."""
+
+    rows: slice
+    at: Array
+    seen: Array
+
+    @property
+    def is_empty(self) -> bool:
+        return bool(self.rows.start == self.rows.stop)
+
+
+def _sight(part: Part, rays: Rays) -> _Sight:
+    z = np.linspace(part.low, part.high, NODES, dtype=np.float32)[:, None]
+    magnified = rays.magnified(_placed(part.at(z), rays)[1])
+    z = np.concatenate([z[:1] - BEYOND_MM, z, z[-1:] + BEYOND_MM])
+    magnified = np.concatenate([magnified[:1], magnified, magnified[-1:]])
+    seen = np.maximum.accumulate(rays.height_of(z, magnified)[:, 0])  # what leans faster than the beam opens is seen edge on
+    return _Sight(_span(rays.heights, float(seen[1]), float(seen[-2])), z[:, 0], seen)
 
 
 def _span(heights: Array, low: float, high: float) -> slice:
@@ -233,27 +249,25 @@ def _span(heights: Array, low: float, high: float) -> slice:
     return slice(int(touched[0]), int(touched[-1]) + 1) if touched.size else slice(0, 0)
 
 
-def _placed(part: Part, rays: Rays, z: Array) -> tuple[Array, Array]:
-    """Middle of a part across and along the beam at each height."""
-    x, y, *_ = part.at(np.clip(z, part.low, part.high))
+def _placed(ellipse: tuple[Array, ...], rays: Rays) -> tuple[Array, Array]:
+    """Middle of an ellipse across and along the beam."""
+    x, y, *_ = ellipse
     cos, sin = np.float32(np.cos(rays.turn)), np.float32(np.sin(rays.turn))
     return x * cos + y * sin, y * cos - x * sin
 
 
-def _crossing(part: Part, rays: Rays, rows: slice) -> tuple[Array, ...]:
+def _crossing(part: Part, rays: Rays, sight: _Sight) -> tuple[Array, ...]:
     """Middle and half width across, middle and half length along the beam, slope of the middle, and share, by row.
 
     Across is where the detector has it; along and the half length are the body's own.
     """
-    seen = rays.heights[rows, None].astype(np.float32)
-    z, magnified = seen, np.ones_like(seen)
-    for _ in range(STEPS if np.isfinite(rays.source_mm) else 0):
-        magnified = rays.magnified(_placed(part, rays, z)[1])
-        z = np.asarray(rays.middle[1] + (seen - rays.middle[1]) / magnified, dtype=np.float32)
+    z = np.interp(rays.heights[sight.rows], sight.seen, sight.at).astype(np.float32)[:, None]
+    ellipse = part.at(np.clip(z, part.low, part.high))
+    _, _, a, b, turn = ellipse
+    across, along = _placed(ellipse, rays)
+    magnified = rays.magnified(along)
     half = np.float32(abs(rays.heights[1] - rays.heights[0]) / 2) / magnified
     ends = np.clip((np.minimum(z + half, part.high) - np.maximum(z - half, part.low)) / (2 * half), 0, 1)
-    _, _, a, b, turn = part.at(np.clip(z, part.low, part.high))
-    across, along = _placed(part, rays, z)
     phi = turn - rays.turn
     a, b = np.maximum(a, 1e-3), np.maximum(b, 1e-3)
     half_across = np.sqrt((a * np.cos(phi)) ** 2 + (b * np.sin(phi)) ** 2)

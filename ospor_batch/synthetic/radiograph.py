@@ -36,7 +36,9 @@ LUNG_GRAIN, LUNG_GRAIN_MM = 0.07, 2.6  # uneven filling of the lungs with air; d
 BONE_SHARE = (0.45, 0.55)  # of the mineral of ribs and arches: fixed, and growing with density (1 at 110 mg/cm3); declared
 MASKED = 4  # rows and columns of a hundred that a shutter may cover at most
 LIFT = 0.62  # power that raises the lungs to the gray that real displays give them; set on real pictures
+BARE = 0.25  # of the median logarithm, below which a detector lies bare
 GRAY_LEVELS = 4096
+SHARES = (-0.05, 1.08)  # of the range between the quantiles that are black and white
 
 
 @dataclass(frozen=True)
@@ -128,14 +130,26 @@ def _rays(body: Body, *, matrix: int, view: View, draw: np.random.Generator, sou
     return Rays(axis - np.float32(middle), heights, turn, source_mm, place, is_behind=view == "AP")
 
 
+def display_table(curve: Curve) -> NDArray[np.uint16]:
+    """The curve as a VOI LUT: gray for each of 4096 stored values that rise evenly with the logarithm of the signal."""
+    gray = _bent(np.linspace(*SHARES, GRAY_LEVELS), curve) * (GRAY_LEVELS - 1)
+    return np.asarray(np.rint(gray), dtype=np.uint16)
+
+
+def _bent(share: Array, curve: Curve) -> Array:
+    """Gray from 0 to 1 of shares of the range between the quantiles."""
+    low, high = (1 / (1 + np.exp(-curve.steep * (end - curve.turn))) for end in SHARES)
+    bent = 1 / (1 + np.exp(-curve.steep * (share - curve.turn)))
+    return np.asarray(np.clip((bent - low) / (high - low), 0, 1) ** LIFT)
+
+
 def _displayed(log: Array, curve: Curve, *, draw: np.random.Generator) -> NDArray[np.uint16]:
     """Gray values of a logarithm whose detail was raised: a sigmoid between its quantiles, shutter and letter."""
     n = len(log)
-    low, high = np.quantile(log[n // 8 : -n // 8, n // 6 : -n // 6], (0.005, 0.985))
+    middle = log[n // 8 : -n // 8, n // 6 : -n // 6]
+    low, high = np.quantile(middle[middle > BARE * np.median(middle)], (0.005, 0.985))  # where the beam met the body
     share = (log - low) / max(float(high - low), 1e-3)
-    bent = 1 / (1 + np.exp(-curve.steep * (share - curve.turn)))
-    ends = 1 / (1 + np.exp(-curve.steep * (np.array([-0.05, 1.08]) - curve.turn)))
-    gray = np.clip((bent - ends[0]) / (ends[1] - ends[0]), 0, 1) ** LIFT * (GRAY_LEVELS - 1)
+    gray = _bent(share, curve) * (GRAY_LEVELS - 1)
     edges = (draw.integers(0, MASKED + 1, size=4) * n) // 100
     gray[: edges[0]], gray[n - edges[1] :] = 0, 0
     gray[:, : edges[2]], gray[:, n - edges[3] :] = 0, 0

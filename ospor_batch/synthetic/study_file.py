@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
-from ospor_batch.config import Recipe
 from ospor_batch.synthetic.cohorts import Cohort
 from ospor_batch.synthetic.exports import file_name
 from ospor_batch.synthetic.population import CENTERS, FIRST_IMAGE, LAST_IMAGE, CenterPlan
+from ospor_batch.synthetic.recipe_texts import recipe_text
 
 README = """\
 Generated data. Nothing in this folder is clinical: no image, examination, name or number here belongs to a person, and no
@@ -19,6 +17,7 @@ truth.parquet        what is true of each person and what must become of them (o
 truth_file.parquet   what must become of each file (contract truth_file); not of a study without pixels
 truth_structure.parquet, truth_masks/   where each vertebra, muscle and fat truly lie (contract truth_structure), likewise
 study.toml           a study file that is ready to run: ospor-batch run study.toml
+recipes.toml         the same archives under the five published recipes; not in every generated study
 pseudonym.key        the key of this generated study; never use it for real people
 generated.json       how this folder was made; the same words make the same bytes
 
@@ -27,9 +26,10 @@ named people: see the column `fault` of truth.parquet.
 """
 
 
-def four_center_study(*, name: str, seed: int, tuning: float, cluster: str) -> str:
-    """The text of study.toml for the four invented centers."""
+def four_center_study(*, name: str, seed: int, train: float, tuning: float, cluster: str, recipes: str = "") -> str:
+    """The text of a study file for the four invented centers; recipes: further ones, which are trained on the share train."""
     centers = "".join(_center(plan) for plan in CENTERS)
+    trained = f"train = {train:g}\n" if train else ""
     return f"""\
 {_begin(name, seed)}{centers}
 [analysis]
@@ -49,8 +49,8 @@ name = "120 kV"
 rule = "kvp_120"
 
 [split]
-tuning = {tuning:g}
-internal_test = {1 - tuning:g}
+{trained}tuning = {tuning:g}
+internal_test = {1 - train - tuning:g}
 external = {{ center = ["east"] }}
 
 [[recipes]]
@@ -65,22 +65,16 @@ id = "mean_hu_qct"
 reference = "qct_spine"
 threshold = {{ fixed = 105 }}                # HU that the declared line of 120 kV gives to 80 mg/cm3
 
-{_end(cluster)}"""
+{recipes}{_end(cluster)}"""
 
 
-def cohort_study(cohort: Cohort, *, name: str, seed: int, cluster: str) -> str:
-    """The text of study.toml for a published cohort; its recipe stands there where this version has it."""
+def cohort_study(cohort: Cohort, *, name: str, seed: int, cluster: str, is_small: bool) -> str:
+    """The text of study.toml for a published cohort with its recipe; is_small: networks of a size for a CPU."""
     first, last = cohort.image_dates
     centers = "".join(_center(member.plan) for member in cohort.members)
     outside = ", ".join(f'"{member.plan.name}"' for member in cohort.members if member.is_external)
     external = f"external = {{ center = [{outside}] }}\n" if outside else ""
-    reference = "dxa_any_site" if cohort.reference == "dxa" else "qct_spine"
-    threshold = 'rule = "youden"' if cohort.tuning else "fixed = 105"
-    known = get_args(Recipe.model_fields["name"].annotation)
-    wanted = [recipe for recipe in (cohort.recipe, "mean_hu") if recipe in known or recipe == "mean_hu"]
-    recipe, n_held_out = wanted[0], max(0.0, 1 - cohort.train - cohort.tuning)
-    trained = recipe != "mean_hu"  # a fixed rule needs no training: those people are test as well
-    train, test = (cohort.train, n_held_out) if trained else (0.0, 1 - cohort.tuning)
+    test = max(0.0, 1 - cohort.train - cohort.tuning)
     return f"""\
 # The published cohort behind the recipe {cohort.recipe}, generated: sizes, centers and dates are its own.
 {_begin(name, seed)}{centers}
@@ -96,15 +90,11 @@ after_days = 180
 
 {_AGE_AND_PLAIN}
 [split]
-train = {train!r}
+train = {cohort.train!r}
 tuning = {cohort.tuning!r}
 internal_test = {test!r}
 {external}
-[[recipes]]
-name = "{recipe}"
-reference = "{reference}"
-threshold = {{ {threshold} }}
-
+{recipe_text(cohort.recipe, is_small=is_small)}
 {_end(cluster)}"""
 
 

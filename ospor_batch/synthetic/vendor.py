@@ -207,11 +207,12 @@ class RadiographHabit:
     model: str
     photometric: str
     transfer_syntax: str
+    has_lut: bool = False  # display by a VOI LUT sequence, not by a window
 
 
 RADIOGRAPH_HABITS: dict[str, RadiographHabit] = {
     "north": RadiographHabit("DX", "GE Healthcare", "Optima XR640", "MONOCHROME2", EXPLICIT),
-    "south": RadiographHabit("DX", "SIEMENS", "Fluorospot Compact FD", "MONOCHROME2", DEFLATED),
+    "south": RadiographHabit("DX", "SIEMENS", "Fluorospot Compact FD", "MONOCHROME2", DEFLATED, has_lut=True),
     "east": RadiographHabit("CR", "FUJIFILM Corporation", "FCR XC-2", "MONOCHROME1", EXPLICIT),
     "west": RadiographHabit("DX", "Philips Medical Systems", "DigitalDiagnost", "MONOCHROME1", IMPLICIT),
 }

@@ -222,6 +222,27 @@ def test_linkage_warns_where_few_of_the_labelled_are_imaged(people, built):
     assert built(*people).linkage["warning"].null_count() == cohort.linkage.height
 
 
+def test_a_shift_of_dates_on_one_side_is_suspected_from_a_gap_that_many_share(series, labels, built):
+    """Methods M2: images and labels that were shifted apart match nobody and look like people without labels."""
+    people = [f"P{i}" for i in range(12)]
+    images = series(*({"patient_key": p, "study_key": f"{p}1", "series_key": f"{p}1a"} for p in people))
+    gaps = [400, 402, 404, 398, 401, 5, 9, -3, 0, 12, -900, 700]
+    drawn = labels(
+        *(
+            {"patient_key": p, "label_key": f"L{p}", "label_date": DAY + timedelta(gap)}
+            for p, gap in zip(people, gaps, strict=True)
+        )
+    )
+    total = built(images, drawn).linkage.filter(pl.col("month") == "all")["warning"].to_list()
+    assert total[0].startswith("42% of those with both have their nearest label about 401 days from the image")
+    scattered = labels(
+        *({"patient_key": p, "label_key": f"L{p}", "label_date": DAY + timedelta(200 + 40 * i)} for i, p in enumerate(people))
+    )
+    assert built(images, scattered).linkage["warning"].null_count() == built(images, scattered).linkage.height
+    few = built(images.head(6), drawn.head(6)).linkage
+    assert few["warning"].null_count() == few.height
+
+
 def test_the_window_table_holds_the_declared_window_and_each_other(cohort):
     rows = whole(cohort.window, "window")
     assert rows.select("before_days", "is_declared", "n_persons").rows() == [

@@ -102,12 +102,11 @@ def step_of(header: Header, truth: dict[tuple[str, str], dict[str, object]]) -> 
         return "CT"
     if "LOCALIZER" in header.image_type:
         return "no localizer"
-    if (
-        "REFORMATTED" in header.image_type or "VOLUME" in header.image_type
-    ):  # a multi-frame volume's planes are not in its header
+    if "REFORMATTED" in header.image_type:
         return "original axial"
     planted = truth[header.center, header.person]
-    if header.series_number == CONTRAST_SERIES and planted["fault"] == "contrast_beside":
+    is_beside = header.series_number == CONTRAST_SERIES and planted["fault"] == "contrast_beside"
+    if is_beside or "VOLUME" in header.image_type:  # the multi-frame volume is the one with contrast
         return "unenhanced"
     step = planted["expected_step"]
     return None if step is None else str(step)

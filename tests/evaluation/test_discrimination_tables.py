@@ -180,12 +180,17 @@ def test_a_recipe_beside_itself_differs_by_nothing_and_another_reference_is_refu
     assert {row["status_reason"] for row in other} == {"references_differ"}
 
 
-def test_paired_limits_are_newcombes() -> None:
-    """Newcombe 1998b, table II, method 10: 53, 2, 0, 1 of 56 and 36, 12, 2, 0 of 50... the symmetric case is exact."""
-    difference, (low, high) = paired_difference(10, 6, 6, n=30)
-    assert difference == 0
-    assert low == pytest.approx(-high)
-    assert paired_difference(30, 0, 0, n=30)[0] == 0
+@given(st.integers(0, 40), st.integers(0, 20), st.integers(0, 20), st.integers(0, 40))
+def test_paired_limits_hold_the_difference_and_turn_with_it(both: int, first_only: int, second_only: int, none: int) -> None:
+    n = both + first_only + second_only + none
+    if not n:
+        return
+    difference, (low, high) = paired_difference(both, first_only, second_only, n=n)
+    assert difference == pytest.approx((first_only - second_only) / n)
+    assert -1 - 1e-12 <= low <= difference + 1e-12
+    assert difference - 1e-12 <= high <= 1 + 1e-12
+    turned, (other_low, other_high) = paired_difference(both, second_only, first_only, n=n)
+    assert (turned, other_low, other_high) == pytest.approx((-difference, -high, -low))
 
 
 def test_a_slope_that_differs_between_groups_is_found_and_one_that_does_not_is_not() -> None:

@@ -20,6 +20,7 @@ from ospor_batch.evaluation.differences import (
 )
 from ospor_batch.evaluation.discrimination import Confusion, roc_area
 from ospor_batch.evaluation.grouped_areas import grouped_areas
+from ospor_batch.evaluation.intervals import proportion
 from ospor_batch.evaluation.multiplicity import METHODS, adjusted
 from ospor_batch.evaluation.overlap import overlap
 from ospor_batch.evaluation.reliability import concordance, icc
@@ -440,6 +441,14 @@ def test_oracle_cohort_standardised_prevalence_equals_the_reference(shared: Path
             assert near(found.estimate.lower, wanted[f"{prefix}_lo"] or 0.0), (center, sex)
             assert near(found.estimate.upper, wanted[f"{prefix}_hi"]), (center, sex)
             assert found.n_empty_strata == wanted["n_empty_strata_dropped"]
+            for form in ("gamma", "binomial_wald", "binomial_logit"):
+                other = direct_standardised(events, n, weight=used, form=form).estimate
+                if other.method != form or wanted[f"{form}_hi"] is None:
+                    continue
+                assert near(other.lower, wanted[f"{form}_lo"] or 0.0), (center, sex, form)
+                assert near(other.upper, wanted[f"{form}_hi"]), (center, sex, form)
+            crude = proportion(int(events[10:].sum()), int(n[10:].sum()))
+            assert (near(crude.value, wanted["crude"]), near(crude.lower, wanted["crude_wilson_lo"])) == (True, True)
             checked += 1
     assert checked
 

@@ -180,6 +180,50 @@ def test_dicom_reports_are_rows_by_code_and_finding_site(tmp_path: Path, key: by
     assert inspect_export(folder, of, today=TODAY).problems == ()
 
 
+XML = """<?xml version="1.0"?><Analysis version="4.6"><Scan type="Lumbar Spine">
+<Region name="L1-L4"><BMD units="g/cm2">0.801</BMD><TScore>-2.2</TScore></Region><Region name="L1"><BMD>0.777</BMD></Region>
+</Scan><Comment>2 of 4</Comment></Analysis>"""
+
+
+def capture(path: Path, *, patient: str, xml: str | None = None, comments: str | None = None) -> None:
+    of = Dataset()
+    of.file_meta = FileMetaDataset()
+    of.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    of.file_meta.MediaStorageSOPClassUID = of.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    of.file_meta.MediaStorageSOPInstanceUID = of.SOPInstanceUID = generate_uid()
+    of.PatientID, of.StudyDate, of.PatientSex, of.Manufacturer = patient, "20220304", "F", "Hologic"
+    if xml is not None:
+        of.private_block(0x0021, "HOLOGIC", create=True).add_new(0x01, "LT", xml)
+    if comments is not None:
+        of.ImageComments = comments
+    pydicom.dcmwrite(path, of, enforce_file_format=True)
+
+
+def test_numbers_in_the_header_of_a_secondary_capture_are_rows_as_those_of_a_report(tmp_path: Path, key: bytes) -> None:
+    folder = tmp_path / "captures"
+    folder.mkdir()
+    capture(folder / "a.dcm", patient="P1", xml=XML)
+    capture(folder / "b.dcm", patient="P2", comments="AP Spine report\nL1-L4 BMD: 0.950 g/cm2\nL1-L4 T = -1,4\nPage 1")
+    capture(folder / "c.dcm", patient="P3")
+    capture(folder / "d.dcm", patient="P4", xml='<!DOCTYPE a [<!ENTITY b "1">]><a><BMD>&b;</BMD></a>')
+    capture(folder / "e.dcm", patient="P5", xml="<a><BMD>1</BMD>")
+    columns = {"patient_id": "PatientID", "exam_date": "StudyDate", "sex": "PatientSex", "densitometer_vendor": "Manufacturer"}
+    columns |= {"code": "Code", "value": "Value"}
+    codes = {
+        "lumbar_spine_bmd_g_cm2": ("Scan=Lumbar Spine/Region=L1-L4/BMD", "L1-L4 BMD"),
+        "lumbar_spine_t": ("Scan=Lumbar Spine/Region=L1-L4/TScore", "L1-L4 T"),
+    }
+    found = read(folder, key, layout="coded", columns=columns, codes=codes, date_format="%Y%m%d", decimal=".")
+    kept = found.exams.sort("row_number").select("densitometer_vendor", "lumbar_spine_bmd_g_cm2", "lumbar_spine_t")
+    assert kept.rows() == [("hologic", 0.801, -2.2)]
+    # the number of another element, a decimal comma that the study does not declare, and captures that hold no number
+    assert reasons(found) == {
+        2: "unknown_code", 5: "unknown_code", 6: "not_a_number", 7: "not_a_number",
+        8: "missing_patient_id", 9: "missing_patient_id", 10: "missing_patient_id",
+    }  # fmt: skip
+    assert "P3" not in str(found.rejects.to_dicts())
+
+
 @pytest.mark.parametrize("text", ["2022", "2022-03", "2022.3", "202203", "20220300", "2022-03-00", "2022년 3월", "2022年3月"])
 def test_a_date_of_only_year_or_month_is_refused_by_its_own_reason(tmp_path: Path, key: bytes, text: str) -> None:
     (tmp_path / "e.csv").write_text(f"id,day,T\n1,{text},-1\n2,2022-03-04,-1\n", encoding="utf-8")

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
-from ospor_batch.config import Drift
+from ospor_batch.cli import app
+from ospor_batch.config import Drift, Secret
 from ospor_batch.contracts import contract
 from ospor_batch.errors import DriftStop, LedgerError, StudyError
-from ospor_batch.plan import Step, begin_run, preview_cohort, run_step
+from ospor_batch.plan import CENTER_STAGES, Step, begin_run, preview_cohort, run_step
 from ospor_batch.runs import accepted_run
 from ospor_batch.stages.accept import accept
 from ospor_batch.stages.diff import diff
 from ospor_batch.stages.drift import drifted
+from ospor_batch.stages.people_behind import COUNTED, INSTEAD, people_behind
 from ospor_batch.stages.retry import failed, reopen
-from ospor_batch.stages.trace import trace
+from ospor_batch.stages.trace import TRACED, analysis_of, trace
 from tests.stages.audited import TwoRuns, tabulated, two_runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("audit")]
@@ -55,6 +59,40 @@ def test_every_number_of_people_leads_to_their_keys(runs: TwoRuns) -> None:
     performance = runs.first.read("performance", under="tables").filter(overall & (pl.col("metric") == "auc"))
     for cell, n in cells(performance, "performance", "n_persons", "n_events", "tp", "fp", "fn", "tn"):
         assert trace(runs.first.folder, "performance", cell=cell).keys.height == n, cell
+
+
+def test_every_table_of_a_run_is_followed_or_says_what_to_trace_instead(runs: TwoRuns) -> None:
+    written = {path.stem for path in (runs.first.folder / "tables").glob("*.parquet")}
+    refused = written - {*TRACED, "rejects_by_reason"}
+    assert refused <= INSTEAD.keys()
+    for table in sorted(refused):
+        with pytest.raises(StudyError, match=f"trace cannot follow {table}: it"):
+            trace(runs.first.folder, table, cell="n_persons")
+
+
+@pytest.mark.parametrize("table", sorted(COUNTED))
+def test_every_count_of_every_followed_table_leads_to_as_many_keys(runs: TwoRuns, table: str) -> None:
+    run, n_cells = runs.first, 0
+    cuts = dict(run.read("threshold", under="tables").select("recipe", "score_cut").iter_rows())
+    for recipe, reference in run.read("threshold", under="tables").select("recipe", "reference_id").iter_rows():
+        of = analysis_of(run, recipe, reference_id=reference, target="osteoporosis")
+        rows = run.read(table, under="tables").filter(pl.col("recipe") == recipe)
+        if table in {"performance", "risk_calibration"}:  # all metrics of a cell share their counts
+            rows = rows.unique([c for c in contract(table).primary_key if c != "metric"], keep="first", maintain_order=True)
+        for row in rows.gather_every(max(rows.height // 40, 1)).iter_rows(named=True):
+            counts = [c for c in row if (c.startswith("n_") or c in {"tp", "fp", "fn", "tn"}) and row[c] is not None]
+            for column in counts:
+                keys = people_behind(of, table=table, row=row, column=column, cut=cuts[recipe])
+                assert keys.unique().height == row[column], (recipe, column, row)
+                n_cells += 1
+    assert n_cells or run.read(table, under="tables").height == 0
+
+
+def test_what_counts_nobody_is_said(runs: TwoRuns) -> None:
+    with pytest.raises(StudyError, match="counts nobody; name a column such as n_persons"):
+        trace(runs.first.folder, "agreement", cell="estimate,recipe=mean_hu_dxa,metric=pearson_r")
+    with pytest.raises(StudyError, match="trace cannot follow nothing: it is no table of people; it follows"):
+        trace(runs.first.folder, "nothing", cell="n_persons")
 
 
 def test_what_is_not_named_is_taken_over_everyone(runs: TwoRuns) -> None:
@@ -147,6 +185,65 @@ def test_the_cohort_can_be_looked_at_before_any_pixel_and_writes_nothing(runs: T
     assert attrition.equals(written)
     assert guards.height == 0
     assert sorted((runs.store.workspace / "runs").iterdir()) == before
+
+
+def test_rows_for_people_outside_keep_every_interval_and_no_date_or_key(runs: TwoRuns) -> None:
+    study_file = runs.study.folder / "study.toml"
+    made = CliRunner().invoke(app, ["manifest", str(study_file), "--run", runs.first.run_id, "--shift-dates", "--json"])
+    assert made.exit_code == 0, made.output
+    told = json.loads(made.stdout)
+    target = Path(told["file"])
+    assert runs.store.private in target.parents
+    rows, inside = pl.read_csv(target, try_parse_dates=True), runs.first.read("manifest")
+    assert rows.height == inside.height == told["n_rows"]
+    gap = (pl.col("label_date") - pl.col("image_date")).dt.total_days()
+    assert rows.select(gap.ne_missing(pl.col("gap_days"))).to_series().sum() == 0
+    assert rows["image_date"].null_count() == 0
+    series = runs.store.current("series", snapshot=runs.first.snapshot)
+    text, known = target.read_text(), ("patient_key", "study_key", "series_key", "label_key", "series_digest", "item_digest")
+    assert not [v for c in known for v in inside[c].drop_nulls() if v in text]
+    assert "period" not in rows.columns
+    # the same people, all moved: who shares a key shares a shift, and intervals between images are those of the catalog
+    by_person = rows.group_by("patient_key").agg(pl.col("image_date").max() - pl.col("image_date").min())["image_date"].sort()
+    true = inside.join(series.select("series_key", "image_date"), on="series_key")
+    assert by_person.to_list() == (
+        true.group_by("patient_key").agg(pl.col("image_date").max() - pl.col("image_date").min())["image_date"].sort().to_list()
+    )
+    assert set(rows["image_date"]) != set(true["image_date"])
+    assert rows["score"].drop_nulls().len() == rows.height - runs.first.read("reject").height
+    plain = CliRunner().invoke(app, ["manifest", str(study_file), "--run", runs.first.run_id])
+    assert plain.exit_code == 0, plain.output
+    assert "image_date" not in pl.read_csv(target.with_name("people.csv")).columns
+    missing = CliRunner().invoke(app, ["manifest", str(study_file), "--run", "none"])
+    assert isinstance(missing.exception, StudyError)
+
+
+def test_a_changed_key_needs_a_new_workspace_moves_nobody_and_can_be_joined(runs: TwoRuns) -> None:
+    """docs/pseudonyms.md: one workspace has one key; partitions outlive it; series_digest joins old and new."""
+    (runs.study.folder / "another.key").write_text("the key of the second year, long enough")
+    secret = Secret(file="another.key")
+    rotated = runs.study.model_copy(update={"study": runs.study.study.model_copy(update={"pseudonym_key": secret})})
+    center = runs.study.centers[0].name
+    with pytest.raises(StudyError, match="written with another key; give that key, or start a new workspace"):
+        run_step(rotated, Step("crawl", center=center))
+    elsewhere = rotated.study.model_copy(update={"workspace": "workspace_2023"})
+    moved = rotated.model_copy(update={"study": elsewhere})
+    for one in moved.centers:
+        for stage in CENTER_STAGES:
+            run_step(moved, Step(stage, center=one.name))
+    run = begin_run(moved)
+    run_step(moved, Step("match", run_id=run.run_id))
+    old, new = runs.first.read("manifest"), run.read("manifest")
+    assert not set(old["patient_key"]) & set(new["patient_key"])
+    both = old.join(new, on=["recipe", "series_digest"], suffix="_new")
+    assert both.height == old.height == new.height
+    assert (both["partition"] == both["partition_new"]).all()
+    people = both.select("patient_key", "patient_key_new").unique()
+    assert people["patient_key"].is_unique().all()
+    assert people["patient_key_new"].is_unique().all()
+    assert (
+        diff(runs.first.folder, run.folder).steps.filter(pl.col("stage") != "infer", pl.col("stage") != "evaluate").height == 0
+    )
 
 
 def test_retry_opens_a_run_only_when_something_may_have_passed(runs: TwoRuns) -> None:

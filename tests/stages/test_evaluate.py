@@ -20,7 +20,7 @@ from ospor_batch.contracts.table import empty, schema_of
 from ospor_batch.errors import LedgerError, StudyError
 from ospor_batch.runs import Run, open_run
 from ospor_batch.stages.evaluate import csv_text, evaluate
-from ospor_batch.stages.infer import digests
+from ospor_batch.stages.specs import digests
 from ospor_batch.store import Store
 
 Row = dict[str, Any]

@@ -19,7 +19,8 @@ from ospor_batch.config import Compute, Study
 from ospor_batch.errors import LedgerError, OsporError
 from ospor_batch.models.registry import predictor_here
 from ospor_batch.runs import Run
-from ospor_batch.stages.infer import digests, infer
+from ospor_batch.stages.infer import infer
+from ospor_batch.stages.specs import digests
 from ospor_batch.store import Change, Store, SweepCounts
 from tests.cohort.rows import completed, hexed
 from tests.inference.cases import expected_mean, locator, write_spine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ def of(centers: tuple[str, ...], **tables: Any) -> Study:
     found = made_up(
         recipe={"threshold": {"fixed": 115.0}},
         tables={"strata": ["center"], "smallest_cell": 1, "round_to": 1} | tables,
+        analysis={"minimum_events": 3, "bootstrap_replicates": 0},
     )
     kept = tuple(center for center in found.centers if center.name in centers)
     return found.model_copy(update={"centers": kept})
@@ -36,6 +38,14 @@ def hospital(folder: Path, centers: tuple[str, ...], **tables: Any) -> Made:
     made.evaluate()
     release(made.study, made.run, store=made.store)
     return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_figures() -> Iterator[None]:
+    """Pooling reads tables and headers; drawing each release thrice would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ospor_batch.stages.release.release_pictures", lambda _study, _tables: [])
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import stat
 from pathlib import Path
 
@@ -30,22 +31,23 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def test_the_same_seed_gives_the_same_bytes(tiny: Generated, tmp_path: Path) -> None:
-    write_study(tmp_path / "again", preset="tiny")
+    seen: list[tuple[int, int]] = []
+    write_study(tmp_path / "again", preset="tiny", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, len(seen)) for i in range(1, len(seen) + 1)], "progress counts persons"
     assert fingerprint(tmp_path / "again") == fingerprint(tiny.folder)
 
 
-def test_another_seed_gives_other_people_with_the_same_faults(tiny: Generated, tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    write_study(tmp_path / "other", preset="tiny", seed=7, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(i, len(seen)) for i in range(1, len(seen) + 1)], "progress counts persons"
-    other = pl.read_parquet(tmp_path / "other" / "truth.parquet")
+def test_another_seed_gives_other_people_with_the_same_faults(tiny: Generated) -> None:
+    size = PRESETS["tiny"]
+    night = Night(1, 7, {c.name: (1, size.per_center) for c in CENTERS})
+    other = truth_table(people_of([night], rates=size.rates))
     assert other["vbmd_mg_cm3"].to_list() != tiny.truth["vbmd_mg_cm3"].to_list()
     assert sorted(other["fault"]) == sorted(tiny.truth["fault"])
 
 
-def test_a_night_that_is_added_equals_a_study_written_with_it(tmp_path: Path) -> None:
+def test_a_night_that_is_added_equals_a_study_written_with_it(tiny: Generated, tmp_path: Path) -> None:
     write_study(tmp_path / "at_once", preset="tiny", nights=2)
-    write_study(tmp_path / "by_night", preset="tiny")
+    shutil.copytree(tiny.folder, tmp_path / "by_night")
     before = fingerprint(tmp_path / "by_night")
     exports = {p.name: p.read_bytes() for p in (tmp_path / "by_night" / "exports").glob("*.csv")}
     added = add_night(tmp_path / "by_night")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -15,7 +16,10 @@ from ospor_batch.synthetic.anatomy import FIRST_LABEL
 from ospor_batch.synthetic.body import body_of
 from ospor_batch.synthetic.ct import LINES, PROTOCOLS, Sampling, Scan, expected_hu, scan
 from ospor_batch.synthetic.painter import TISSUE_CODES, Grid
+from ospor_batch.synthetic.parts import ellipsoid
+from ospor_batch.synthetic.physics import TISSUES
 from ospor_batch.synthetic.population import Person, Rates, people
+from ospor_batch.synthetic.projection import Rays, Shadow
 from ospor_batch.synthetic.radiograph import FIELD_MM, detected, radiograph
 from ospor_batch.synthetic.scanner import KERNELS, blurred, noise
 from ospor_batch.synthetic.vertebrae import VERSE
@@ -173,7 +177,7 @@ def test_a_tilted_gantry_shows_the_same_body_in_slanted_slices() -> None:
     for tilt in (14.0, -9.0):
         slanted = imaged(someone(), matrix=100, thickness=2.0, tilt_deg=tilt)
         assert slanted.grid.voxel_ml == pytest.approx(np.cos(np.deg2rad(tilt)) * level.grid.voxel_ml)
-        cores = np.argwhere((slanted.labels >= FIRST_LABEL))
+        cores = np.argwhere(slanted.labels >= FIRST_LABEL)
         world = slanted.grid.affine @ np.c_[cores[:, ::-1], np.ones(len(cores))].T
         i, j, k = np.rint(np.linalg.solve(level.grid.affine, world)[:3]).astype(int)
         inside = k.clip(0, len(level.hu) - 1) == k
@@ -225,6 +229,24 @@ def test_radiograph_and_ct_see_one_body() -> None:
         for down in range(-9, 10) for aside in range(-4, 5) if len(ct) >= 70 + down
     ]  # fmt: skip
     assert max(fits) > 0.85  # the two do not lie in the same place
+
+
+@pytest.mark.parametrize(("source", "is_behind"), [(math.inf, False), (1000.0, False), (1000.0, True)])
+def test_what_lies_far_from_the_detector_is_seen_larger(source: float, is_behind: bool) -> None:
+    """A ball's shadow has the place and the width that its distances from tube and detector give it, and the ball's depth."""
+    axis = np.arange(-200, 200, 0.5, dtype=np.float32)
+    rays = Rays(axis, -axis, 0.0, source, 200.0 if is_behind else -200.0, is_behind=is_behind)
+    for back in (-60.0, 80.0):
+        shadow = Shadow(rays, bone_share=1.0)
+        shadow.put([ellipsoid("cortical_bone", "air", center=(40.0, back, -50.0), half=(20.0, 20.0, 20.0))])
+        areal = shadow.slanted()["cortical_bone"]
+        rows, columns = np.nonzero(areal > 0.05 * areal.max())
+        enlarged = 1 / (1 - abs(back - rays.detector_mm) / source)
+        assert axis[columns].mean() == pytest.approx(40 * enlarged, abs=0.6)
+        assert -axis[rows].mean() == pytest.approx(-50 * enlarged, abs=0.6)
+        assert np.ptp(axis[columns]) == pytest.approx(40 * enlarged, rel=0.02)
+        assert np.ptp(axis[rows]) == pytest.approx(40 * enlarged, rel=0.02)
+        assert areal.max() == pytest.approx(4 * TISSUES["cortical_bone"].density, rel=0.02)
 
 
 @pytest.mark.parametrize("view", ["PA", "AP", "LATERAL"])

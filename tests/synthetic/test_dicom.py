@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom._private_dict import private_dictionaries
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels import apply_voi_lut
 from pydicom.uid import UID
 
 from ospor_batch.synthetic import companions, dose_report, instances, masks, multiframe, truth_masks
@@ -233,6 +234,18 @@ def test_coronal_reformat_lies_in_the_volume() -> None:
         row = round((float(ds.ImagePositionPatient[1]) - scan.grid.origin[1]) / scan.grid.step[1])
         top = ds.pixel_array[0] * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
         assert np.abs(top - scan.hu[-1, row]).max() <= 1
+
+
+def test_a_voi_table_shows_the_grays_that_were_made() -> None:
+    (person,) = people("south", range(100, 101), seed=5, night=2, rates=Rates(0, 0, 0, 0))
+    film = radiograph(person, matrix=128)
+    ds = pydicom.dcmread(
+        BytesIO(instances.radiograph_file(replace(index_series(person), study_word="radiograph"), film).content)
+    )
+    assert np.ptp(ds.pixel_array) > 3000
+    shown = apply_voi_lut(ds.pixel_array, ds).astype(int)
+    assert np.abs(shown - film).max() <= 40, "steps of the table where it is steepest"
+    assert np.abs(shown - film).mean() < 4
 
 
 def test_dose_report_and_sheet_say_the_same() -> None:

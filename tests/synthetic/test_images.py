@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydicom.pixels import apply_voi_lut
 
 from ospor_batch.synthetic.anatomy import FIRST_LABEL
 from ospor_batch.synthetic.ct import LINES, PROTOCOLS, Sampling, expected_hu, scan
@@ -148,8 +149,10 @@ def test_slices_read_the_same_whether_templated_or_not(tiny: Generated) -> None:
 def test_radiographs_come_in_both_photometric_interpretations(tiny: Generated) -> None:
     films = [f.header for files in tiny.files.values() for f in files if f.header.Modality in ("CR", "DX")]
     assert {f.PhotometricInterpretation for f in films} == {"MONOCHROME1", "MONOCHROME2"}
+    assert {"VOILUTSequence" in f for f in films} == {True, False}
     for film in films:
-        shown = film.pixel_array.astype(float)
+        assert ("VOILUTSequence" in film) is not ("WindowCenter" in film)
+        shown = apply_voi_lut(film.pixel_array, film).astype(float)
         bright = shown if film.PhotometricInterpretation == "MONOCHROME2" else 4095 - shown
         n = film.Rows
         assert bright[-n // 6 :, n // 3 : -n // 3].mean() > bright[n // 2 - n // 8 : n // 2, n // 4 : n // 3].mean(), (

@@ -1,0 +1,78 @@
+"""The recipes of generated study files: published ones, made small enough for two cores by parameters that say so."""
+
+from __future__ import annotations
+
+SMALL = {  # of every network of a reduced study; without these lines a recipe has its full size
+    "network": '"densenet_small"', "width": "16", "epochs": "12", "patience_epochs": "4", "batch_size": "8",
+    "learning_rate": "1e-3", "threads": "1",
+}  # fmt: skip
+CUT = "80 mg/cm3 is osteoporosis by QCT"
+AGE_ALONE = """\
+[[recipes.criteria]]                       # in place of those above, which are for CT
+name = "age 50 or older"
+keep = "age_at_image >= 50"
+"""
+SUBSTUDIES = """\
+[[recipes.substudies]]                     # the same once more with other parameters, side by side in the report
+id = "spine"
+parameters = { region = "spine" }
+[[recipes.substudies]]
+id = "48px"
+parameters = { image_pixels = 48 }
+"""
+
+
+def recipe_text(name: str, *, is_small: bool, with_substudies: bool = False) -> str:
+    """The published recipe of that name, and what is reported beside it."""
+    return {
+        "cxr_osteoporosis": _radiograph,
+        "ct_cnn_smi": _muscle,
+        "ct_bmd_tbs": _areal,
+        "ct_qct_bmd": _volumetric,
+        "ldct_internal_calibration": _calibration,
+    }[name](is_small, with_substudies)
+
+
+def _radiograph(is_small: bool, with_substudies: bool) -> str:  # noqa: FBT001
+    small = {**SMALL, "image_pixels": "96", "explain_images": "40"} if is_small else {}
+    text = _recipe("cxr_osteoporosis", "dxa_any_site", 'rule = "youden"', small) + AGE_ALONE
+    return text + (SUBSTUDIES if with_substudies else "")
+
+
+def _muscle(is_small: bool, _with_substudies: bool) -> str:  # noqa: FBT001
+    small = {**SMALL, "image_pixels": "48"} if is_small else {}
+    # masks beside generated images hold L1 to L4 alone, so the slice lies at L3 and muscle is found by its CT number
+    here = {"levels": '["L3"]', "muscle_from": '"window"'}
+    return _recipe("ct_cnn_smi", "dxa_any_site", 'rule = "youden"', {**small, **here})
+
+
+def _areal(is_small: bool, _with_substudies: bool) -> str:  # noqa: FBT001
+    small = {**SMALL, "network": '"resnet18"', "image_pixels": "48"} if is_small else {}
+    bmd = _recipe("ct_bmd_tbs", "dxa_any_site", 'rule = "youden"', small, key="ct_bmd")
+    tbs = _recipe("ct_bmd_tbs", "dxa_any_site", 'rule = "youden"', {**small, "reports": '"tbs"'}, key="ct_tbs")
+    return f"{bmd}\n{tbs}"
+
+
+def _volumetric(is_small: bool, _with_substudies: bool) -> str:  # noqa: FBT001
+    small = {**SMALL, "crop_pixels": "32"} if is_small else {}
+    return _recipe("ct_qct_bmd", "qct_spine", "fixed = 80", small, note=CUT)
+
+
+def _calibration(_is_small: bool, _with_substudies: bool) -> str:  # noqa: FBT001
+    pooled = {"kvp": '"pooled"'}
+    as_is = _recipe("ldct_internal_calibration", "qct_spine", "fixed = 80", pooled, note=CUT)
+    mended = _recipe(
+        "ldct_internal_calibration", "qct_spine", "fixed = 80", {**pooled, "report": '"recalibrated"'},
+        key="ldct_recalibrated",
+    )  # fmt: skip
+    return f"{as_is}\n{mended}"
+
+
+def _recipe(
+    name: str, reference: str, threshold: str, parameters: dict[str, str], *, key: str | None = None, note: str = ""
+) -> str:
+    lines = ["[[recipes]]", f'name = "{name}"', *([f'id = "{key}"'] if key else []), f'reference = "{reference}"']
+    lines.append(f"threshold = {{ {threshold} }}" + (f"                 # {note}" if note else ""))
+    if parameters:
+        lines += ["[recipes.parameters]", *(f"{name} = {value}" for name, value in parameters.items())]
+    return "\n".join(lines) + "\n"

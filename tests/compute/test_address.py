@@ -1,0 +1,141 @@
+"""A scheduler and two workers as processes of their own over TCP; workers import no polars, deltalake or prefect."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from ospor_batch.compute.cluster import open_executor
+from ospor_batch.compute.executor import DaskExecutor, InLine
+from ospor_batch.compute.setup import log_counts
+from ospor_batch.config import Compute, Study
+from ospor_batch.errors import OsporError
+from ospor_batch.stages.infer import infer
+from ospor_batch.store import Change, Store, SweepCounts
+from tests.conftest import ROOT
+from tests.inference.cases import locator, write_spine
+from tests.stages.test_infer import a_run, a_study, manifest, outputs
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+NAMES = ["a", "b", "c", "d", "e", "f", "g", "h"]
+BLOCK = 'import sys\nfor name in ("polars", "deltalake", "prefect", "pydantic"):\n    sys.modules[name] = None\n'
+
+
+def start(*command: str, ready: str) -> tuple[subprocess.Popen[str], str]:
+    """Start a Dask process and wait for a line that shows that it is there."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli." + command[0], *command[1:]], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.search(ready, line):
+            return process, found.group(0)
+    raise AssertionError(f"{command[0]} ended")
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
+    (tmp_path / "block.py").write_text(BLOCK)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    scheduler, address = start(
+        "dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0",
+        ready=r"tcp://127\.0\.0\.1:\d+",
+    )  # fmt: skip
+    processes.append(scheduler)
+    for _ in range(2):
+        worker, _ = start(
+            "dask_worker", address, "--nthreads", "1", "--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0",
+            "--preload", str(tmp_path / "block.py"), "--no-nanny", "--local-directory", str(tmp_path), ready="Starting established",
+        )  # fmt: skip
+        processes.append(worker)
+    yield address, processes
+    for process in reversed(processes):
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+
+
+def blocked(name: str) -> bool:
+    import sys
+
+    return name in sys.modules and sys.modules[name] is None
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    for number, name in enumerate(NAMES):
+        write_spine(tmp_path / "archive" / name, mean_hu=60 + 15 * number, mask="" if name == "h" else "mask.nii.gz")
+    return a_study(tmp_path)
+
+
+@pytest.fixture
+def store(study: Study, tmp_path: Path) -> Store:
+    made = Store(study.workspace)
+    made.commit({"locator": Change(locator(tmp_path / "archive", NAMES))}, stage="catalog", center="north", counts=SweepCounts())
+    return made
+
+
+def test_a_study_on_workers_without_tables_and_a_scheduler_that_dies(
+    cluster: tuple[str, list[subprocess.Popen[str]]], study: Study, store: Store
+) -> None:
+    address, processes = cluster
+    run = a_run(store, manifest(NAMES))
+    with pytest.raises(OsporError, match="scheduler of the cluster is gone"), open_executor(Compute(cluster=address)) as joined:
+        assert isinstance(joined, DaskExecutor)
+        assert joined.n_workers == 2
+        assert all(joined.client.run(blocked, "polars").values())
+        infer(study, run, store=store, executor=joined)
+        assert counters(joined)["ospor_series_total{kind=\"predicted\"}"] == 7
+        assert all(isinstance(counts, dict) for counts in joined.client.run(log_counts).values())
+        on_workers = {name: run.read(name).rows() for name in outputs(run)}
+        for part in run.predictions.rglob("*.parquet"):
+            part.unlink()
+        infer(study, run, store=store, executor=Deadly(joined, processes[0]))
+    n_kept = len(list(run.predictions.rglob("prediction-*.parquet")))
+    assert n_kept >= 1
+    told: list[tuple[int, int]] = []
+    infer(study, run, store=store, executor=InLine(), progress=lambda done, total: told.append((done, total)))
+    assert told[0][0] >= n_kept  # finished work is kept
+    assert {name: run.read(name).rows() for name in outputs(run)} == on_workers
+
+
+class Deadly(DaskExecutor):
+    """Kills the scheduler after the first answer."""
+
+    def __init__(self, joined: DaskExecutor, scheduler: subprocess.Popen[str]) -> None:
+        super().__init__(joined.client)
+        self.scheduler = scheduler
+
+    def map(self, function: Any, items: Any) -> Iterator[Any]:
+        for outcome in super().map(function, items):
+            self.scheduler.send_signal(signal.SIGKILL)
+            yield outcome
+
+
+def counters(joined: DaskExecutor) -> dict[str, float]:
+    """Our counters at the metrics endpoints of all workers, summed."""
+    found: dict[str, float] = {}
+    for address, worker in joined.client.scheduler_info(n_workers=-1)["workers"].items():
+        port = worker["services"]["dashboard"]
+        host = re.search(r"//(.*):", address)
+        assert host is not None
+        with urllib.request.urlopen(f"http://{host.group(1)}:{port}/metrics", timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith("ospor_"):
+                    name, value = line.rsplit(" ", 1)
+                    found[name] = found.get(name, 0.0) + float(value)
+    return found
