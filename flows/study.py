@@ -9,6 +9,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run
 
+from flows.counts import show_counts
 from ospor_batch.config import read_study
 from ospor_batch.errors import ArchiveError, OsporError, StorageError, nameless
 from ospor_batch.plan import Step, agenda, run_step, tidy_up
@@ -44,6 +45,7 @@ def run_stage(study_file: str, *, stage: str, center: str | None, run_id: str | 
     except Exception as error:  # noqa: BLE001 -- Prefect keeps an exception's text, which may quote a patient
         failed = nameless(error)
     else:
+        show_counts(done)
         return sum(summary.done for summary in done.summaries)
     raise failed
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from ospor_batch import __version__
 from ospor_batch.audit import audit
 from ospor_batch.errors import OsporError, nameless
-from ospor_batch.screen import Screen, plain, print_json, show_flow, show_ledger
+from ospor_batch.screen import Screen, plain, print_json, show_flow, show_inference, show_ledger
 
 INTERRUPTED = 130  # what shells report after Ctrl-C
 app = typer.Typer(
@@ -190,9 +190,12 @@ def train(study_file: StudyFile) -> None:
 
 
 @app.command()
-def infer(study_file: StudyFile) -> None:
-    """Read the series of the manifest; what was read before is not read again."""
-    _run_stages("infer", study_file)
+def infer(
+    study_file: StudyFile,
+    recompute: Annotated[bool, typer.Option("--recompute", help="Also what is in the prediction store already.")] = False,
+) -> None:
+    """Predict what is in the manifest and not yet in the prediction store."""
+    _run_stages("infer", study_file, recompute=recompute)
 
 
 @app.command()
@@ -237,23 +240,26 @@ def pool(
 def status(study_file: StudyFile, as_json: AsJson = False) -> None:
     """Show the ledger: requested = done + excluded + failed, per stage and center. Exit code 12 when it does not close."""
     from ospor_batch.config import read_study
-    from ospor_batch.stages.status import flow, ledger, newest_run
+    from ospor_batch.stages.status import flow, inference_of, ledger, newest_run
     from ospor_batch.store import Store
 
     study = read_study(study_file)
     store = Store(study.workspace)
     found, newest = ledger(study, store), newest_run(study, store)
+    live = None if newest is None else inference_of(newest)
     closes = all(summary.closes for summary in found)
     if as_json:
         stages = [{**asdict(s), "notes": dict(s.notes), "closes": s.closes} for s in found]
         run_said = None if newest is None else {"run_id": newest.run_id, "state": newest.record["state"]}
-        print_json({"stages": stages, "closes": closes, "run": run_said})
+        print_json({"stages": stages, "closes": closes, "run": run_said, "inference": None if live is None else asdict(live)})
     else:
         console = Console()
         show_ledger(found, console=console)
         if newest is not None and newest.has("attrition"):
             show_flow(flow(newest), console=console)
             console.print(f"run {newest.run_id}: {newest.record['state']}")
+        if live is not None:
+            show_inference(live, console=console)
     if not closes:
         raise typer.Exit(12)
 
@@ -348,15 +354,16 @@ def _center_stage(stage: str, study_file: Path, centers: list[str] | None) -> No
             screen.finished(run_step(study, step, progress=screen.begin(step)))
 
 
-def _run_stages(stage: str, study_file: Path) -> None:
+def _run_stages(stage: str, study_file: Path, *, recompute: bool = False) -> None:
     from ospor_batch.config import read_study
     from ospor_batch.plan import Step, begin_run, run_step
 
     study = read_study(study_file)
-    run_id = begin_run(study).run_id
+    run = begin_run(study)
+    run_id = (run.reopened(at=stage) if recompute else run).run_id  # tables of older predictions are made anew by `run`
     screen = Screen(quiet=False)
     with screen:
-        step = Step(stage, run_id=run_id)
+        step = Step(stage, run_id=run_id, recompute=recompute)
         screen.finished(run_step(study, step, progress=screen.begin(step)))
     typer.echo(f"run {run_id}")
 

@@ -17,7 +17,7 @@ import polars as pl
 from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import Executor
 from ospor_batch.config import Study, read_key
-from ospor_batch.errors import ArchiveError, NothingToDoError
+from ospor_batch.errors import ArchiveError, NothingToDoError, StudyError
 from ospor_batch.runs import Run, latest_run, open_run, read_run, tidy, unfinished_run
 from ospor_batch.stages.catalog import catalog
 from ospor_batch.stages.crawl import crawl
@@ -26,6 +26,7 @@ from ospor_batch.stages.evaluate import evaluate
 from ospor_batch.stages.explain import explain, explains
 from ospor_batch.stages.infer import infer
 from ospor_batch.stages.label import label
+from ospor_batch.stages.locked_models import keep_models
 from ospor_batch.stages.match import match, matched
 from ospor_batch.stages.report import report
 from ospor_batch.stages.specs import digests
@@ -47,6 +48,7 @@ class Step:
     stage: str
     center: str | None = None
     run_id: str | None = None
+    recompute: bool = False  # infer forgets what is stored of its items first
 
     @property
     def scope(self) -> Scope:
@@ -81,6 +83,16 @@ def agenda(study: Study, *, stopped: Collection[str] = ()) -> Iterator[Step]:
                 yield Step(stage, center=center.name)
     if not stopped:
         yield from run_steps(study, begin_run(study))
+
+
+def training_agenda(study: Study) -> Iterator[Step]:
+    """The steps up to the models; StudyError when the study trains nothing."""
+    if "train" not in run_stages(study):
+        raise StudyError("train: no recipe of this study is trained; a rule needs no training, and a model is given already")
+    for step in agenda(study):
+        yield step
+        if step.stage == "train":
+            return
 
 
 def begin_run(study: Study) -> Run:
@@ -206,6 +218,8 @@ def _run_step(
     found: list[StageSummary] = []
     if step.stage == "match":
         found = match(study, run, store=store, split_seed_key=split_key(study))
+    elif step.stage == "train" and is_sweep:
+        keep_models(study, run, store=store)
     elif step.stage == "train":
         with _executor(study, executor) as opened:
             found = train(study, run, store=store, executor=opened, progress=progress)
@@ -214,7 +228,7 @@ def _run_step(
             found = explain(study, run, store=store, executor=opened)
     elif step.stage == "infer":
         with _executor(study, executor) as opened:
-            found = infer(study, run, store=store, executor=opened, progress=progress)
+            found = infer(study, run, store=store, executor=opened, progress=progress, recompute=step.recompute)
     elif step.stage == "evaluate":
         if is_sweep:
             refuse_drift(study, run, store=store)

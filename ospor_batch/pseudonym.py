@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,10 +13,15 @@ CROSSWALK = "\0crosswalk"  # issuer of the persons of a crosswalk; no center can
 
 def pseudonym(identifier: str, *, kind: str, issuer: str, key: bytes) -> str:
     """HMAC-SHA256 over (kind, issuer or center, identifier), first 32 hexadecimal digits."""
+    return pseudonyms([identifier], kind=kind, issuer=issuer, key=key)[0]
+
+
+def pseudonyms(identifiers: Iterable[str], *, kind: str, issuer: str, key: bytes) -> list[str]:
+    """The pseudonym of each of many identifiers, in their order."""
     # lengths stand before the parts, so that ("a|b", "c") and ("a", "b|c") never meet
-    parts = (kind, issuer, identifier)
-    message = b"".join(f"{len(raw)}:".encode() + raw for raw in (_bytes(p) for p in parts))
-    return hmac.new(key, message, hashlib.sha256).hexdigest()[:32]
+    start = b"".join(b"%d:%b" % (len(raw), raw) for raw in (_bytes(kind), _bytes(issuer)))
+    each = map(_bytes, identifiers)
+    return [hmac.digest(key, b"%b%d:%b" % (start, len(raw), raw), "sha256").hex()[:32] for raw in each]
 
 
 def normal_patient_id(text: str | None) -> str | None:

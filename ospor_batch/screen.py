@@ -17,6 +17,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from ospor_batch.plan import Finished, Step
+    from ospor_batch.stages.live import Seen
     from ospor_batch.stages.status import FlowStep
     from ospor_batch.stages.summary import Progress as Told
     from ospor_batch.stages.summary import StageSummary
@@ -81,11 +82,7 @@ class Screen:
         self._since = time.monotonic()
         task = self._task = self._bars.add_task(title, total=None, rate="")
 
-        def told(done: int, total: int) -> None:
-            seconds = max(time.monotonic() - self._since, 1e-3)
-            self._bars.update(task, completed=done, total=total, rate=f"{done / seconds:.0f}/s")
-
-        return told
+        return _Told(self._bars, task)
 
     def finished(self, done: Finished) -> None:
         """Print the ledger of a step that ended."""
@@ -100,6 +97,43 @@ class Screen:
                 highlight=False,
                 soft_wrap=True,
             )
+            for remark in s.remarks:
+                self.console.print(f"  {remark}", highlight=False, soft_wrap=True, markup=False)
+
+
+class _Told:
+    """Shows how far a step is; its rate counts from what was there as it began."""
+
+    def __init__(self, bars: Progress, task: TaskID) -> None:
+        self._bars, self._task = bars, task
+        self._since = time.monotonic()
+        self._first: int | None = None
+        self._noted = ""
+
+    def __call__(self, done: int, total: int) -> None:
+        self._first = done if self._first is None else self._first
+        rate = (done - self._first) / max(time.monotonic() - self._since, 1e-3)
+        shown = f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
+        self._bars.update(self._task, completed=done, total=total, rate=f"{shown} {self._noted}".rstrip())
+
+    def note(self, text: str) -> None:
+        self._noted = plain(text)
+
+
+def show_inference(seen: Seen, *, console: Console) -> None:
+    """Print how far inference is, as far as its process said."""
+    left = "" if seen.seconds_left is None or seen.state != "running" else f", {seen.seconds_left:.0f} s left"
+    lines = [
+        f"inference {seen.state}: {seen.done} of {seen.total} series, {seen.items_per_second:.1f}/s{left}, "
+        f"{seen.n_working} being worked on; last word {seen.silent_seconds:.0f} s ago",
+        f"  refused so far: {', '.join(f'{n} {reason}' for reason, n in seen.rejects.items()) or 'none'}"
+        + (f"; {seen.n_deaths} worker(s) died" if seen.n_deaths else ""),
+        f"  seconds: {', '.join(f'{step} {seconds:.1f}' for step, seconds in seen.seconds.items())}; slowest: {seen.slowest}",
+    ]
+    if seen.dashboard and seen.state == "running":
+        lines.append(f"  dashboard: {seen.dashboard}")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def show_ledger(found: Sequence[StageSummary], *, console: Console) -> None:

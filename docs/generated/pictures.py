@@ -6,6 +6,7 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ from PIL import Image
 
 from ospor_batch.synthetic.archive import write_study
 from ospor_batch.synthetic.ct import Sampling, Scan, scan
+from ospor_batch.synthetic.instances import stored_values
 from ospor_batch.synthetic.lettering import written
+from ospor_batch.synthetic.patient_files import Detail, patient_files, scan_of
 from ospor_batch.synthetic.population import Person, Rates, people
-from ospor_batch.synthetic.radiograph import radiograph
+from ospor_batch.synthetic.radiograph import CURVES, display_table, radiograph
+from ospor_batch.synthetic.vendor import SCANNERS, habit_of
 
 Array = np.ndarray[Any, Any]
 TILE = 200
+GRAYEST = 4095  # of a letter of lead
 GRAYS = 40  # so that each file stays small
 
 
@@ -49,7 +54,89 @@ def main() -> None:
     _write(out / "radiographs.png", [[_film(f) for f in films]], ("NORTH PA", "SOUTH PA", "EAST PA", "WEST PA"))
     _write(out / "views.png", [[_film(f) for f in views]], ("PA", "AP", "LATERAL"))
     _write(out / "bodies.png", [[_axial(_scan(p, "abdomen")) for p in _sizes()]], ("LIGHT", "USUAL", "HEAVY", "STRONG"))
-    _companions(out)
+    _vendors(out)
+    with tempfile.TemporaryDirectory() as folder:
+        _companions(out, write_study(Path(folder) / "study", preset="tiny", seed=3).parent / "archives")
+    _faults(out)
+
+
+def _vendors(out: Path) -> None:
+    """A slice of each scanner as its files store it: from a low to a high stored value, whatever the rescale."""
+    tiles, names = [], []
+    for vendor, scanners in SCANNERS.items():
+        for habit in scanners:
+            person = next(p for p in _many("north", vendor) if habit_of(p) is habit)
+            made = _scan(person, "abdomen")
+            stored = stored_values(made, habit)[len(made.hu) // 2].astype(np.float32)
+            low, high = np.quantile(stored, 0.02), np.quantile(stored, 0.999)
+            tiles.append(np.asarray(np.clip((stored - low) / (high - low), 0, 1) * 255, dtype=np.uint8))
+            names.append(f"{vendor} {habit.model.split()[1 if vendor == 'siemens' else 0]}".upper())
+    _save(out / "vendors.png", np.vstack([_sheet([tiles[i : i + 4]], names[i : i + 4]) for i in (0, 4)]))
+
+
+def _many(center: str, vendor: str) -> list[Person]:
+    drawn = people(center, range(1, 60), seed=5, night=2, rates=Rates(0, 0, 0, 0))
+    return [replace(p, vendor=vendor, kvp_kv=120) for p in drawn]
+
+
+def _faults(out: Path) -> None:
+    """Faults that can be seen: of the stack, of the slice and of the radiograph, each as a plain viewer shows the files."""
+    person = _someone("south", sex="male")
+    stacks = {"SOUND": _stack(person), "TILTED GANTRY": _stack(replace(person, tilt_deg=16.0))}
+    for name, fault in (("MISSING SLICE", "missing_slice"), ("MIXED ORIENTATION", "mixed_orientation"),
+                        ("CUT OFF IN PIXELS", "truncated_pixels")):  # fmt: skip
+        stacks[name] = _stack(replace(person, fault=fault, vendor="ge"))
+    slices = {
+        "SOUND": _axial(_scan(person, "abdomen")), "MOTION": _axial(_scan(replace(person, motion_mm=7.0), "abdomen")),
+        "METAL": _planes(_scan(replace(person, implant="pedicle_screws"), "spine"), at_screws=True)[0],
+        "CROPPED FIELD": _axial(_scan(person, "abdomen", sampling=Sampling(TILE, 220.0))),
+        "UNDECLARED PADDING": _padded(person),
+    }  # fmt: skip
+    films = {
+        "SOUND": _film(radiograph(person, matrix=400)), "MONOCHROME1 BELIEVED": 255 - _film(radiograph(person, matrix=400)),
+        "LETTER BURNED IN": _lettered(person), "STORED BEFORE ITS VOI LUT": _before_lut(person),
+    }  # fmt: skip
+    sheets = [_sheet([list(some.values())], list(some)) for some in (stacks, slices, films)]
+    broad = max(sheet.shape[1] for sheet in sheets)
+    _save(out / "faults.png", np.vstack([np.pad(sheet, ((0, 6), (0, broad - sheet.shape[1]))) for sheet in sheets]))
+
+
+def _stack(person: Person) -> Array:
+    """The plane from front to back through the spine, the slices in the order of their positions one below the other."""
+    detail, planes = Detail(Sampling(TILE), 96), {}
+    scanned = scan_of(person, detail, is_contrast=False)
+    middle = round(float(np.argwhere(scanned.bodies > 0)[:, 2].mean()))
+    for file in patient_files(person, detail=detail, scanned=scanned):
+        if file.kind != "axial":
+            continue
+        ds = pydicom.dcmread(BytesIO(file.content))
+        try:
+            line = ds.pixel_array[:, middle] * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
+        except ValueError:
+            line = np.full(TILE, -1024.0)  # pixels that end too early: black
+        if float(ds.ImageOrientationPatient[4]) == 0:
+            line = np.full(TILE, 3000.0)  # a plane of another direction: white
+        place = (float(ds.ImagePositionPatient[2]) - scanned.grid.origin[2]) / scanned.grid.step[2]
+        planes[len(scanned.hu) - 1 - round(place)] = line
+    plane = np.stack([planes.get(row, np.full(TILE, -1024.0)) for row in range(len(scanned.hu))])
+    return np.asarray(Image.fromarray(_window(plane)).resize((TILE, round(len(plane) * 2.5)), Image.Resampling.NEAREST))
+
+
+def _padded(person: Person) -> Array:
+    """What a reader shows that takes padding for CT numbers."""
+    made = _scan(replace(person, vendor="ge"), "abdomen")
+    stored = stored_values(made, SCANNERS["ge"][0])[len(made.hu) // 2]
+    return np.asarray(np.clip((stored + 3100.0) / 4400, 0, 1) * 255, dtype=np.uint8)
+
+
+def _lettered(person: Person) -> Array:
+    """The first film of several people that has a lead letter; six in ten have one."""
+    films = (radiograph(replace(person, number=number), matrix=400) for number in range(1, 20))
+    return _film(next(film for film in films if (film == GRAYEST).sum() > 60))
+
+
+def _before_lut(person: Person) -> Array:
+    return _film(np.searchsorted(display_table(CURVES["south"]), radiograph(person, matrix=400)).astype(np.uint16))
 
 
 def _someone(center: str, *, sex: str) -> Person:
@@ -63,9 +150,8 @@ def _sizes() -> list[Person]:
 
 
 def _scan(person: Person, protocol: str, **asked: Any) -> Scan:
-    return scan(
-        person, sampling=Sampling(TILE), spacing_mm=2.5, thickness_mm=2.5, is_contrast=False, protocol=protocol, **asked
-    )  # type: ignore[arg-type]
+    asked = {"sampling": Sampling(TILE), "spacing_mm": 2.5, "thickness_mm": 2.5, "is_contrast": False, **asked}
+    return scan(person, protocol=protocol, **asked)  # type: ignore[arg-type]
 
 
 def _axial(made: Scan) -> Array:
@@ -93,33 +179,35 @@ def _film(gray: Array) -> Array:
     return np.asarray(Image.fromarray((gray / 16).astype(np.uint8)).resize((TILE + 40, TILE + 40), Image.Resampling.BOX))
 
 
-def _companions(out: Path) -> None:
+def _companions(out: Path, archives: Path) -> None:
     """One picture of each kind of series that lies beside the axial ones in a small generated study."""
     found: dict[str, tuple[float, Array]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        write_study(Path(folder) / "study", preset="tiny", seed=3)
-        for path in sorted((Path(folder) / "study" / "archives").rglob("*")):
-            try:
-                ds = pydicom.dcmread(path) if path.is_file() else pydicom.Dataset()
-                kind = "-".join(str(v) for v in list(ds.get("ImageType", []))[2:3]) or str(ds.get("Modality", ""))
-                if "PixelData" not in ds or ds.Modality != "CT" or kind.startswith("AXIAL") or not kind:
-                    continue
-                shown = ds.pixel_array.astype(np.float32)
-            except (pydicom.errors.InvalidDicomError, ValueError, AttributeError, EOFError, OSError):
-                continue  # a planted fault
-            if shown.ndim == 2:
-                slope, start = float(ds.get("RescaleSlope", 1)), float(ds.get("RescaleIntercept", 0))
-                values = shown * slope + start
-                low, high = np.quantile(values, (0.02, 0.995))
-                gray = np.asarray(np.clip((values - low) / max(high - low, 1), 0, 1) * 255, dtype=np.uint8)
-                found[kind] = max(found.get(kind, (-1.0, gray)), (float(high - low), gray), key=lambda item: item[0])
-    names = sorted(found)[:4]
+    for path in sorted(archives.rglob("*")):
+        try:
+            ds = pydicom.dcmread(path) if path.is_file() else pydicom.Dataset()
+            kind = "-".join(str(v) for v in list(ds.get("ImageType", []))[2:3]) or str(ds.get("Modality", ""))
+            if "PixelData" not in ds or ds.Modality != "CT" or kind.startswith("AXIAL") or not kind:
+                continue
+            shown = ds.pixel_array.astype(np.float32)
+        except (pydicom.errors.InvalidDicomError, ValueError, AttributeError, EOFError, OSError):
+            continue  # a planted fault
+        shown = shown[len(shown) // 2] if kind == "VOLUME" else shown  # a frame of the multi-frame object
+        kind = "DOSE SHEET" if kind == "SCREEN SAVE" and shown.ndim == 2 else kind
+        shown = shown.mean(axis=2) if shown.ndim > 2 else shown
+        low, high = np.quantile(shown, (0.02, 0.995))
+        gray = np.asarray(np.clip((shown - low) / max(high - low, 1), 0, 1) * 255, dtype=np.uint8)
+        found[kind] = max(found.get(kind, (-1.0, gray)), (float(high - low), gray), key=lambda item: item[0])
+    names = sorted(found)
     tiles = [np.asarray(Image.fromarray(found[name][1]).resize((TILE, TILE))) for name in names]
     if tiles:
         _write(out / "companions.png", [tiles], [name.replace("_", " ") for name in names])
 
 
 def _write(path: Path, rows: Sequence[Sequence[Array]], titles: Sequence[str]) -> None:
+    _save(path, _sheet(rows, titles))
+
+
+def _sheet(rows: Sequence[Sequence[Array]], titles: Sequence[str]) -> Array:
     """Tiles side by side below their titles; rows of several planes become columns."""
     columns = [list(row) for row in rows] if len(rows) > 1 else [[tile] for tile in rows[0]]
     strips = []
@@ -131,7 +219,10 @@ def _write(path: Path, rows: Sequence[Sequence[Array]], titles: Sequence[str]) -
         padded = [np.pad(tile, ((0, 4), (0, wide - tile.shape[1]))) for tile in tiles]
         strips.append(np.vstack([head, *padded]))
     tall = max(len(strip) for strip in strips)
-    sheet = np.hstack([np.pad(strip, ((0, tall - len(strip)), (0, 4))) for strip in strips])
+    return np.hstack([np.pad(strip, ((0, tall - len(strip)), (0, 4))) for strip in strips])
+
+
+def _save(path: Path, sheet: Array) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     steps = np.round(sheet.astype(np.float32) / 255 * (GRAYS - 1)) * (255 / (GRAYS - 1))
     Image.fromarray(steps.astype(np.uint8)).quantize(GRAYS).save(path, optimize=True)

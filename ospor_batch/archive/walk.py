@@ -89,16 +89,15 @@ def walk(root: Path, *, skip: Sequence[Path] = ()) -> Iterator[Listed]:
         linked += found.linked
 
 
-def partitions(items: Sequence[Listed], *, size: int) -> Iterator[list[Listed]]:
+def partitions(paths: Sequence[str], *, size: int) -> Iterator[slice]:
     """Cut a sorted list into runs of about ``size``, at places that a new name elsewhere does not move."""
-    part: list[Listed] = []
-    for item in items:
-        part.append(item)
-        if zlib.crc32(item.path.encode()) % size == 0 or len(part) >= 4 * size:
-            yield part
-            part = []
-    if part:
-        yield part
+    begin, longest, digest = 0, 4 * size, zlib.crc32
+    for end, path in enumerate(paths, start=1):
+        if digest(path.encode()) % size == 0 or end - begin >= longest:
+            yield slice(begin, end)
+            begin = end
+    if begin < len(paths):
+        yield slice(begin, len(paths))
 
 
 @dataclass

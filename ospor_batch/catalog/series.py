@@ -72,7 +72,8 @@ def catalog_center(
 ) -> Catalogued:
     """Group, measure and grade the instances of one center; every instance ends in a series or a reject.
 
-    contents: as resolve_duplicates takes them. key: of the pseudonyms, to apply the study's rules of linkage; without it the patient keys of the crawl are kept.
+    contents: as resolve_duplicates takes them. key: of the pseudonyms, to apply the study's rules of linkage; without it the
+    patient keys of the crawl are kept.
     """
     rules = rules or Rules()
     persons = Persons(center, split_key, key, rules.linkage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,9 +42,8 @@ def pair(
     own = [column for column in right.collect_schema().names() if column not in ours or column in PERSON]
     index = _index(right)
     pairs = pl.concat([_near(part, index, keep=keep) for _, part in _slices(left)])
-    given = right.select(own).rename({"center": LABEL_CENTER, WHO: WHOSE})
-    whole = pairs.join(_at(given, pairs["at_label"].unique().sort()), on="at_label", how="inner")
-    return whole.filter(pl.col(WHO) == pl.col(WHOSE)).drop(WHOSE, "at_label")
+    given = _at(right.select(own).rename({"center": LABEL_CENTER, WHO: WHOSE}), pairs["at_label"])
+    return pairs.drop("at_label").hstack(given).filter(pl.col(WHO) == pl.col(WHOSE)).drop(WHOSE)
 
 
 def in_window(*, before_days: int, after_days: int) -> pl.Expr:
@@ -59,9 +59,9 @@ def _hashed(rows: pl.DataFrame | pl.LazyFrame, *, day: str) -> pl.DataFrame:
 
 
 def _index(labels: pl.LazyFrame) -> _Index:
-    rows = _hashed(labels, day="label_date").sort("who", "at")
+    rows = _hashed(labels, day="label_date").sort("who")
     who = rows["who"].to_numpy()
-    starts = np.searchsorted(_bucket(who), np.arange(2**BUCKET_BITS + 1)).astype(np.int32)
+    starts = np.concatenate(([0], np.cumsum(np.bincount(_bucket(who), minlength=2**BUCKET_BITS)))).astype(np.int32)
     return _Index(who, rows["day"].to_numpy(), rows["at"].to_numpy(), starts)
 
 
@@ -70,10 +70,15 @@ def _bucket(who: NDArray[np.uint64]) -> NDArray[np.int32]:
 
 
 def _slices(rows: pl.LazyFrame) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Slices of rows with the number of their first; one slice without rows where there are none."""
+    """Slices of rows with the number of their first, the next one read meanwhile; one without rows where there are none."""
     n = rows.select(pl.len()).collect().item()
-    for start in range(0, max(n, 1), SLICE):
-        yield start, rows.slice(start, SLICE).collect()
+    starts = range(0, max(n, 1), SLICE)
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(rows.slice(0, SLICE).collect)
+        for start in starts:
+            part = coming.result()
+            coming = reader.submit(rows.slice(start + SLICE, SLICE).collect)
+            yield start, part
 
 
 def _near(series: pl.DataFrame, index: _Index, *, keep: pl.Expr | None) -> pl.DataFrame:
@@ -81,9 +86,11 @@ def _near(series: pl.DataFrame, index: _Index, *, keep: pl.Expr | None) -> pl.Da
     rows = _hashed(series, day="image_date")
     who, day = rows["who"].to_numpy(), rows["day"].to_numpy()
     bucket = _bucket(who)
-    n = index.starts[bucket + 1] - index.starts[bucket]
-    image = np.repeat(np.arange(len(who)), n)
-    label = np.arange(len(image)) + np.repeat(index.starts[bucket] - (np.cumsum(n) - n), n)  # the labels of its bucket
+    first = index.starts[bucket]
+    n = index.starts[bucket + 1] - first
+    image = np.repeat(np.arange(len(who), dtype=np.int32), n)
+    first -= np.cumsum(n, dtype=np.int32) - n
+    label = np.arange(len(image), dtype=np.int32) + np.repeat(first, n)  # the labels of its bucket
     is_same = who[image] == index.who[label]
     image, label = image[is_same], label[is_same]
     gap = pl.Series(GAP, index.day[label] - day[image], dtype=pl.Int64)
@@ -93,9 +100,10 @@ def _near(series: pl.DataFrame, index: _Index, *, keep: pl.Expr | None) -> pl.Da
 
 
 def _at(labels: pl.LazyFrame, wanted: pl.Series) -> pl.DataFrame:
-    """The wanted rows by number (at_label); sorted in, sorted out."""
-    found, wanted = [], wanted.cast(pl.Int64)
+    """The rows of the wanted numbers, in their order."""
+    rows, place = np.unique(wanted.to_numpy(), return_inverse=True)
+    found = []
     for start, part in _slices(labels):
-        here = wanted.filter((wanted >= start) & (wanted < start + part.height))
-        found.append(part[here - start].with_columns(here.cast(pl.UInt32)))
-    return pl.concat(found)
+        first, last = np.searchsorted(rows, [start, start + part.height])
+        found.append(part[rows[first:last] - start])
+    return pl.concat(found)[place]

@@ -51,7 +51,7 @@ class WorkerSetup(WorkerPlugin):  # type: ignore[misc]
         for variable, value in CUDA_SETTINGS.items():
             os.environ.setdefault(variable, value)
         os.environ.setdefault("OMP_NUM_THREADS", str(self.n_threads))  # where no nanny of ours set it before the start
-        logging.captureWarnings(True)
+        logging.captureWarnings(capture=True)
         warnings.simplefilter("default")
         worker.ospor_silenced = silenced = Silenced()
         for name in TALKATIVE:

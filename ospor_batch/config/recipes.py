@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from ospor_batch import PREDICTORS_GROUP
 from ospor_batch.config.cohort import Criterion, Match
 from ospor_batch.config.sections import Name, Section, Share
 
-PREDICTORS_GROUP = "ospor_batch.predictors"  # entry points of other packages
 UNTRAINED = ("mean_hu",)  # rules that need no training
 TRAINED = ("cxr_osteoporosis", "ct_cnn_smi", "ct_bmd_tbs", "ct_qct_bmd", "ldct_internal_calibration", "smi_comparator")
 

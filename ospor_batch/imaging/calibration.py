@@ -144,14 +144,12 @@ def _slopes(tissues: Array, densities: Array) -> Array:
     return slopes
 
 
-def refuse_implausible(tissue_hu: dict[str, float]) -> None:
-    """ItemRefused tissue_implausible when a tissue reads as something else (methods I5)."""
-    for tissue, hu in tissue_hu.items():
-        low, high = PLAUSIBLE_HU[tissue]
-        if not low <= hu <= high:
-            raise ItemRefused("tissue_implausible", f"{tissue} reads {hu:.0f} HU, expected {low:.0f} to {high:.0f}")
+def implausible(tissue_hu: dict[str, float]) -> tuple[str, ...]:
+    """Tissues that read as something else (methods I5); ItemRefused tissue_implausible where they give no scale."""
     if {"muscle", "fat"} <= tissue_hu.keys() and tissue_hu["muscle"] - tissue_hu["fat"] < LEAST_CONTRAST_HU:
         raise ItemRefused("tissue_implausible", f"muscle is less than {LEAST_CONTRAST_HU:.0f} HU above fat")
+    bounds = {tissue: PLAUSIBLE_HU[tissue] for tissue in tissue_hu}
+    return tuple(tissue for tissue, (low, high) in bounds.items() if not low <= tissue_hu[tissue] <= high)
 
 
 @dataclass(frozen=True)

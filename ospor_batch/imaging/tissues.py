@@ -52,7 +52,11 @@ def sample_tissues(
     """
     turned, own = canonical(volume, labels)
     assert own is not None
-    slabs = [slab for slab in (_slab(turned, own, label=label) for label in levels.values()) if slab is not None]
+    slabs = [
+        slab
+        for slab in (_slab(turned, own, label=label, bones=list(levels.values())) for label in levels.values())
+        if slab is not None
+    ]
     if not slabs:
         raise ItemRefused("levels_missing", f"none of {', '.join(levels)} in the images")
     return {tissue: _sample(tissue, slabs) for tissue in tissues}
@@ -75,7 +79,7 @@ class _Slab:
         return float(np.prod(self.spacing)) / 1000
 
 
-def _slab(volume: Volume, labels: npt.NDArray[np.int32], *, label: int) -> _Slab | None:
+def _slab(volume: Volume, labels: npt.NDArray[np.int32], *, label: int, bones: list[int]) -> _Slab | None:
     index = np.argwhere(labels == label)
     if not len(index):
         return None
@@ -84,7 +88,7 @@ def _slab(volume: Volume, labels: npt.NDArray[np.int32], *, label: int) -> _Slab
     low, high = max(0, int(np.ceil(middle[0] - half))), int(middle[0] + half) + 1
     hu = volume.hu[low:high]
     sigma = [SMOOTH_MM / s if s < 2 * SMOOTH_MM else 0.0 for s in step]
-    usable = labels[low:high] == 0
+    usable = ~np.isin(labels[low:high], bones)
     if volume.is_padding is not None:
         usable = usable & ~volume.is_padding[low:high]
     part = Volume(hu, volume.affine)
@@ -169,5 +173,5 @@ def _deep(mask: Mask, slab: _Slab) -> Mask:
     """The voxels CORE_MM, and one whole voxel, deep in their tissue; where it is thinner, half as deep as its thickest part."""
     depth = _distance(mask, slab)
     deepest = float(depth.max(initial=0.0))
-    kept: Mask = mask & (depth >= min(max(CORE_MM, max(slab.spacing[1:])), deepest / 2))
+    kept: Mask = mask & (depth >= min(max(CORE_MM, *slab.spacing[1:]), deepest / 2))
     return kept

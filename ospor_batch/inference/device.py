@@ -1,4 +1,4 @@
-"""Predict a batch on the device that a spec names; when its memory does not hold it, in halves, then on the CPU or not at all."""
+"""Predict a batch on the device of a spec; when its memory does not hold it, in halves, then on the CPU or not at all."""
 
 from __future__ import annotations
 

@@ -75,4 +75,4 @@ def picture(image: npt.NDArray[np.floating], heat: npt.NDArray[np.float32], *, t
     share = OPACITY * large[..., None]
     mixed = (1 - share) * plain + share * colormaps["inferno"](large)[..., :3]
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    imsave(target, np.concatenate([plain, mixed], axis=1), metadata={"Software": None})
+    imsave(target, np.concatenate([plain, mixed], axis=1))

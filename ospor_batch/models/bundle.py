@@ -72,6 +72,19 @@ def bundle_digest(folder: Path) -> str:
     return _digest(_content(folder, SEAL))
 
 
+def content_digest(path: Path) -> str:
+    """SHA-256 (first 16 digits) over a file, or over every file of a folder, of a model that is not ours."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    if not files:
+        raise StudyError(f"model {path.name}: neither a file nor a folder with files; say with recipes.model where it lies")
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").digest()
+        whole.update(file.relative_to(path.parent).as_posix().encode() + b"\0" + digest)
+    return whole.hexdigest()[:16]
+
+
 def read_spec(folder: Path) -> Mapping[str, Any]:
     """Read spec.json alone, against its digest; StudyError when it is no model or was changed."""
     seal = _seal(folder)

@@ -21,7 +21,7 @@ from ospor_batch.imaging.calibration import (
     as_arrays,
     fit_calibration,
     from_arrays,
-    refuse_implausible,
+    implausible,
 )
 from ospor_batch.imaging.regions import measure, trabecular_roi
 from ospor_batch.imaging.tissues import TISSUES, Tissue, sample_tissues
@@ -48,6 +48,7 @@ DEFAULTS: dict[str, Parameter] = {
     "erosion_mm": 0.0,  # taken off the masks; 0 for masks of the trabecular core, 4 or more for whole bodies
     "tissues": ("muscle", "fat"),  # muscle, fat, air, blood; two or more
     "method": "reference_tissue",  # reference_tissue | regression, methods I5
+    "implausible": "refuse",  # refuse | flag a tissue beyond its bounds, methods I5; fatty muscle of old people may be
     "kvp": "separate",  # separate: coefficients for each tube voltage; pooled: one set for all
     "report": "calibrated",  # calibrated | recalibrated: the bias against the reference of the train partition taken off
     "cut_mg_cm3": 80.0,  # methods L7; where the bias is told in the model card
@@ -71,7 +72,11 @@ def prepare(pixels: Pixels, preparing: Preparing) -> Example:
     if len(regions) < int(str(parameters["minimum_levels"])):
         raise ItemRefused("levels_missing", "too little bone left in the masks after erosion")
     samples = sample_tissues(volume, labels, levels=known, tissues=_tissues(parameters))
-    refuse_implausible({tissue: sample.hu for tissue, sample in samples.items()})
+    doubted = implausible({tissue: sample.hu for tissue, sample in samples.items()})
+    if doubted and parameters["implausible"] == "refuse":
+        said = ", ".join(f"{tissue} {samples[cast(Tissue, tissue)].hu:.0f} HU" for tissue in doubted)
+        raise ItemRefused("tissue_implausible", f"{said}: beyond the bounds of methods I5")
+    flags = (*flags, *(f"tissue_implausible:{tissue}" for tissue in doubted))
     levels = tuple(region.level for region in regions)
     arrays = {
         "bone_hu": np.array([region.mean_hu for region in regions]),
@@ -245,6 +250,7 @@ def check(parameters: Parameters) -> None:
     if len(set(tissues)) < 2 or len(set(tissues)) < len(tissues):
         raise StudyError("recipes.parameters.tissues: expected two or more, each once")
     check_one_of(parameters, "method", known=METHODS)
+    check_one_of(parameters, "implausible", known=("refuse", "flag"))
     check_one_of(parameters, "kvp", known=("separate", "pooled"))
     check_one_of(parameters, "report", known=("calibrated", "recalibrated"))
     if not 1 <= int(str(parameters["minimum_levels"])) <= len(levels):
@@ -257,7 +263,7 @@ RECIPE = TrainableRecipe(
     name="ldct_internal_calibration",
     version="1",
     defaults=DEFAULTS,
-    preparing=("levels", "minimum_levels", "takes_cut_levels", "erosion_mm", "tissues"),
+    preparing=("levels", "minimum_levels", "takes_cut_levels", "erosion_mm", "tissues", "implausible"),
     reading=("report", "unusual_spreads", "misfit_limit_mg_cm3"),
     targets=lambda _parameters: (Target("vbmd_mg_cm3", "value", "mg/cm3"),),
     prepare=prepare,

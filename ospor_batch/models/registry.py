@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Literal
 
+from ospor_batch import PREDICTORS_GROUP
 from ospor_batch.contracts import contract
 from ospor_batch.errors import StudyError
 from ospor_batch.imaging.masks import MaskRule
@@ -21,7 +23,7 @@ from ospor_batch.models import (
     mean_hu,
     smi_comparator,
 )
-from ospor_batch.models.bundle import bundle_digest, read_spec
+from ospor_batch.models.bundle import bundle_digest, content_digest, read_spec
 from ospor_batch.models.spec import PREPROCESSING, Parameter, Predictor, PredictorSpec
 from ospor_batch.models.trainable import TrainableRecipe
 from ospor_batch.models.trained import build_trained
@@ -95,7 +97,9 @@ def spec_of(
         _refuse_labels(labels)
     full = {**kind.defaults, **parameters}
     version = kind.version
-    if folder is not None:
+    if folder is not None and kind.trains is None:
+        version = f"{kind.version}+{content_digest(folder)}"
+    elif folder is not None:
         full, version = _as_trained(name, folder, asked=parameters), bundle_digest(folder)
     _refuse_types(name, full, defaults=kind.defaults)
     if kind.trains is not None:
@@ -121,9 +125,24 @@ def predictor_here(spec: PredictorSpec) -> Predictor:
 
 def kind_of(name: str) -> Kind:
     """The predictor of that name; StudyError when there is none."""
-    if name not in PREDICTORS:
+    found = PREDICTORS.get(name) or _of_another_package(name)
+    if found is None:
         raise StudyError(f"no predictor named {name!r}; there are {', '.join(sorted(PREDICTORS))}")
-    return PREDICTORS[name]
+    return found
+
+
+@functools.cache
+def _of_another_package(name: str) -> Kind | None:
+    """The predictor that another package offers under this name; StudyError when what it offers is none."""
+    for entry in entry_points(group=PREDICTORS_GROUP, name=name):
+        found = entry.load()
+        if not isinstance(found, Kind):
+            raise StudyError(
+                f"predictor {name!r} of the package {entry.dist.name if entry.dist else 'unknown'}: {entry.value} is "
+                f"a {type(found).__name__}, expected an ospor_batch.models.registry.Kind"
+            )
+        return found
+    return None
 
 
 def negated_unit(name: str, parameters: Mapping[str, Parameter]) -> str | None:

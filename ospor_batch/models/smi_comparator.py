@@ -15,8 +15,18 @@ import numpy as np
 from ospor_batch.errors import ItemRefused, StudyError
 from ospor_batch.models.ct_cnn_smi import MUSCLE, axial_muscle, check_muscle
 from ospor_batch.models.spec import Parameter, Pixels, Prediction
-from ospor_batch.models.trainable import Answer, Array, Example, Fitted, Parameters, Preparing, Target, TrainableRecipe
-from ospor_batch.models.trainable import TrainingSet, Work
+from ospor_batch.models.trainable import (
+    Answer,
+    Array,
+    Example,
+    Fitted,
+    Parameters,
+    Preparing,
+    Target,
+    TrainableRecipe,
+    TrainingSet,
+    Work,
+)
 from ospor_batch.models.vertebra_inputs import PREPARING, VERTEBRAE, measured
 
 SMI, SEX = "smi_cm2_m2", "is_male"

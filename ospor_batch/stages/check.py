@@ -15,10 +15,12 @@ from ospor_batch.config import Center, Recipe, Study, read_key
 from ospor_batch.errors import ArchiveError, OsporError, StorageError, StudyError
 from ospor_batch.evaluation.strata import parse_strata
 from ospor_batch.labels.table_export import inspect_export
+from ospor_batch.models.registry import kind_of
 from ospor_batch.stages.doctor import CODECS, Verdict, codec_of
 from ospor_batch.stages.label import check_exports
 from ospor_batch.stages.match import read_overrides, steps_of
 from ospor_batch.stages.site_rules import read_rules
+from ospor_batch.stages.specs import declared_spec, refuse_without_packages, with_threshold
 
 NEEDED_GB = 1.0  # a catalog of a million instances takes about 0.3 GB, its runs less
 
@@ -47,6 +49,7 @@ def check_study(study: Study) -> list[Checked]:
     for recipe in study.recipes:
         found.append(_try(f"criteria of {recipe.key}", partial(_criteria, study, recipe)))
         found.append(_threshold(study, recipe))
+        found.append(_try(f"model of {recipe.key}", partial(_model, study, recipe)))
     found.append(_try("split", lambda: _split(study)))
     found += [Checked(d.subject, d.verdict, d.said, StudyError.exit_code if d.verdict == "fault" else 0) for d in doubts(study)]
     found.append(_try("strata", lambda: ", ".join(s.name for s in parse_strata(study.tables.strata))))
@@ -105,10 +108,23 @@ def _threshold(study: Study, recipe: Recipe) -> Checked:
     subject, rule = f"threshold of {recipe.key}", recipe.threshold
     if rule.fixed is not None:
         return Checked(subject, "ok", f"fixed at {rule.fixed:g}")
+    if rule.rule == "as_trained":
+        return _try(subject, lambda: f"as the model has it, {with_threshold(study, recipe).threshold.fixed:g}")
     if study.split.tuning == 0:
         said = "is chosen on tuning people, but split.tuning is 0; set it, or give a fixed threshold"
         return Checked(subject, "fault", said, StudyError.exit_code)
     return Checked(subject, "ok", f"chosen on the tuning people ({study.split.tuning:.0%}) and locked")
+
+
+def _model(study: Study, recipe: Recipe) -> str:
+    spec = declared_spec(study, recipe)
+    shown = "; ".join(f"{name} {value}" for name, value in spec.parameters)
+    if kind_of(recipe.name).trains is None:
+        return f"a predictor that is ready: {shown}"
+    refuse_without_packages()
+    if recipe.model is not None:
+        return f"read from {recipe.model}, digest {spec.version}: {shown}"
+    return f"trained on {study.split.train:.0%} of the people: {shown}"
 
 
 def _split(study: Study) -> str:

@@ -168,10 +168,9 @@ def _compare(of: _Crawl, group: range) -> None:
         root = of.study.archive_root(str(archive))
         # two names of one root must not share their parts
         staging = of.staging / hashlib.sha256(str(archive).encode()).hexdigest()[:8]
-        items = [Listed(*row) for row in files.select("path", "size_bytes", "mtime_ns").iter_rows()]
-        for run in partitions(items, size=PART_FILES):
-            listings = [(item.path, item.size_bytes, item.mtime_ns) for item in run]
-            of.work[group].append((str(archive), _work_list(listings, root=root, cache=of.store.cache, staging=staging)))
+        items: list[Listing] = list(files.select("path", "size_bytes", "mtime_ns").iter_rows())
+        for run in partitions(files["path"].to_list(), size=PART_FILES):
+            of.work[group].append((str(archive), _work_list(items[run], root=root, cache=of.store.cache, staging=staging)))
 
 
 @dataclass

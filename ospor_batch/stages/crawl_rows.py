@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import polars as pl
 
 from ospor_batch.archive.changes import TRANSIENT, Verdicts
 from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import BROKEN, empty, part
-from ospor_batch.pseudonym import normal_patient_id, pseudonym
+from ospor_batch.pseudonym import normal_patient_id, pseudonym, pseudonyms
 from ospor_batch.store import Change, full_key
 
 IDENTITY = ["instance_key", "header_digest", "size_bytes"]
 """What a file keeps when it is moved or renamed."""
 
 
+def file_keys(names: Iterable[tuple[str, str]], *, center: str, key: bytes, kind: str = "file") -> list[str]:
+    """The keys of many files or folders, each named by archive root and path."""
+    return pseudonyms((f"{archive}\0{path}" for archive, path in names), kind=kind, issuer=center, key=key)
+
+
 def file_key(archive: str, path: str, *, center: str, key: bytes, kind: str = "file") -> str:
     """Keyed hash of archive root and path (kind "folder": of a folder)."""
-    return pseudonym(f"{archive}\0{path}", kind=kind, issuer=center, key=key)
+    return file_keys([(archive, path)], center=center, key=key, kind=kind)[0]
 
 
 def unread(verdicts: Verdicts) -> pl.DataFrame:
@@ -42,18 +47,16 @@ def keyed(rows: pl.DataFrame, *, center: str, key: bytes, reader_version: str) -
         normal = normal_patient_id(number)
         return normal and pseudonym(normal, kind="patient", issuer=center, key=key)
 
-    names = list(zip(rows["archive"], rows["path"], strict=True))
-    folders: dict[tuple[str, str], str] = {}
-    for archive, path in names:
-        place = (archive, path.rpartition("/")[0])
-        if place not in folders:
-            folders[place] = file_key(*place, center=center, key=key, kind="folder")
+    names = list(zip(rows["archive"].to_list(), rows["path"].to_list(), strict=True))
+    in_folders = [(archive, path.rpartition("/")[0]) for archive, path in names]
+    places = list(dict.fromkeys(in_folders))
+    folders = dict(zip(places, file_keys(places, center=center, key=key, kind="folder"), strict=True))
     rows = rows.with_columns(
         *(_each(rows[f"{kind}_instance_uid"], kind, key=key) for kind in ("series", "study")),
         _each(rows["sop_instance_uid"], "instance", key=key),
         _mapped(rows["patient_id"], patient).alias("patient_key"),
-        pl.Series("file_key", [file_key(a, p, center=center, key=key) for a, p in names], pl.String),
-        pl.Series("folder_key", [folders[a, p.rpartition("/")[0]] for a, p in names], pl.String),
+        pl.Series("file_key", file_keys(names, center=center, key=key), pl.String),
+        pl.Series("folder_key", [folders[place] for place in in_folders], pl.String),
         center=pl.lit(center),
         reader_version=pl.lit(reader_version),
     )
@@ -88,16 +91,16 @@ def identities(instances: pl.DataFrame) -> pl.Series:
 
 
 def _each(values: pl.Series, kind: str, *, key: bytes) -> pl.Series:
-    return _mapped(values, lambda value: pseudonym(value, kind=kind, issuer="", key=key)).alias(f"{kind}_key")
+    told = values.drop_nulls().unique(maintain_order=True).to_list()
+    keys = dict(zip(told, pseudonyms(told, kind=kind, issuer="", key=key), strict=True))
+    return _mapped(values, keys.get).alias(f"{kind}_key")
 
 
 def _mapped(values: pl.Series, to: Callable[[str], str | None]) -> pl.Series:
     """Apply to every distinct value, once."""
-    found: dict[str | None, str | None] = {None: None}
-    for value in values:
-        if value not in found:
-            found[value] = to(value)
-    return pl.Series([found[value] for value in values], dtype=pl.String)
+    told = values.to_list()
+    found: dict[str | None, str | None] = {value: to(value) for value in dict.fromkeys(told) if value is not None}
+    return pl.Series([None if value is None else found[value] for value in told], dtype=pl.String)
 
 
 def _refuse_broken(rows: pl.DataFrame) -> pl.DataFrame:

@@ -21,7 +21,7 @@ from ospor_batch.inference.shard import Limits
 from ospor_batch.models.registry import kind_of
 from ospor_batch.models.spec import PredictorSpec
 from ospor_batch.runs import Run
-from ospor_batch.stages.live import Live
+from ospor_batch.stages.live import PROGRESS, Live
 from ospor_batch.stages.rounds import Rounds
 from ospor_batch.stages.shards import MEGABYTE, SHARD_SECONDS, costs, cut_shards
 from ospor_batch.stages.specs import specs_of
@@ -30,7 +30,6 @@ from ospor_batch.store import Store, write_rows
 
 SHARDS_PER_WORKER = 4  # at least, so that a small study keeps every worker busy and loses little when one dies
 ITEM = ["center", "series_key"]
-PROGRESS = "inference.json"
 
 
 def infer(

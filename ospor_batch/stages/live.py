@@ -9,14 +9,16 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ospor_batch.inference.journal import read_journal
 from ospor_batch.inference.shard import ShardReceipt
 from ospor_batch.inference.timing import STEPS, bottleneck, summed
 from ospor_batch.stages.summary import Noting, Progress
 
+PROGRESS = "inference.json"
 EVERY_SECONDS = 1.0
 WINDOW_SECONDS = 120.0  # over which the rate is taken: shards end in lumps
 SILENT_SECONDS = 900.0  # longer than a series may take: whoever wrote last on another machine is taken for gone
@@ -118,7 +120,8 @@ class Live:
 class Seen:
     """An inference as another process sees it.
 
-    state: running, ended, or stopped when its process is gone. rate and time left are those of its last word.
+    state: running, ended, or stopped when its process is gone. Rate and time left are those of its last word; n_working is
+    of now, from the journals of the workers.
     """
 
     state: str
@@ -133,13 +136,12 @@ class Seen:
     slowest: str
     dashboard: str | None
     silent_seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    n_working: int
 
 
-def look(file: Path) -> Seen | None:
-    """What the newest inference of a run says; null when there was none."""
+def look(folder: Path) -> Seen | None:
+    """What the newest inference of a run says; null when there was none. folder: the private one of the run."""
+    file = folder / PROGRESS
     try:
         body = json.loads(file.read_text())
     except (FileNotFoundError, ValueError):
@@ -149,7 +151,9 @@ def look(file: Path) -> Seen | None:
     if state == "running" and _is_gone(body, silent):
         state = "stopped"
     names = [name for name in Seen.__dataclass_fields__ if name in body and name != "state"]
-    return Seen(state=state, silent_seconds=silent, **{name: body[name] for name in names})
+    journals = (read_journal(journal) for journal in folder.glob("shards/*/*.journal"))
+    n_working = sum(len(left.working) for left in journals if left is not None)
+    return Seen(state=state, silent_seconds=silent, n_working=n_working, **{name: body[name] for name in names})
 
 
 def _is_gone(body: Mapping[str, Any], silent: float) -> bool:

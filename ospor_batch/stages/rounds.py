@@ -124,7 +124,9 @@ class Rounds:
         else:
             refusal = ItemRefused(WORKER_DIED, "the process died each time it worked on this series alone")
         row = reject_row(item, center, spec=self.spec, refusal=refusal)
-        write_parts({"reject": [row]}, name=name_of([item]), store=self.run.predictions.absolute() / self.spec.key, spec=self.spec)
+        write_parts(
+            {"reject": [row]}, name=name_of([item]), store=self.run.predictions.absolute() / self.spec.key, spec=self.spec
+        )
         self.live.rejects[refusal.reason] += 1
         self.live.more(1)
 

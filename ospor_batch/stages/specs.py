@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def declared_spec(study: Study, recipe: Recipe) -> PredictorSpec:
 
 def specs_of(study: Study, run: Run) -> dict[str, PredictorSpec]:
     """The spec of every recipe, by its key; NothingToDoError when one is not trained yet."""
+    if any(recipe.is_trained or recipe.model is not None for recipe in study.recipes):
+        refuse_without_packages()
     found = {}
     for recipe in study.recipes:
         if not recipe.is_trained:
@@ -47,6 +50,13 @@ def digests(study: Study, run: Run | None = None) -> dict[str, tuple[str, str, s
         spec = declared_spec(study, recipe) if folder is None else _spec(study, recipe, folder=folder)
         found[recipe.key] = (spec.predictor, spec.model_digest, spec.parameter_digest)
     return found
+
+
+def refuse_without_packages() -> None:
+    """StudyError when what trained recipes need is not installed; imports none of it."""
+    missing = [name for name in ("torch", "monai", "safetensors") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise StudyError(f'trained recipes need {", ".join(missing)}, not installed here: pip install "ospor-batch[infer]"')
 
 
 def with_threshold(study: Study, recipe: Recipe) -> Recipe:

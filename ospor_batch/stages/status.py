@@ -8,6 +8,7 @@ import polars as pl
 
 from ospor_batch.config import Study
 from ospor_batch.runs import Run, all_runs, latest_run
+from ospor_batch.stages.live import Seen, look
 from ospor_batch.stages.specs import digests
 from ospor_batch.stages.summary import StageSummary
 from ospor_batch.stages.train import REJECTS
@@ -43,6 +44,11 @@ def newest_run(study: Study, store: Store) -> Run | None:
     """The newest run of this very study, complete or not; else the newest complete one of the workspace."""
     own = [run for run in all_runs(store) if run.record["study_digest"] == study.digest()]
     return max(own, key=lambda run: (run.record["started_at"], run.run_id), default=latest_run(store))
+
+
+def inference_of(run: Run) -> Seen | None:
+    """How far the inference of a run is, from what it and its workers leave on disk; null when none began."""
+    return look(run.private)
 
 
 def flow(run: Run) -> list[FlowStep]:

@@ -33,7 +33,7 @@ from ospor_batch.runs import Run
 from ospor_batch.stages.located import distinct_items, located
 from ospor_batch.stages.model_folder import model_row, write_model
 from ospor_batch.stages.shards import SHARD_SECONDS, costs, cut_shards, halves, write_shards
-from ospor_batch.stages.specs import declared_spec, models_folder
+from ospor_batch.stages.specs import declared_spec, models_folder, refuse_without_packages
 from ospor_batch.stages.summary import Progress, StageSummary
 from ospor_batch.stages.training_rows import PARTITIONS, Learners, learners
 from ospor_batch.store import Store
@@ -65,6 +65,7 @@ def train(study: Study, run: Run, *, store: Store, executor: Executor, progress:
 
     progress: told the series prepared and the fits done, and all of them. NothingToDoError when too few can be learned from.
     """
+    refuse_without_packages()
     trainings = [_training(study, recipe.key, run=run, store=store) for recipe in study.recipes if recipe.is_trained]
     told = _Told(progress, total=sum(t.of.rows["item_digest"].n_unique() + 1 for t in trainings))
     rows, rejects, summaries = [], [], []
@@ -123,7 +124,7 @@ def _prepare(
         tasks = _Preparing(training, partition, folder, private=run.private.absolute() / "train")
         try:
             items = costs(files)
-            even = items["seconds"].sum() / (SHARDS_PER_WORKER * executor.n_workers)
+            even = float(items["seconds"].sum()) / (SHARDS_PER_WORKER * executor.n_workers)
             size = float(study.compute.cpu.shard_megabytes)
             shards = cut_shards(items, megabytes=size, seconds=min(SHARD_SECONDS, even))
             tasks.all(shards, files, executor=executor, told=told)

@@ -72,8 +72,9 @@ def _rows(recipe: RecipeLabel, bound: str, plans: Sequence[CenterPlan], *, seed:
     start |= {"n_people": len(found["sick"]), "n_positive": int(found["sick"].sum())}
     rows = [{**start, "metric": "auc", "target": "osteoporosis", "value": _auc(found["score"], found["sick"])}]
     for target in sorted(name[5:] for name in found if name.startswith("mean_")):
-        r = float(np.corrcoef(found[f"mean_{target}"], found[target])[0, 1])
-        rows.append({**start, "metric": "pearson_r", "target": target, "value": r})
+        guess, measured = found[f"mean_{target}"], found[target]
+        for metric, (x, y) in (("pearson_r", (guess, measured)), ("spearman_r", (rankdata(guess), rankdata(measured)))):
+            rows.append({**start, "metric": metric, "target": target, "value": float(np.corrcoef(x, y)[0, 1])})
     return rows
 
 

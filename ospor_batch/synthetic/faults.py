@@ -42,6 +42,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("duplicate_exam", "north", "paired"),
     Fault("dose_report_beside", "north", "paired"),
     Fault("coronal_beside", "north", "paired"),
+    Fault("photometric_wrong", "north", "paired"),  # of the radiograph beside the CT
     Fault("missing_slice", "south", "excluded", UNREADABLE, is_predicted=False),
     Fault("scout_beside", "south", "paired"),
     Fault("missing_height", "south", "paired"),
@@ -60,6 +61,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("duplicate_different_content", "east", "paired"),
     Fault("capture_beside", "east", "paired"),
     Fault("tags_absent", "east", "paired"),
+    Fault("cropped_field", "east", "paired"),
     Fault("kvp_100_only", "west", "excluded", OTHER_KVP, is_predicted=False),
     Fault("contrast_tag_empty", "west", "excluded", ENHANCEMENT_UNKNOWN, is_predicted=False),
     Fault("radiograph_only", "west", "excluded", NOT_CT, is_predicted=False),
@@ -67,6 +69,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("chinese_name", "west", "image_only"),
     Fault("under_50_at_image", "west", "excluded", TOO_YOUNG, is_predicted=False),
     Fault("kvp_absent", "west", "excluded", KVP_UNKNOWN, is_predicted=False),
+    Fault("mixed_orientation", "west", "excluded", UNREADABLE, is_predicted=False),
     Fault("age_unknown", "west", "excluded", AGE_UNKNOWN, is_predicted=False),
 )
 

@@ -149,6 +149,8 @@ def radiograph_file(series: Series, pixels: NDArray[np.uint16]) -> Instance:
     if habit.photometric == "MONOCHROME1":
         stored = (4095 - stored).astype(np.uint16)
     put_pixels(ds, encode(stored, syntax=EXPLICIT, bits_stored=12), syntax=EXPLICIT)
+    if series.person.fault == "photometric_wrong":
+        ds.PhotometricInterpretation = "MONOCHROME1" if habit.photometric == "MONOCHROME2" else "MONOCHROME2"
     return Instance(1, ds.SOPInstanceUID, as_file(ds, syntax=habit.transfer_syntax))
 
 
@@ -182,12 +184,21 @@ def _voi_table(grays: NDArray[np.uint16]) -> Dataset:
     return item
 
 
+def turned(instance: Instance) -> Instance:
+    """The same slice with the orientation of a coronal plane, as scanners that send reformats under one series write it."""
+    return _rewritten(instance, ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+
+
 def other_content(instance: Instance) -> Instance:
     """The same SOP instance with another header: a comment more."""
+    return _rewritten(instance, ImageComments="sent again")
+
+
+def _rewritten(instance: Instance, **values: Any) -> Instance:
     from pydicom import dcmread
 
     ds = dcmread(BytesIO(instance.content))
-    ds.ImageComments = "sent again"
+    ds.update(values)
     return replace(instance, content=as_file(ds, syntax=ds.file_meta.TransferSyntaxUID))
 
 

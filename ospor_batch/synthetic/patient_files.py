@@ -15,7 +15,7 @@ from ospor_batch.synthetic.ct import ProtocolName, Sampling, Scan, scan
 from ospor_batch.synthetic.dose_report import dose_of, dose_report
 from ospor_batch.synthetic.folders import MASK_NAME, MASKS, RESENT, file_of, folder_of
 from ospor_batch.synthetic.headers import Series
-from ospor_batch.synthetic.instances import Instance, ct_slices, other_content, radiograph_file, scout_file
+from ospor_batch.synthetic.instances import Instance, ct_slices, other_content, radiograph_file, scout_file, turned
 from ospor_batch.synthetic.masks import CORES, nifti, segmentation
 from ospor_batch.synthetic.multiframe import enhanced_ct
 from ospor_batch.synthetic.population import Person
@@ -36,6 +36,7 @@ SCOUT_SERIES, PLAIN_SERIES, CONTRAST_SERIES, CORONAL_SERIES, REPORT_SERIES, ENHA
 HEADER_BYTES = 500  # what is left of a file that was cut off in its header
 LOST_BYTES = 3000  # what is lost of one that was cut off in its pixels
 RESENT_SLICES = 3
+CROPPED_MM = 220.0  # field of view that leaves the spine and cuts the trunk
 
 Kind = Literal[
     "axial", "contrast", "scout", "coronal", "enhanced", "dose_report", "dose_sheet", "capture", "radiograph", "mask_nifti",
@@ -113,8 +114,9 @@ def series_of(person: Person, number: int, *, tags: TagRates = SOUND) -> Series:
 def scan_of(person: Person, detail: Detail, *, is_contrast: bool) -> Scan:
     """The person's volume as their scanner makes it."""
     habit = habit_of(person)
+    sampling = replace(detail.sampling, field_mm=CROPPED_MM) if person.fault == "cropped_field" else detail.sampling
     return scan(
-        person, sampling=detail.sampling, spacing_mm=habit.spacing_mm, thickness_mm=habit.thickness_mm,
+        person, sampling=sampling, spacing_mm=habit.spacing_mm, thickness_mm=habit.thickness_mm,
         is_contrast=is_contrast, protocol=detail.protocol, arrays=arrays_of(detail.device),
     )  # fmt: skip
 
@@ -174,6 +176,8 @@ def _slices(series: Series, scanned: Scan) -> Iterator[FileOut]:
         if instance.number == middle:
             if fault == "missing_slice":
                 continue
+            if fault == "mixed_orientation":
+                made = _out(series, turned(instance), "axial")
             if fault in {"truncated_pixels", "truncated_header"}:
                 cut = made.content[:-LOST_BYTES] if fault == "truncated_pixels" else made.content[:HEADER_BYTES]
                 made = replace(made, content=cut, refusal="truncated")

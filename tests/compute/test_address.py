@@ -60,7 +60,8 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]
     for _ in range(2):
         worker, _ = start(
             "dask_worker", address, "--nthreads", "1", "--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0",
-            "--preload", str(tmp_path / "block.py"), "--no-nanny", "--local-directory", str(tmp_path), ready="Starting established",
+            "--preload", str(tmp_path / "block.py"), "--no-nanny", "--local-directory", str(tmp_path),
+            ready="Starting established",
         )  # fmt: skip
         processes.append(worker)
     yield address, processes
@@ -85,7 +86,8 @@ def study(tmp_path: Path) -> Study:
 @pytest.fixture
 def store(study: Study, tmp_path: Path) -> Store:
     made = Store(study.workspace)
-    made.commit({"locator": Change(locator(tmp_path / "archive", NAMES))}, stage="catalog", center="north", counts=SweepCounts())
+    rows = locator(tmp_path / "archive", NAMES)
+    made.commit({"locator": Change(rows)}, stage="catalog", center="north", counts=SweepCounts())
     return made
 
 
@@ -94,17 +96,18 @@ def test_a_study_on_workers_without_tables_and_a_scheduler_that_dies(
 ) -> None:
     address, processes = cluster
     run = a_run(store, manifest(NAMES))
-    with pytest.raises(OsporError, match="scheduler of the cluster is gone"), open_executor(Compute(cluster=address)) as joined:
+    with open_executor(Compute(cluster=address)) as joined:
         assert isinstance(joined, DaskExecutor)
         assert joined.n_workers == 2
         assert all(joined.client.run(blocked, "polars").values())
         infer(study, run, store=store, executor=joined)
-        assert counters(joined)["ospor_series_total{kind=\"predicted\"}"] == 7
+        assert counters(joined)['ospor_series_total{kind="predicted"}'] == 7
         assert all(isinstance(counts, dict) for counts in joined.client.run(log_counts).values())
         on_workers = {name: run.read(name).rows() for name in outputs(run)}
         for part in run.predictions.rglob("*.parquet"):
             part.unlink()
-        infer(study, run, store=store, executor=Deadly(joined, processes[0]))
+        with pytest.raises(OsporError, match="scheduler of the cluster is gone"):
+            infer(study, run, store=store, executor=Deadly(joined, processes[0]))
     n_kept = len(list(run.predictions.rglob("prediction-*.parquet")))
     assert n_kept >= 1
     told: list[tuple[int, int]] = []

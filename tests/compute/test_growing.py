@@ -44,7 +44,13 @@ def test_a_worker_is_a_slurm_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert found == {"OSPOR_SEEN": "yes", "OMP_NUM_THREADS": "2"}
         assert list(executor.client.nthreads().values()) == [1]
     script = (tmp_path / "job.sh").read_text()
-    for line in ("#SBATCH -p gpu", "#SBATCH -A bone", "#SBATCH --cpus-per-task=2", "#SBATCH -t 00:10:00", "#SBATCH --gres=gpu:1"):
+    for line in (
+        "#SBATCH -p gpu",
+        "#SBATCH -A bone",
+        "#SBATCH --cpus-per-task=2",
+        "#SBATCH -t 00:10:00",
+        "#SBATCH --gres=gpu:1",
+    ):
         assert line in script
 
 

@@ -60,6 +60,8 @@ def test_a_study_and_a_night_under_prefect_equal_a_clean_run(server: Any, tmp_pa
     store = Store(read_study(grown).workspace)
     before = store.sweeps()
     known = store.current("file").height
+    counted = {artifact["key"] for artifact in ask(server, "artifacts/latest/filter", {})}
+    assert {"ospor-crawl-north", "ospor-match", "ospor-infer"} <= counted
 
     add_night(tmp_path / "grown")
     under_prefect(server, "flows.sweep:run_sweep", grown)

@@ -41,9 +41,7 @@ class Failing:
 def register(monkeypatch: pytest.MonkeyPatch, predictor: Any, name: str = "failing") -> PredictorSpec:
     """Let the registry build this predictor for as long as the test lasts; its spec."""
     build = predictor if callable(predictor) else lambda spec: predictor
-    monkeypatch.setitem(
-        registry.PREDICTORS, name, Kind(build, version="1", defaults={}, wants_gpu=False, reads_masks=False)
-    )
+    monkeypatch.setitem(registry.PREDICTORS, name, Kind(build, version="1", defaults={}, wants_gpu=False, reads_masks=False))
     predictor_here.cache_clear()
     return spec_of(name, parameters={}, pattern="*.nii*", labels=LABELS)
 

@@ -25,9 +25,7 @@ def values(answers: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
-def test_a_batch_that_does_not_fit_is_halved_and_stays_halved(
-    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
-) -> None:
+def test_a_batch_that_does_not_fit_is_halved_and_stays_halved(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
     def more_than_two(batch: list[float]) -> None:
         if len(batch) > 2:
             raise error

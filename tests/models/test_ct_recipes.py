@@ -105,14 +105,15 @@ def test_one_model_reports_bmd_or_tbs_with_its_vertebrae() -> None:
 
 
 def test_body_and_muscle_are_two_channels_of_one_slice() -> None:
-    example = ct_cnn_smi.prepare(spine(150), preparing(ct_cnn_smi.RECIPE, SMI))
+    finer: dict[str, Parameter] = {"image_pixels": 60, "muscle_mm": 240.0}
+    example = ct_cnn_smi.prepare(spine(150), preparing(ct_cnn_smi.RECIPE, SMI | finer))
     body, muscle = example.arrays[IMAGE][0]
     assert example.levels == ("T12",)
-    assert body[12, 12] == pytest.approx(2 * (156 + 200) / 800 - 1, abs=2e-3)
+    assert body[30, 30] == pytest.approx(2 * (156 + 200) / 800 - 1, abs=2e-3)
     assert body[0, 0] == -1
     inside = 2 * (MUSCLE + 29) / 179 - 1
-    assert muscle[12, 12 + round(50 / (400 / 24))] == pytest.approx(inside, abs=2e-3)
-    assert muscle[12, 12 + round(90 / (400 / 24))] == -1 > 2 * (FAT + 29) / 179 - 1  # fat is no muscle
+    assert muscle[30, 30 + 45 // 4] == pytest.approx(inside, abs=2e-3)
+    assert muscle[30, 30 + 90 // 4] == -1 > 2 * (FAT + 29) / 179 - 1  # fat is no muscle
 
 
 @pytest.mark.parametrize("family", [name for name in ct_cnn_smi.FAMILIES if name != "densenet121"])

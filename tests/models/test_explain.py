@@ -22,17 +22,20 @@ REGIONS = {"upper": (0.0, 0.5, 0.0, 1.0), "lower": (0.5, 1.0, 0.0, 1.0), "whole"
 def test_it_equals_the_reference_implementation(name: str) -> None:
     torch.manual_seed(3)
     network = network_of({"network": name, "width": 8}, n_channels=1, n_outputs=2).eval()
-    image = np.random.default_rng(0).standard_normal((1, 32, 32)).astype(np.float32)
+    image = np.random.default_rng(0).standard_normal((1, 96, 96)).astype(np.float32)
+    found: list[float] = []
     for output in (0, 1):
         ours = heat_of(network, image, layer=layer_of(name), output=output)
         cam = GradCAM(nn_module=network, target_layers=layer_of(name))  # its default turns 1 into 0
         theirs = 1 - cam(torch.from_numpy(image)[None], class_idx=output)
         framed = functional.interpolate(theirs, size=(FRAME, FRAME), mode="bilinear", align_corners=False, antialias=True)
-        raised = cam.compute_map(torch.from_numpy(image)[None], class_idx=output)
-        if float(raised.max()) > 0 and float(raised.min()) == 0:  # its scale starts at the least value, ours at 0
-            assert np.allclose(ours, (framed / framed.max())[0, 0].detach().numpy(), atol=1e-5)
+        reference = framed[0, 0].detach().numpy()
+        if ours.std() > 1e-3:  # its scale starts at the least value and ours at 0: the same but for a shift
+            found.append(np.corrcoef(ours.ravel(), reference.ravel())[0, 1])
         assert ours.shape == (FRAME, FRAME)
         assert ours.min() >= 0
+    assert found
+    assert min(found) > 0.99999
 
 
 def test_an_image_that_raises_nothing_has_no_heat() -> None:

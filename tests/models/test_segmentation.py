@@ -14,7 +14,7 @@ from ospor_batch.imaging.masks import MaskRule
 from ospor_batch.imaging.volume import Volume
 from ospor_batch.models import segmentation, segmentation_folder
 from ospor_batch.models.masking import labels_of
-from ospor_batch.models.segmentation_classes import STRUCTURES, FILE_VALUES
+from ospor_batch.models.segmentation_classes import FILE_VALUES, STRUCTURES
 from ospor_batch.models.segmentation_randomisation import Randomisation, random_patch
 from ospor_batch.models.segmentation_training import TRAINING, Labelled, train
 from ospor_batch.stages.segmentation import Asked, generated, train_segmentation

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ospor_batch.models.segmentation_classes import STRUCTURES, FILE_VALUES, LEVELS, structures_of
+from ospor_batch.models.segmentation_classes import FILE_VALUES, LEVELS, STRUCTURES, structures_of
 from ospor_batch.models.segmentation_levels import labelled_bodies
 
 STEP = 9  # voxels of 4 mm from one body to the next

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
@@ -20,13 +21,13 @@ import pytest
 from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import DaskExecutor, InLine
 from ospor_batch.config import Compute, Study
-from ospor_batch.errors import OsporError, StorageError
+from ospor_batch.errors import StorageError
 from ospor_batch.imaging import reader
 from ospor_batch.inference import items as items_module
 from ospor_batch.inference.parts import PARTS
 from ospor_batch.runs import Run
 from ospor_batch.stages import infer as stage
-from ospor_batch.stages.infer import PROGRESS, infer
+from ospor_batch.stages.infer import infer
 from ospor_batch.stages.live import look
 from ospor_batch.store import Change, Store, SweepCounts
 from tests.cohort.rows import hexed
@@ -54,7 +55,8 @@ def study(tmp_path: Path) -> Study:
 @pytest.fixture
 def store(study: Study, tmp_path: Path) -> Store:
     made = Store(study.workspace)
-    made.commit({"locator": Change(locator(tmp_path / "archive", NAMES))}, stage="catalog", center="north", counts=SweepCounts())
+    rows = locator(tmp_path / "archive", NAMES)
+    made.commit({"locator": Change(rows)}, stage="catalog", center="north", counts=SweepCounts())
     (tmp_path / "archive" / "s05" / "0002.dcm").unlink()
     return made
 
@@ -77,8 +79,6 @@ def often_durable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _at_once(limits: Any) -> Any:
-    import dataclasses
-
     return dataclasses.replace(limits, commit_seconds=0.0)
 
 
@@ -152,7 +152,7 @@ def test_workers_killed_at_random_change_nothing(
     def murder() -> None:
         for _ in range(3):
             before = n_parts(run)
-            wait_for(lambda: n_parts(run) > before or n_parts(run) >= 9)
+            wait_for(lambda before=before: n_parts(run) > before or n_parts(run) >= 9)  # type: ignore[misc]
             time.sleep(chance.random() * 0.3)
             alive = processes.client.run(os.getpid)
             if alive:
@@ -188,7 +188,8 @@ if __name__ == "__main__":
     trouble = troubled.Trouble(folder / "log", crash=[crash], seconds=seconds)
     study = a_study(folder)
     store = Store(study.workspace)
-    with open_executor(Compute.model_validate({"cluster": cluster, **({} if cluster == "in_line" else {"workers": 1})})) as executor:
+    compute = {"cluster": cluster} if cluster == "in_line" else {"cluster": cluster, "workers": 1}
+    with open_executor(Compute.model_validate(compute)) as executor:
         if cluster == "in_line":
             trouble.setup()
         else:
@@ -212,12 +213,12 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
     run = a_run(store, manifest(NAMES))
     first = driver(tmp_path, "local", seconds=0.2)
     wait_for(lambda: n_parts(run) >= 3, seconds=60)
-    seen = look(run.private / PROGRESS)
+    seen = look(run.private)
     assert seen is not None
     assert (seen.state, seen.total) == ("running", 12)
     kill(first.pid)
     first.communicate(timeout=60)
-    assert getattr(look(run.private / PROGRESS), "state", None) == "stopped"
+    assert getattr(look(run.private), "state", None) == "stopped"
     n_before = n_parts(run)
     time.sleep(0.5)  # its workers follow it
     read: list[str] = []
@@ -231,7 +232,7 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
     assert tables(run) == undisturbed
     assert stored_once(run)
     assert len(read) <= 12 - n_before
-    assert getattr(look(run.private / PROGRESS), "state", None) == "ended"
+    assert getattr(look(run.private), "state", None) == "ended"
 
 
 def test_in_line_a_crash_takes_the_run_with_it_and_the_third_one_knows(

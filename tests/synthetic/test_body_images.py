@@ -244,8 +244,8 @@ def test_what_lies_far_from_the_detector_is_seen_larger(source: float, is_behind
         enlarged = 1 / (1 - abs(back - rays.detector_mm) / source)
         assert axis[columns].mean() == pytest.approx(40 * enlarged, abs=0.6)
         assert -axis[rows].mean() == pytest.approx(-50 * enlarged, abs=0.6)
-        assert np.ptp(axis[columns]) == pytest.approx(40 * enlarged, rel=0.02)
-        assert np.ptp(axis[rows]) == pytest.approx(40 * enlarged, rel=0.02)
+        assert np.ptp(axis[columns]) == pytest.approx(40 * enlarged, abs=1.1)
+        assert np.ptp(axis[rows]) == pytest.approx(40 * enlarged, abs=1.1)  # the thin ends of the ball are below one row
         assert areal.max() == pytest.approx(4 * TISSUES["cortical_bone"].density, rel=0.02)
 
 

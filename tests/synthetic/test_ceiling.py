@@ -8,7 +8,8 @@ import pytest
 
 from ospor_batch.synthetic.ceiling import RecipeLabel, ceiling_table
 from ospor_batch.synthetic.labels import exams_of, matched
-from ospor_batch.synthetic.population import CENTERS, Rates, people
+from ospor_batch.synthetic.population import CENTERS, Rates, center_plan, people
+from ospor_batch.synthetic.presets import Size, sizes_of
 
 RECIPES = (
     RecipeLabel("ct_dxa", "ct", "dxa_who"),
@@ -53,6 +54,19 @@ def test_no_score_of_true_density_beats_the_ceiling(ceilings: pl.DataFrame) -> N
         assert auc(score, sick) < best + 0.02
         assert auc(score, sick) > best - 0.12, "a ceiling far above the best known score would say nothing"
         assert np.corrcoef(-score, measured)[0, 1] < value(ceilings, recipe, "pearson_r", target, "label_noise") + 0.02
+
+
+@pytest.mark.parametrize("size", [*sizes_of("paper-cxr"), *sizes_of("paper-ct")], ids=lambda size: size.name or "cxr")
+def test_every_published_recipe_has_its_ceilings(size: Size) -> None:
+    plans = [center_plan(name) for name in size.counts]
+    found = ceiling_table(size.recipe_labels, plans=plans, seed=1, is_referred_by_risk=False)
+    assert size.cohort is not None
+    assert set(found["recipe"]) == {size.cohort.recipe}
+    targets = {"vbmd"} if size.cohort.reference == "qct" else {"lumbar_spine_t", "tbs"}
+    told = {(metric, target) for metric, target in found.select("metric", "target").rows()}
+    assert told == {("auc", "osteoporosis"), *((m, t) for m in ("pearson_r", "spearman_r") for t in targets)}
+    assert found["value"].is_between(0.3, 1).all()
+    assert (found["n_positive"] > 30).all()
 
 
 def test_a_center_without_the_reference_gives_no_row() -> None:

@@ -199,3 +199,25 @@ def test_tilted_gantry(tiny: Generated) -> None:
     assert np.rad2deg(np.arccos(abs(np.cross(rows, columns) @ step))) == pytest.approx(abs(told), abs=0.01)
     assert {float(ds.GantryDetectorTilt) for ds in files} == {told}
     assert {float(f.header.GantryDetectorTilt) for f in tiny.files_of("korean_name")} == {0.0}
+
+
+def test_cropped_field(tiny: Generated) -> None:
+    header = tiny.files_of("cropped_field")[0].header
+    assert float(header.PixelSpacing[0]) * header.Columns == pytest.approx(220)
+    hu = header.pixel_array * float(header.RescaleSlope) + float(header.RescaleIntercept)
+    assert (hu[:, 0] > -300).any(), "the trunk goes on beyond the field"
+
+
+def test_mixed_orientation(tiny: Generated) -> None:
+    told = Counter(tuple(map(float, f.header.ImageOrientationPatient)) for f in tiny.files_of("mixed_orientation"))
+    assert sorted(told.values())[0] == 1
+    assert len(told) == 2
+
+
+def test_photometric_wrong(tiny: Generated) -> None:
+    """The header says the contrary of what the presentation LUT shape says, and of what the pixels show."""
+    (film,) = [f.header for m in ("CR", "DX") for f in tiny.files_of("photometric_wrong", modality=m)]
+    assert (film.PhotometricInterpretation, film.PresentationLUTShape) == ("MONOCHROME1", "IDENTITY")
+    n = film.Rows
+    values = film.pixel_array.astype(float)
+    assert values[-n // 6 :, n // 3 : -n // 3].mean() > values[n // 2 - n // 8 : n // 2, n // 4 : n // 3].mean()

@@ -1,0 +1,345 @@
+"""Series read, decoded, prepared and predicted a second: python benchmarks/inference.py [--images N] [--volumes N] [--json FILE]
+
+Against the same network fed from memory (the limit), a plain loop over PyTorch's DataLoader with pydicom, and MONAI's own
+pipeline. The same files, the same network and weights, one thread of computing in every process; peers have one process
+beside it that decodes, as the engine has one thread. Start-up of processes and the first batch are outside of every time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pydicom
+import torch
+from distributed import WorkerPlugin
+from monai.data import DataLoader as MonaiLoader
+from monai.data import Dataset as MonaiDataset
+from monai.transforms import Compose, EnsureChannelFirst, LoadImage, NormalizeIntensity, Resize
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from torch.utils.data import DataLoader, Dataset
+
+from ospor_batch.compute.cluster import open_executor
+from ospor_batch.compute.executor import DaskExecutor
+from ospor_batch.config import Compute
+from ospor_batch.inference.shard import Limits, ShardTask, predict_shard
+from ospor_batch.inference.timing import STEPS, bottleneck, summed
+from ospor_batch.models import cxr_osteoporosis, registry
+from ospor_batch.models.registry import Kind, predictor_here, spec_of
+from ospor_batch.models.spec import Pixels, Prediction, PredictorSpec
+from ospor_batch.models.trainable import IMAGE, Preparing
+from ospor_batch.synthetic.pixel_codecs import encode, put_pixels
+
+SIDE = 2000  # rows and columns of a radiograph
+PLAIN, JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.90"
+CR, CT = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.2"
+PARAMETERS = {**cxr_osteoporosis.DEFAULTS, "refuse_lateral": False}
+BATCH = 1  # as trained predictors have it on a CPU, so that no neighbour changes an answer
+
+
+def network(name: str, pixels: int) -> torch.nn.Module:
+    from ospor_batch.models.networks import network_of
+
+    torch.manual_seed(1)
+    made = network_of({**PARAMETERS, "network": name, "image_pixels": pixels}, n_channels=1, n_outputs=1)
+    return made.eval().to(memory_format=torch.channels_last)
+
+
+class Bench:
+    """A predictor with random weights: radiographs as the chest recipe prepares them, CT as its middle sagittal image."""
+
+    batch_items = BATCH
+
+    def __init__(self, spec: PredictorSpec) -> None:
+        _, name, pixels = spec.predictor.split("-")
+        torch.set_num_threads(1)
+        self.network, self.pixels = network(name, int(pixels)), int(pixels)
+
+    def prepare(self, pixels: Pixels) -> torch.Tensor:
+        if pixels.radiograph is not None:
+            parameters = {**PARAMETERS, "image_pixels": self.pixels}
+            array = cxr_osteoporosis.prepare(pixels, Preparing(parameters, None)).arrays[IMAGE]  # type: ignore[arg-type]
+            return torch.from_numpy(array[0].astype(np.float32))
+        assert pixels.volume is not None
+        return sagittal(torch.from_numpy(pixels.volume.hu), self.pixels)
+
+    def predict(self, batch: list[torch.Tensor]) -> list[Prediction]:
+        with torch.inference_mode():
+            found = self.network(torch.stack(batch).to(memory_format=torch.channels_last))
+        return [Prediction(float(value), float(value), "t_score", (), (), ()) for value in found[:, 0]]
+
+
+def sagittal(volume: torch.Tensor, pixels: int) -> torch.Tensor:
+    middle = volume[:, :, volume.shape[2] // 2].float()[None, None]
+    made = torch.nn.functional.interpolate(middle, size=(pixels, pixels), mode="bilinear", align_corners=False)
+    return made[0].clamp(-200, 1000) / 600
+
+
+def kinds() -> dict[str, Kind]:
+    return {
+        f"{reads}-{name}-{pixels}": Kind(Bench, version="1", defaults={}, wants_gpu=False, reads_masks=False, reads=reads)
+        for reads in ("radiograph", "ct")
+        for name, pixels in (("resnet18", 224), ("densenet121", 512))
+    }
+
+
+class Register(WorkerPlugin):  # type: ignore[misc]
+    name = "bench"
+
+    def setup(self, worker: Any) -> None:  # noqa: ARG002
+        registry.PREDICTORS.update(kinds())
+
+
+# ---- files ----
+
+
+def write_image(target: Path, frame: np.ndarray, *, syntax: str, sop_class: str, more: dict[str, Any]) -> None:
+    ds = pydicom.Dataset()
+    ds.file_meta = pydicom.dataset.FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = sop_class
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[str(target)])
+    ds.Rows, ds.Columns = frame.shape
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+    for name, value in more.items():
+        setattr(ds, name, value)
+    put_pixels(ds, encode(frame, syntax=syntax, bits_stored=12), syntax=syntax)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    ds.save_as(target, enforce_file_format=True)
+
+
+def chest(random: np.random.Generator) -> np.ndarray:
+    """A smooth body with lungs, ribs and detector noise of 12 bits: what a codec meets in a radiograph."""
+    y, x = np.mgrid[0:1:SIDE * 1j, 0:1:SIDE * 1j]
+    body = 2600 - 1500 * (np.exp(-(((x - 0.3) / 0.14) ** 2 + ((y - 0.45) / 0.3) ** 2)) + np.exp(
+        -(((x - 0.7) / 0.14) ** 2 + ((y - 0.45) / 0.3) ** 2)))  # fmt: skip
+    ribs = 120 * np.sin(60 * y + 6 * np.abs(x - 0.5))
+    return np.clip(body + ribs + random.normal(0, 12, body.shape), 0, 4095).astype(np.uint16)
+
+
+def write_radiographs(folder: Path, n: int, *, syntax: str) -> list[list[Path]]:
+    random = np.random.default_rng(20220101)
+    frames = [chest(random) for _ in range(min(n, 4))]  # four patterns are enough for a codec
+    more = {"Modality": "DX", "PixelSpacing": [0.15, 0.15], "ImagerPixelSpacing": [0.15, 0.15], "ViewPosition": "PA"}
+    for i in range(n):
+        write_image(folder / f"{i:04d}" / "0.dcm", frames[i % len(frames)], syntax=syntax, sop_class=CR, more=more)
+    return [[folder / f"{i:04d}" / "0.dcm"] for i in range(n)]
+
+
+def write_volumes(folder: Path, n: int, n_slices: int) -> list[list[Path]]:
+    random = np.random.default_rng(20220102)
+    frame = np.clip(random.normal(1100, 40, (512, 512)), 0, 4095).astype(np.uint16)
+    for i in range(n):
+        for k in range(n_slices):
+            more = {
+                "Modality": "CT", "ImagePositionPatient": [-180, -180, float(k)], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+                "PixelSpacing": [0.7, 0.7], "SliceThickness": 1.0, "RescaleSlope": 1, "RescaleIntercept": -1024,
+            }  # fmt: skip
+            write_image(folder / f"{i:04d}" / f"{k:04d}.dcm", frame, syntax=PLAIN, sop_class=CT, more=more)
+    return [sorted((folder / f"{i:04d}").iterdir()) for i in range(n)]
+
+
+def write_shards(folder: Path, series: list[list[Path]], n_shards: int) -> list[str]:
+    names = []
+    for number in range(n_shards):
+        rows = [
+            {
+                "item_digest": f"{place:032x}", "series_digest": f"{place:032x}", "center": "one", "kind": "image",
+                "slice_order": order, "file_key": f"{place:016x}{order:016x}", "root": str(path.parent.parent),
+                "path": f"{path.parent.name}/{path.name}", "cache": str(folder / "cache"),
+            }
+            for place in range(number, len(series), n_shards)
+            for order, path in enumerate(series[place])
+        ]  # fmt: skip
+        if rows:
+            names.append(f"shard{number}")
+            pq.write_table(pa.Table.from_pylist(rows), folder / f"{names[-1]}.parquet")
+    return names
+
+
+# ---- what is measured ----
+
+
+def from_memory(spec: PredictorSpec, series: list[list[Path]]) -> float:
+    """Items a second of the network alone on inputs that were prepared before."""
+    from ospor_batch.inference.items import Item, read_pixels
+
+    predictor = predictor_here(spec)
+    prepared = [
+        predictor.prepare(read_pixels(Item(str(i), str(i), "one", tuple(paths), ()), spec)) for i, paths in enumerate(series[:4])
+    ]
+    predictor.predict(prepared[:BATCH])
+    began = time.perf_counter()
+    for i in range(len(series)):
+        predictor.predict([prepared[i % len(prepared)]])
+    return len(series) / (time.perf_counter() - began)
+
+
+def engine(
+    spec: PredictorSpec, series: list[list[Path]], folder: Path, *, n_workers: int, threads: int
+) -> tuple[float, dict[str, float]]:
+    """Items a second through shards on worker processes, parts written; and where the seconds went."""
+    folder.mkdir(parents=True)
+    shards = write_shards(folder, series[n_workers:], 2 * n_workers)
+    (folder / "warm").mkdir()
+    warm = write_shards(folder / "warm", series[:n_workers], n_workers)
+    limits = Limits(n_threads=threads, is_expendable=True)
+    with open_executor(Compute(cluster="local", workers=n_workers)) as executor:
+        assert isinstance(executor, DaskExecutor)
+        executor.client.register_plugin(Register())
+        # every worker loads the network before the clock starts
+        task = ShardTask(warm[0], folder / "warm", folder / "store_warm", spec, limits)
+        executor.client.run(predict_shard, task)
+        tasks = [ShardTask(name, folder, folder / "store", spec, limits) for name in shards]
+        began = time.perf_counter()
+        receipts = [outcome.value for outcome in executor.map(predict_shard, tasks)]
+        took = time.perf_counter() - began
+    assert all(receipt is not None and receipt.n_rejected == 0 for receipt in receipts), receipts
+    n_done = sum(receipt.n_items for receipt in receipts if receipt is not None)
+    return n_done / took, summed(receipt.seconds for receipt in receipts if receipt is not None)
+
+
+class Radiographs(Dataset):  # type: ignore[type-arg]
+    """What is usually written: pydicom, its look-up tables, a resize, a normalisation."""
+
+    def __init__(self, series: list[list[Path]], pixels: int) -> None:
+        self.series, self.pixels = series, pixels
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        ds = pydicom.dcmread(self.series[index][0])
+        array = apply_voi_lut(apply_modality_lut(ds.pixel_array, ds), ds).astype(np.float32)
+        image = torch.nn.functional.interpolate(
+            torch.from_numpy(array)[None, None], size=(self.pixels, self.pixels), mode="bilinear", antialias=True
+        )[0]
+        return (image - image.mean()) / image.std()
+
+
+class Volumes(Radiographs):
+    def __getitem__(self, index: int) -> torch.Tensor:
+        slices = [pydicom.dcmread(path) for path in self.series[index]]
+        slices.sort(key=lambda ds: float(ds.ImagePositionPatient[2]))
+        hu = np.stack([ds.pixel_array.astype(np.float32) * float(ds.RescaleSlope) + float(ds.RescaleIntercept) for ds in slices])
+        return sagittal(torch.from_numpy(hu), self.pixels)
+
+
+def one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+
+
+def looped(batches: Callable[[], Iterator[torch.Tensor]], model: torch.nn.Module, n: int) -> float:
+    """Items a second after the first batch."""
+    with torch.inference_mode():
+        found = iter(batches())
+        float(model(torch.as_tensor(next(found)).to(memory_format=torch.channels_last))[0, 0])
+        began = time.perf_counter()
+        for batch in found:
+            float(model(torch.as_tensor(batch).to(memory_format=torch.channels_last))[0, 0])
+        return (n - BATCH) / (time.perf_counter() - began)
+
+
+def plain_loop(dataset: Radiographs, model: torch.nn.Module, *, n_workers: int) -> float:
+    loader = DataLoader(dataset, batch_size=BATCH, num_workers=n_workers, worker_init_fn=one_thread)
+    return looped(lambda: iter(loader), model, len(dataset))
+
+
+def monai_loop(series: list[list[Path]], pixels: int, model: torch.nn.Module, *, is_ct: bool) -> float:
+    load = LoadImage(reader="PydicomReader", image_only=True, ensure_channel_first=False)
+    steps: list[Any] = [load, EnsureChannelFirst(channel_dim="no_channel")]
+    if is_ct:
+        steps.append(lambda volume: sagittal(torch.as_tensor(volume[0]).permute(2, 1, 0), pixels))
+    else:
+        steps += [lambda image: image[..., 0] if image.ndim == 4 else image, Resize((pixels, pixels)), NormalizeIntensity()]
+    paths = [str(paths[0].parent if is_ct else paths[0]) for paths in series]
+    loader = MonaiLoader(MonaiDataset(paths, Compose(steps)), batch_size=BATCH, num_workers=1, worker_init_fn=one_thread)
+    return looped(lambda: (torch.as_tensor(batch) for batch in loader), model, len(series))
+
+
+def computing_share(spec: PredictorSpec, series: list[list[Path]], folder: Path) -> float:
+    """Share of the wall time of a shard in which torch ran an operation in the computing thread, by torch's profiler."""
+    folder.mkdir(parents=True)
+    (shard,) = write_shards(folder, series, 1)
+    task = ShardTask(shard, folder, folder / "store", spec, Limits())
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        began = time.perf_counter()
+        receipt = predict_shard(task)
+        took = time.perf_counter() - began
+    convolutions = [event for event in profile.key_averages() if event.key == "aten::conv2d"]
+    assert convolutions
+    del receipt
+    return sum(event.self_cpu_time_total for event in profile.key_averages()) / 1e6 / took
+
+
+def measure(case: str, series: list[list[Path]], *, net: str, pixels: int, is_ct: bool, folder: Path) -> list[dict[str, Any]]:
+    registry.PREDICTORS.update(kinds())
+    spec = spec_of(f"{'ct' if is_ct else 'radiograph'}-{net}-{pixels}", parameters={}, pattern="*", labels={"L1": 1})
+    torch.set_num_threads(1)
+    model = network(net, pixels)
+    dataset = (Volumes if is_ct else Radiographs)(series, pixels)
+    limit = from_memory(spec, series)
+    rows: list[dict[str, Any]] = [{"what": "network alone, fed from memory", "processes": 1, "rate": limit}]
+    for n_workers, threads in ((1, 1), (2, 1)):
+        rate, seconds = engine(spec, series, folder / f"w{n_workers}", n_workers=n_workers, threads=threads)
+        rows.append(
+            {"what": f"ospor_batch, {n_workers} worker(s)", "processes": n_workers, "rate": rate, "seconds": seconds,
+             "slowest": bottleneck(seconds)}
+        )  # fmt: skip
+    for n in (0, 1):
+        rows.append({"what": f"DataLoader + pydicom, {n} loading process(es)", "processes": 1 + n,
+                     "rate": plain_loop(dataset, model, n_workers=n)})  # fmt: skip
+    rows.append({"what": "MONAI pipeline, 1 loading process", "processes": 2,
+                 "rate": monai_loop(series, pixels, model, is_ct=is_ct)})  # fmt: skip
+    rows.append({"what": "share of time computing (torch profiler)", "share": computing_share(spec, series[:4], folder / "p")})
+    return [{"case": case, "network": f"{net} {pixels}", "limit": limit, **row} for row in rows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=14)
+    parser.add_argument("--volumes", type=int, default=6)
+    parser.add_argument("--slices", type=int, default=100)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    cloudpickle.register_pickle_by_value(__import__("__main__"))
+    warnings.simplefilter("ignore")
+    rows = []
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        plain = write_radiographs(folder / "plain", given.images, syntax=PLAIN)
+        packed = write_radiographs(folder / "packed", given.images, syntax=JPEG_2000)
+        volumes = write_volumes(folder / "ct", given.volumes, given.slices)
+        for case, series, net, pixels, is_ct in (
+            ("radiograph, not compressed", plain, "resnet18", 224, False),
+            ("radiograph, JPEG 2000", packed, "resnet18", 224, False),
+            ("radiograph, JPEG 2000", packed, "densenet121", 512, False),
+            (f"CT of {given.slices} slices", volumes, "resnet18", 224, True),
+        ):
+            rows += measure(case, series, net=net, pixels=pixels, is_ct=is_ct, folder=folder / f"{len(rows)}")
+    for row in rows:
+        if "rate" in row:
+            said = f"{row['rate']:8.2f}/s  {row['rate'] / row['limit']:5.2f} of the limit"
+            steps = ", ".join(f"{s} {row['seconds'][s]:.2f}" for s in STEPS) + f"; slowest: {row['slowest']}" if "seconds" in row else ""
+        else:
+            said, steps = f"{row['share']:8.2f}", ""
+        print(f"{row['case']:28} {row['network']:16} {row['what']:46} {said}  {steps}")
+    if given.json:
+        given.json.write_text(json.dumps({"rows": rows, "median": statistics.median(r["limit"] for r in rows)}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""The radiograph recipe on generated archives: trained, tuned, tested, explained, used elsewhere; all of it twice the same."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pydicom
+import pytest
+
+from ospor_batch.config import Study, read_study
+from ospor_batch.errors import NothingToDoError, StudyError
+from ospor_batch.models.bundle import open_bundle, read_spec
+from ospor_batch.plan import Finished, run_study
+from ospor_batch.runs import Run
+from ospor_batch.stages.rejects import list_rejects
+from ospor_batch.stages.specs import models_folder
+from ospor_batch.stages.status import ledger
+from ospor_batch.store import Store
+from ospor_batch.synthetic import presets
+from ospor_batch.synthetic.archive import write_study
+from ospor_batch.synthetic.ct import Sampling
+from ospor_batch.synthetic.patient_files import Detail
+
+pytestmark = pytest.mark.xdist_group("radiograph_recipe")
+RECIPE = """
+[split]
+train = 0.5
+tuning = 0.25
+internal_test = 0.25
+external = { center = ["referral"] }
+
+[[recipes]]
+name = "cxr_osteoporosis"
+reference = "dxa_any_site"
+threshold = { rule = "youden" }
+[recipes.parameters]
+network = "densenet_small"
+width = 4
+image_pixels = 32
+epochs = 2
+batch_size = 8
+threads = 1
+explain_images = 4
+explain_pictures = 1
+[[recipes.criteria]]
+name = "age 50 or older"
+keep = "age_at_image >= 50"
+[[recipes.substudies]]
+id = "spine"
+parameters = { region = "spine", epochs = 1 }
+"""
+BLANK = 2  # radiographs whose pixels are all the same
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A generated study that ran, and its steps."""
+
+    study: Study
+    run: Run
+    stages: tuple[str, ...]
+
+    @property
+    def model(self) -> Path:
+        (digest,) = self.run.read("model").filter(pl.col("recipe") == "cxr_osteoporosis")["training_digest"]
+        return models_folder(self.run) / digest
+
+
+def study_text(text: str, recipe: str, *, workspace: str = "workspace") -> str:
+    """The generated study file with another recipe, in line."""
+    begin, end = text.index("[split]"), text.index("[tables]")
+    changed = text[:begin] + recipe + text[end : text.index("[compute.cpu]")] + "[compute.cpu]\ncluster = 'in_line'\n"
+    return changed.replace('workspace = "workspace"', f'workspace = "{workspace}"')
+
+
+def ran(folder: Path, recipe: str, *, workspace: str) -> Trained:
+    path = folder / f"{workspace}.toml"
+    path.write_text(study_text((folder / "study.toml").read_text(), recipe, workspace=workspace))
+    study, steps = read_study(path), list[Finished]()
+    run = run_study(study, finished=steps.append)
+    return Trained(study, run, tuple(done.step.stage for done in steps))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("radiographs") / "made"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(presets, "PAPER", Detail(Sampling(32), 64))
+        write_study(out, preset="paper-cxr", factor=0.0045)
+    for path in sorted((out / "archives" / "screening").rglob("*.dcm"))[:BLANK]:
+        dataset = pydicom.dcmread(path)
+        if dataset.file_meta.TransferSyntaxUID.is_compressed:
+            dataset.decompress()
+        dataset.PixelData = bytes(len(dataset.PixelData))
+        dataset.save_as(path)
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Trained:
+    return ran(folder, RECIPE, workspace="first")
+
+
+def test_it_trains_predicts_and_closes_its_ledger(trained: Trained) -> None:
+    assert trained.stages[-6:] == ("match", "train", "infer", "evaluate", "explain", "report")
+    found = ledger(trained.study, Store(trained.study.workspace))
+    assert all(summary.closes for summary in found)
+    assert {s.stage for s in found} >= {"train cxr_osteoporosis", "train cxr_osteoporosis-spine", "infer cxr_osteoporosis"}
+    model = trained.run.read("model").row(0, named=True)
+    manifest = trained.run.read("manifest").filter(pl.col("recipe") == "cxr_osteoporosis")
+    labelled = manifest.filter("is_performance_index")
+    n_learned = labelled.filter(pl.col("partition").is_in(["train", "tuning"])).height
+    assert model["n_train"] + model["n_tuning"] + model["n_refused"] == n_learned
+    assert 1 <= model["best_epoch"] <= model["epochs"] <= 2
+    predictions = trained.run.read("prediction")
+    assert set(predictions["predicted_value_unit"]) == {"probability"}
+    assert predictions["score"].is_between(0, 1).all()
+
+
+def test_a_blank_image_is_a_typed_reject(trained: Trained) -> None:
+    rejects = list_rejects(trained.study, reason="image_blank", stage=None, locate=False)
+    at_inference = [row for row in rejects if row["stage"] == "infer" and row["scope"] == "cxr_osteoporosis"]
+    assert 0 < len(at_inference) <= BLANK
+    assert {row["stage"] for row in rejects} <= {"train", "infer"}
+
+
+def test_the_threshold_of_the_tables_is_the_one_in_the_model(trained: Trained) -> None:
+    said = read_spec(trained.model)
+    (row,) = trained.run.read("threshold", under="tables").filter(pl.col("recipe") == "cxr_osteoporosis").to_dicts()
+    assert said["threshold"]["score_cut"] == row["score_cut"]
+    assert said["threshold"]["data_digest"] == (row["data_digest"] or "")
+    assert said["is_generated"]
+    card = (trained.model / "MODEL_CARD.md").read_text()
+    assert "no figure below says anything about patients" in card
+    assert said["training_data"]["manifest_digest"] in card
+
+
+def test_explanations_and_substudies_stand_in_the_report(trained: Trained) -> None:
+    regions = trained.run.read("grad_cam_region", under="tables")
+    halves = (
+        regions.filter(pl.col("region").is_in(["upper", "lower"]))
+        .group_by("partition", "class")
+        .agg(pl.col("heat_share").sum())
+    )
+    assert set(regions["recipe"]) == {"cxr_osteoporosis"}
+    assert halves["heat_share"].is_between(-1e-9, 1 + 1e-6).all()
+    assert regions["n_images"].max() <= 4  # type: ignore[operator]
+    variants = trained.run.read("substudy", under="tables")
+    assert set(variants["variant"]) == {"cxr_osteoporosis", "cxr_osteoporosis-spine"}
+    assert set(variants["changed"]) == {"", "epochs = 1; region = spine"}
+    page = (trained.run.folder / "report.html").read_text()
+    assert "Where the network looked" in page
+    assert "Sub-regions and image sizes" in page
+    pictures = list((trained.run.private / "grad_cam").rglob("*.png"))
+    assert pictures
+    assert not list(trained.run.folder.rglob("grad_cam/*.png"))  # of single patients: private
+
+
+def test_the_same_study_gives_the_same_bytes(trained: Trained, folder: Path) -> None:
+    again = ran(folder, RECIPE, workspace="again")
+    assert again.run.read("model").equals(trained.run.read("model"))
+    for one in sorted((trained.run.folder / "tables").glob("*.csv")):
+        assert one.read_bytes() == (again.run.folder / "tables" / one.name).read_bytes(), one.name
+    assert open_bundle(trained.model).digest == open_bundle(again.model).digest
+    name = "cxr_osteoporosis-grad-cam.png"
+    assert (trained.run.folder / "figures" / name).read_bytes() == (again.run.folder / "figures" / name).read_bytes()
+
+
+def test_a_model_is_used_elsewhere_with_its_own_threshold(trained: Trained, folder: Path) -> None:
+    shutil.copytree(trained.model, folder / "mine")
+    recipe = (
+        RECIPE[RECIPE.index("[[recipes]]") : RECIPE.index("[recipes.parameters]")]
+        + RECIPE[RECIPE.index("[[recipes.criteria]]") :]
+    )
+    recipe = recipe[: recipe.index("[[recipes.substudies]]")].replace('rule = "youden"', 'rule = "as_trained"')
+    recipe = recipe.replace("reference =", 'model = "mine"\nreference =')
+    loaded = ran(folder, recipe, workspace="elsewhere")
+    assert "train" not in loaded.stages
+    key = ["item_digest", "score"]
+    mine = trained.run.read("prediction").filter(pl.col("model_digest") == loaded.run.read("prediction")["model_digest"][0])
+    assert loaded.run.read("prediction").select(key).sort(key).equals(mine.select(key).sort(key))
+    cut = loaded.run.read("threshold", under="tables")["score_cut"][0]
+    assert cut == read_spec(trained.model)["threshold"]["score_cut"]
+
+    other = recipe.replace("[[recipes.criteria]]", "[recipes.parameters]\nimage_pixels = 64\n[[recipes.criteria]]")
+    with pytest.raises(StudyError, match="image_pixels of cxr_osteoporosis is 64, but the model mine was trained with 32"):
+        ran(folder, other, workspace="elsewhere")
+    weights = bytearray((folder / "mine" / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "mine" / "model.safetensors").write_bytes(weights)
+    with pytest.raises(StudyError, match=r"model folder mine: model.safetensors is not what SHA256SUMS says"):
+        ran(folder, recipe, workspace="damaged")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("minimum_cases = 1000", r"train cxr_osteoporosis: \d+ labelled series of the train partition can be learned from"),
+        ("minimum_events = 500", r"train series have is_osteoporosis.*; a classifier needs at least"),
+    ],
+)
+def test_too_few_to_learn_from_is_said_before_any_epoch(folder: Path, trained: Trained, change: str, said: str) -> None:
+    recipe = RECIPE.replace("epochs = 2", f"epochs = 2\n{change}")
+    with pytest.raises(NothingToDoError, match=said):
+        ran(folder, recipe[: recipe.index("[[recipes.substudies]]")], workspace=trained.study.study.workspace)
+
+
+def test_a_trained_recipe_needs_a_split(folder: Path) -> None:
+    path = folder / "unsplit.toml"
+    path.write_text(study_text((folder / "study.toml").read_text(), RECIPE[RECIPE.index("[[recipes]]") :]))
+    with pytest.raises(StudyError, match=r"recipe cxr_osteoporosis is trained, but split.train is 0: give \[split\]"):
+        read_study(path)
