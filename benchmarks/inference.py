@@ -1,4 +1,4 @@
-"""Series read, decoded, prepared and predicted a second: python benchmarks/inference.py [--images N] [--volumes N] [--json FILE]
+"""Series read, decoded, prepared and predicted a second: python benchmarks/inference.py [--images N] [--json FILE]
 
 Against the same network fed from memory (the limit), a plain loop over PyTorch's DataLoader with pydicom, and MONAI's own
 pipeline. The same files, the same network and weights, one thread of computing in every process; peers have one process
@@ -122,7 +122,7 @@ def write_image(target: Path, frame: np.ndarray, *, syntax: str, sop_class: str,
 
 def chest(random: np.random.Generator) -> np.ndarray:
     """A smooth body with lungs, ribs and detector noise of 12 bits: what a codec meets in a radiograph."""
-    y, x = np.mgrid[0:1:SIDE * 1j, 0:1:SIDE * 1j]
+    y, x = np.mgrid[0 : 1 : SIDE * 1j, 0 : 1 : SIDE * 1j]
     body = 2600 - 1500 * (np.exp(-(((x - 0.3) / 0.14) ** 2 + ((y - 0.45) / 0.3) ** 2)) + np.exp(
         -(((x - 0.7) / 0.14) ** 2 + ((y - 0.45) / 0.3) ** 2)))  # fmt: skip
     ribs = 120 * np.sin(60 * y + 6 * np.abs(x - 0.5))
@@ -177,9 +177,8 @@ def from_memory(spec: PredictorSpec, series: list[list[Path]]) -> float:
     from ospor_batch.inference.items import Item, read_pixels
 
     predictor = predictor_here(spec)
-    prepared = [
-        predictor.prepare(read_pixels(Item(str(i), str(i), "one", tuple(paths), ()), spec)) for i, paths in enumerate(series[:4])
-    ]
+    items = [Item(str(i), str(i), "one", tuple(paths), ()) for i, paths in enumerate(series[:4])]
+    prepared = [predictor.prepare(read_pixels(item, spec)) for item in items]
     predictor.predict(prepared[:BATCH])
     began = time.perf_counter()
     for i in range(len(series)):
@@ -233,8 +232,8 @@ class Volumes(Radiographs):
     def __getitem__(self, index: int) -> torch.Tensor:
         slices = [pydicom.dcmread(path) for path in self.series[index]]
         slices.sort(key=lambda ds: float(ds.ImagePositionPatient[2]))
-        hu = np.stack([ds.pixel_array.astype(np.float32) * float(ds.RescaleSlope) + float(ds.RescaleIntercept) for ds in slices])
-        return sagittal(torch.from_numpy(hu), self.pixels)
+        hu = [ds.pixel_array.astype(np.float32) * float(ds.RescaleSlope) + float(ds.RescaleIntercept) for ds in slices]
+        return sagittal(torch.from_numpy(np.stack(hu)), self.pixels)
 
 
 def one_thread(_worker: int) -> None:
@@ -300,10 +299,10 @@ def measure(case: str, series: list[list[Path]], *, net: str, pixels: int, is_ct
              "slowest": bottleneck(seconds)}
         )  # fmt: skip
     for n in (0, 1):
-        rows.append({"what": f"DataLoader + pydicom, {n} loading process(es)", "processes": 1 + n,
-                     "rate": plain_loop(dataset, model, n_workers=n)})  # fmt: skip
-    rows.append({"what": "MONAI pipeline, 1 loading process", "processes": 2,
-                 "rate": monai_loop(series, pixels, model, is_ct=is_ct)})  # fmt: skip
+        rate = plain_loop(dataset, model, n_workers=n)
+        rows += [{"what": f"DataLoader + pydicom, {n} loading process(es)", "processes": 1 + n, "rate": rate}]
+    rate = monai_loop(series, pixels, model, is_ct=is_ct)
+    rows += [{"what": "MONAI pipeline, 1 loading process", "processes": 2, "rate": rate}]
     rows.append({"what": "share of time computing (torch profiler)", "share": computing_share(spec, series[:4], folder / "p")})
     return [{"case": case, "network": f"{net} {pixels}", "limit": limit, **row} for row in rows]
 
@@ -331,12 +330,11 @@ def main() -> None:
         ):
             rows += measure(case, series, net=net, pixels=pixels, is_ct=is_ct, folder=folder / f"{len(rows)}")
     for row in rows:
-        if "rate" in row:
-            said = f"{row['rate']:8.2f}/s  {row['rate'] / row['limit']:5.2f} of the limit"
-            steps = ", ".join(f"{s} {row['seconds'][s]:.2f}" for s in STEPS) + f"; slowest: {row['slowest']}" if "seconds" in row else ""
-        else:
-            said, steps = f"{row['share']:8.2f}", ""
-        print(f"{row['case']:28} {row['network']:16} {row['what']:46} {said}  {steps}")
+        said = f"{row['share']:8.2f}" if "share" in row else f"{row['rate']:8.2f}/s {row['rate'] / row['limit']:5.2f} of limit"
+        if "seconds" in row:
+            steps = ", ".join(f"{step} {row['seconds'][step]:.2f}" for step in STEPS)
+            said += f"  {steps}; slowest: {row['slowest']}"
+        print(f"{row['case']:28} {row['network']:16} {row['what']:46} {said}")
     if given.json:
         given.json.write_text(json.dumps({"rows": rows, "median": statistics.median(r["limit"] for r in rows)}, indent=1))
 

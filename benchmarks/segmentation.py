@@ -66,7 +66,7 @@ class Found:
             mine = np.zeros(truth.shape, bool) if made is None else made.labels == FILE_VALUES.get(name, -1)
             spacing = case.volume.spacing
             measured = overlap(mine, truth, spacing_mm=spacing)
-            body = _best_body(made, truth, case) if made is not None and name not in TISSUES else None
+            body = _best_body(made, truth) if made is not None and name not in TISSUES else None
             is_cut = bool(truth[0].any() or truth[-1].any()) and name not in TISSUES
             confidence = None if made is None else next((b.confidence for b in made.bodies if b.level == name), None)
             self.rows.append(
@@ -75,8 +75,8 @@ class Found:
             )  # fmt: skip
 
 
-def _best_body(made: Segmented, truth: np.ndarray[Any, Any], case: Case) -> float:
-    """Dice of the body that overlaps most, whatever level it was given; in a mask of whole bones only their front counts."""
+def _best_body(made: Segmented, truth: np.ndarray[Any, Any]) -> float:
+    """Dice of the body that overlaps most, whatever level it was given."""
     inside, spine = made.labels[truth], [FILE_VALUES[level] for level in LEVELS]
     inside = inside[np.isin(inside, spine)]
     if not len(inside):

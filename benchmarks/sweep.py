@@ -2,6 +2,7 @@
 """What a night costs: a sweep with nothing new, the memory of a large listing, 200 nights of tables, and two processes.
 
 python benchmarks/sweep.py quiet --size 100000      tree of small DICOM files: first crawl, then nothing new, against find
+python benchmarks/sweep.py quiet --archive FOLDER   the same over files that are there already
 python benchmarks/sweep.py memory --size 10000000   listing that is generated, over as many known files; no file is made
 python benchmarks/sweep.py nights --size 200        nights of new files, with and without merging and deleting
 python benchmarks/sweep.py share --size 20000       crawl against bare open and read, on one and on two processes
@@ -43,10 +44,10 @@ MARK = b"9" * 12  # digits of the UIDs that are replaced in every file
 Rows = list[dict[str, Any]]
 
 
-def study_of(folder: Path) -> Study:
+def study_of(folder: Path, *, archive: str = "archive") -> Study:
     told = {
         "study": {"name": "benchmark", "pseudonym_key": {"env": "OSPOR_KEY"}},
-        "centers": [{"name": "north", "archives": ["archive"]}],
+        "centers": [{"name": "north", "archives": [archive]}],
         "references": [{"id": "dxa", "standard": "dxa_who"}],
         "recipes": [{"name": "mean_hu", "reference": "dxa", "threshold": {"fixed": 110}}],
     }
@@ -98,6 +99,17 @@ def make_tree(root: Path, n: int) -> None:
             (folder / f"IM{number % PER_FOLDER:06d}.dcm").write_bytes(file_of(pattern, number))
 
 
+def cpu_s() -> float:
+    """CPU seconds of this process and of those that it has waited for."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def both_timed(call: Callable[[], Any]) -> tuple[float, float]:
+    """Wall clock and CPU seconds."""
+    used = cpu_s()
+    return timed(call), cpu_s() - used
+
+
 def timed(call: Callable[[], Any]) -> float:
     started = time.perf_counter()
     call()
@@ -113,19 +125,20 @@ def crawl(study: Study, store: Store, **more: Any) -> None:
     stage.crawl(study, "north", store=store, key=KEY, **({"executor": InLine()} | more))
 
 
-def quiet(size: int, folder: Path) -> Rows:
+def quiet(size: int, folder: Path, *, archive: Path | None = None) -> Rows:
     """First crawl and catalog of a tree, then a sweep that finds nothing new, against find -printf."""
-    root = folder / "archive"
-    make_tree(root, size)
-    study = study_of(folder)
+    root = archive or folder / "archive"
+    if archive is None:
+        make_tree(root, size)
+    study = study_of(folder, archive=str(root))
     store = Store(study.workspace)
-    first = timed(lambda: crawl(study, store))
-    gib = peak_gib()
+    first, first_cpu = both_timed(lambda: crawl(study, store))
+    gib, size = peak_gib(), store.sweeps()["n_new"][-1]
 
     def catalogued() -> None:
         catalog(study, "north", store=store, key=KEY, split_key=SPLIT_KEY)
 
-    grouped = timed(catalogued)
+    grouped, grouped_cpu = both_timed(catalogued)
     tidy(store)
     find = ["find", str(root), "-printf", "%s %T@ %p\\n"]
 
@@ -133,16 +146,17 @@ def quiet(size: int, folder: Path) -> Rows:
         subprocess.run(find, stdout=subprocess.DEVNULL, check=True)
 
     # in turn, so that both see the same neighbours
-    pairs = [(timed(listed), timed(lambda: crawl(study, store, is_sweep=True))) for _ in range(3)]
-    peer, ours = (min(times) for times in zip(*pairs, strict=True))
-    nothing = timed(catalogued)
-    return [
-        {"what": "first crawl", "files": size, "seconds": first, "files_per_s": size / first, "peak_gib": gib},
-        {"what": "first catalog", "files": size, "seconds": grouped, "files_per_s": size / grouped, "peak_gib": peak_gib()},
-        {"what": "find -printf", "files": size, "seconds": peer},
-        {"what": "sweep, nothing new", "files": size, "seconds": ours, "ratio": ours / peer, "limit": 2.0},
-        {"what": "catalog, nothing new", "files": size, "seconds": nothing},
-    ]
+    pairs = [(both_timed(listed), both_timed(lambda: crawl(study, store, is_sweep=True))) for _ in range(3)]
+    peer, ours = (tuple(map(min, zip(*times, strict=True))) for times in zip(*pairs, strict=True))
+    nothing, nothing_cpu = both_timed(catalogued)
+    rows = [
+        ("first crawl", first, first_cpu), ("first catalog", grouped, grouped_cpu), ("find -printf", *peer),
+        ("sweep, nothing new", *ours), ("catalog, nothing new", nothing, nothing_cpu),
+    ]  # fmt: skip
+    told: Rows = [{"what": what, "files": size, "seconds": s, "cpu_s": cpu, "files_per_s": size / s} for what, s, cpu in rows]
+    told[0]["peak_gib"], told[1]["peak_gib"] = gib, peak_gib()
+    told[3] |= {"ratio": ours[0] / peer[0], "cpu_ratio": ours[1] / peer[1], "limit": 2.0}
+    return told
 
 
 def generated(n: int) -> Iterator[tuple[str, Listed]]:
@@ -330,6 +344,7 @@ def main() -> None:
     parser.add_argument("what", choices=["quiet", "memory", "nights", "share", "fill", "measure"])
     parser.add_argument("--size", type=int, default=None)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--archive", type=Path, help="quiet: a folder of files that is there already")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.what == "fill":
@@ -339,9 +354,10 @@ def main() -> None:
         print(json.dumps(measure(given.folder, given.size)))
         return
     defaults = {"quiet": 100_000, "memory": 1_000_000, "nights": 200, "share": 20_000}
-    work = {"quiet": quiet, "memory": memory, "nights": nights, "share": share}[given.what]
+    work: Callable[..., Rows] = {"quiet": quiet, "memory": memory, "nights": nights, "share": share}[given.what]
     with tempfile.TemporaryDirectory(dir=os.environ.get("OSPOR_BENCHMARK_DIR")) as folder:
-        rows = work(given.size or defaults[given.what], Path(folder))
+        more = {"archive": given.archive.absolute()} if given.archive is not None and given.what == "quiet" else {}
+        rows = work(given.size or defaults[given.what], Path(folder), **more)
     show(rows)
     if given.json is not None:
         given.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")

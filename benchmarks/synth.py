@@ -18,7 +18,7 @@ from typing import Any
 
 from ospor_batch.stages.synth import synth
 
-HEAD = 8192  # a header-only file has no bytes beyond these but a hole
+HEAD = 16_384  # a header-only file has no bytes beyond these but a hole; a display table takes half of them
 
 
 def files_of(folder: Path) -> list[Path]:

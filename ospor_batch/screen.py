@@ -125,7 +125,8 @@ def show_inference(seen: Seen, *, console: Console) -> None:
     left = "" if seen.seconds_left is None or seen.state != "running" else f", {seen.seconds_left:.0f} s left"
     lines = [
         f"inference {seen.state}: {seen.done} of {seen.total} series, {seen.items_per_second:.1f}/s{left}, "
-        f"{seen.n_working} being worked on; last word {seen.silent_seconds:.0f} s ago",
+        f"{seen.n_working} being worked on; devices busy "
+        f"{100 * seen.busy_share:.0f} % of the time; last word {seen.silent_seconds:.0f} s ago",
         f"  refused so far: {', '.join(f'{n} {reason}' for reason, n in seen.rejects.items()) or 'none'}"
         + (f"; {seen.n_deaths} worker(s) died" if seen.n_deaths else ""),
         f"  seconds: {', '.join(f'{step} {seconds:.1f}' for step, seconds in seen.seconds.items())}; slowest: {seen.slowest}",

@@ -197,14 +197,14 @@ class _Batch:
             first = np.append(FIRST, changes.nonzero()[0] + 1)
             begin, items, length = which[first], items[first], length[first]
         if breaks is not None and len(breaks) > 1:
-            known, begin = begin, np.array(sorted({*begin.tolist(), *breaks.tolist()}))
+            known, begin = begin, _united([begin, breaks], n=len(self.rows))
             first = known.searchsorted(begin, side="right") - 1
             items, length = items[first], length[first]
         return _Runs(begin, items.tolist(), length.tolist())
 
     def _items(self, offset: Places, length: Places, *, width: int, is_one_width: bool) -> NDArray[np.bytes_]:
         if is_one_width:
-            return self.heads.words(f"S{width}")[offset] if width else np.zeros(len(offset), "S1")
+            return np.asarray(self.heads.words(f"S{width}")[offset], np.bytes_) if width else np.zeros(len(offset), "S1")
         items = np.zeros(len(offset), f"S{max(width, 1)}")
         for n_bytes in set(length.tolist()) - {-1, 0}:
             of = length == n_bytes
@@ -247,10 +247,12 @@ class Columns:
         return rows
 
     def _fill(self, batch: _Batch, charsets_at: Places, charsets: Sequence[Charset]) -> None:
-        for at, end, charset in zip(charsets_at, [*charsets_at[1:], len(batch.rows)], charsets, strict=True):
-            self._remark(int(at), int(end), charset_flags(charset.declared))
-        sets = list(dict.fromkeys(charsets))
-        numbers = np.array([sets.index(charset) for charset in charsets], np.int64)
+        of_set = {charset: number for number, charset in enumerate(dict.fromkeys(charsets))}
+        sets, numbers = list(of_set), np.array([of_set[charset] for charset in charsets], np.int64)
+        flags = [charset_flags(charset.declared) for charset in sets]
+        if any(flags):
+            for at, end, number in zip(charsets_at, [*charsets_at[1:], len(batch.rows)], numbers, strict=True):
+                self._remark(int(at), int(end), flags[number])
         self._add_syntax(batch)
         for of in keywords():
             if of.vr == AMBIGUOUS:

@@ -30,8 +30,9 @@ def locate(heads: Heads, *, wanted: Wanted, memory: Memory | None) -> Found:
     found.is_done[:] = False  # a file of nothing but a meta group
     syntaxes = _syntaxes(heads, found, rows, slot=wanted.slot[META_SYNTAX])
     is_file = _texts(heads, found, rows, slot=wanted.slot[META_CLASS]) != DICOMDIR
+    kinds = {syntax: is_explicit_syntax(syntax) for syntax in set(syntaxes)}
     for is_explicit in (True, False):
-        of = np.isin(syntaxes, [s for s in np.unique(syntaxes).tolist() if is_explicit_syntax(s) is is_explicit]) & is_file
+        of = np.array([kinds[syntax] is is_explicit for syntax in syntaxes], np.bool_) & is_file
         if not is_explicit:
             of &= ~_looks_explicit(heads, at)
         chosen, begin = rows[of], at[of]
@@ -49,9 +50,9 @@ def is_explicit_syntax(syntax: bytes) -> bool | None:
     return True if syntax in {EXPLICIT, RLE} or syntax.startswith(JPEG_FAMILY) else None
 
 
-def _syntaxes(heads: Heads, found: Found, rows: Places, *, slot: int) -> NDArray[np.bytes_]:
+def _syntaxes(heads: Heads, found: Found, rows: Places, *, slot: int) -> list[bytes]:
     """Transfer syntaxes; empty where absent."""
-    return np.char.rstrip(_texts(heads, found, rows, slot=slot), b" ")
+    return [text.rstrip(b" ") for text in _texts(heads, found, rows, slot=slot).tolist()]
 
 
 def _texts(heads: Heads, found: Found, rows: Places, *, slot: int) -> NDArray[np.bytes_]:

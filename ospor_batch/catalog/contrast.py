@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,12 +77,14 @@ def contrast_route(tags: ContrastTags, *, words: Vocabulary | None = None) -> st
     return "+".join(sorted(found)) or None
 
 
-def contrast_counts(series: pl.DataFrame) -> pl.DataFrame:
-    """How many CT series (no scouts, no screens) and their studies each center has of each kind of evidence, by name."""
+def contrast_counts(series: pl.DataFrame, *, by: Sequence[str] = ("center",)) -> pl.DataFrame:
+    """How many CT series (no scouts, no screens), their studies and persons each group has of each kind of evidence."""
     is_scan = pl.col("sop_class").is_in(["image", "enhanced_image"]) & ~pl.col("is_localizer")
     ct = series.filter(pl.col("contrast_evidence") != "not_applicable", is_scan)
-    counted = ct.group_by("center", "contrast_evidence").agg(n_series=pl.len(), n_studies=pl.col("study_key").n_unique())
-    return counted.with_columns(pl.col("n_series", "n_studies").cast(pl.Int64)).sort("center", "contrast_evidence")
+    counted = ct.group_by(*by, "contrast_evidence").agg(
+        n_series=pl.len(), n_studies=pl.col("study_key").n_unique(), n_persons=pl.col("patient_key").drop_nulls().n_unique()
+    )
+    return counted.with_columns(pl.col("n_series", "n_studies", "n_persons").cast(pl.Int64)).sort(*by, "contrast_evidence")
 
 
 def _tags_say(tags: ContrastTags, words: Vocabulary) -> Literal["with", "without", "conflicting"] | None:

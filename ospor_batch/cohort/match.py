@@ -15,13 +15,16 @@ IndexRule = Literal["nearest", "first", "last", "random", "all"]
 Preference = Literal["nearest", "before_first", "after_first"]
 Reuse = Literal["allow", "forbid"]
 LOT = "lot"
+PLACE = pl.col("place")
 # The tie rule of methods M1, in order: what is compared, and what a pair has lost by where it differs from the match.
+# Pairs stand in the order of series_key, then label_key, so that the number of the series and the place of the row say which
+# key is earlier: numbers alone are compared.
 TIE_RULE = (
     (pl.col(GAP).abs(), "larger_gap"),
     (pl.col(GAP) < 0, "label_before_image"),
     (pl.col("image_date"), "later_image"),
-    (pl.col("series_key"), "later_image_key"),
-    (pl.col("label_key"), "later_label_key"),
+    (pl.col("series_key").rle_id(), "later_image_key"),
+    (PLACE, "later_label_key"),
 )
 
 
@@ -49,21 +52,28 @@ def rank_pairs(
     """
     group = [*PERSON, "series_key"] if index_series == "all" else list(PERSON)
     rules = tie_rule(prefer)
-    ties = {f"tie_{i}": value for i, (value, _) in enumerate(rules)}
-    # once in the order of the keys, a place stands for series_key and label_key, the last two ties: numbers alone are sorted
+    reasons = {f"tie_{i}": reason for i, (_, reason) in enumerate(rules)}
     rows = candidates.sort("series_key", "label_key").with_row_index("place")
-    rows = rows.with_columns(**ties, is_taken=pl.lit(value=False), loses_index=_loses_index(index_series))
-    order = [*list(ties)[:-2], "place"]
+    narrow = rows.select(
+        **{tie: value for tie, (value, _) in zip(reasons, rules, strict=True)},
+        place=PLACE,
+        group=PLACE.min().over(group),
+        loses_index=_loses_index(index_series),
+        is_taken=pl.lit(value=False),
+        series=pl.col("series_key").rle_id(),
+        label=PLACE.min().over("label_key"),
+    )
     if index_series == "all" and reuse == "forbid":
-        rows = _with_taken(rows.sort(order))
-    rows = rows.with_columns(group=pl.col("place").min().over(group)).sort("group", "loses_index", "is_taken", *order)
+        narrow = _with_taken(narrow.sort(list(reasons)))
+    narrow = narrow.sort("group", "loses_index", "is_taken", *reasons)
     at = pl.int_range(pl.len(), dtype=pl.UInt32)
-    is_start = pl.col("group").ne_missing(pl.col("group").shift(1))
-    rows = rows.with_columns(first=pl.when(is_start).then(at).forward_fill())  # where the group's match stands
-    rank = (at - pl.col("first") + 1 + pl.col("is_taken").gather("first").cast(pl.UInt32)).cast(pl.Int64)
-    reasons = {tie: reason for tie, (_, reason) in zip(ties, rules, strict=True)}
-    ranked = rows.with_columns(candidate_rank=rank, is_match=rank == 1, lost_by=_lost_by(reasons)).sort("place")
-    return ranked.drop("place", "group", "loses_index", "is_taken", "first", *ties)
+    starts = pl.when(pl.col("group").ne_missing(pl.col("group").shift(1))).then(at).forward_fill()
+    narrow = narrow.with_columns(at=at, first=starts)  # first: where the group's match stands
+    n_before = pl.col("at") - pl.col("first") + pl.col("is_taken").gather("first").cast(pl.UInt32)
+    ranked = narrow.select(
+        "place", candidate_rank=(n_before + 1).cast(pl.Int64), is_match=n_before == 0, lost_by=_lost_by(reasons)
+    )
+    return rows.drop("place").hstack(ranked.sort("place").drop("place"))
 
 
 def prevalence_index(chosen: pl.DataFrame, *, rule: Literal["first", "random"]) -> pl.DataFrame:
@@ -123,19 +133,20 @@ def _matched(pairs: pl.DataFrame, window: tuple[int, int], rule: Mapping[str, An
 def _with_taken(ordered: pl.DataFrame) -> pl.DataFrame:
     """Mark in is_taken the pairs whose label the greedy rule matches to another series.
 
-    ordered: pairs by the tie rule. A pair that is the first of both its series and its label is one that
-    the greedy rule takes whatever comes before it; what it takes is set aside, and again until nothing is left.
+    ordered: pairs by the tie rule, with the numbers of series and label. A pair that is the first of both its series and its
+    label is one that the greedy rule takes whatever comes before it; what it takes is set aside, and again until nothing
+    is left.
     """
-    left = ordered.select(*PERSON, "series_key", "label_key").with_row_index("at")
-    owner = [left.clear().select(*PERSON, "label_key", owner="series_key")]
+    left = ordered.select("series", "label").with_row_index("at")
+    owner = [left.clear().select("label", owner="series")]
     while left.height:
-        is_first = [pl.col("at") == pl.col("at").min().over(*PERSON, one) for one in ("series_key", "label_key")]
+        is_first = [pl.col("at") == pl.col("at").min().over(one) for one in ("series", "label")]
         found = left.filter(*is_first)
-        owner.append(found.select(*PERSON, "label_key", owner="series_key"))
-        for one in ("series_key", "label_key"):
-            left = left.join(found, on=[*PERSON, one], how="anti")
-    held = ordered.drop("is_taken").join(pl.concat(owner), on=[*PERSON, "label_key"], how="left")
-    return held.with_columns(is_taken=(pl.col("owner") != pl.col("series_key")).fill_null(value=False)).drop("owner")
+        owner.append(found.select("label", owner="series"))
+        for one in ("series", "label"):
+            left = left.join(found, on=one, how="anti")
+    held = ordered.drop("is_taken").join(pl.concat(owner), on="label", how="left")
+    return held.with_columns(is_taken=(pl.col("owner") != pl.col("series")).fill_null(value=False)).drop("owner")
 
 
 def _lost_by(reasons: Mapping[str, str]) -> pl.Expr:

@@ -146,6 +146,7 @@ def _configured(*, n_threads: int) -> Iterator[None]:
     with dask.config.set(
         {
             "distributed.scheduler.allowed-failures": 0,
+            "distributed.worker.daemon": False,  # a daemonic process may have no decoder processes
             "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": 65536, **environment},
         }
     ):

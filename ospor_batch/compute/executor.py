@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 B = TypeVar("B")
 WORKER_DIED = "worker_died"
+ASK_SECONDS = 2.0
 IN_FLIGHT_PER_THREAD = 2  # one runs, one waits: a worker never idles, and a dead one takes at most two items with it
 
 
@@ -87,6 +89,7 @@ class DaskExecutor:
         """most_workers: up to which a cluster may grow by itself; it grows only while work waits for it."""
         self.client = client
         self.most_workers = most_workers
+        self._seen: tuple[float, dict[str, int]] = (-ASK_SECONDS, {})
 
     @property
     def n_workers(self) -> int:
@@ -101,10 +104,15 @@ class DaskExecutor:
         return str(self.client.dashboard_link) if self.client.status == "running" else None
 
     def _threads(self) -> dict[str, int]:
-        try:
-            return dict(self.client.nthreads())
-        except OSError:
-            raise _lost() from None
+        """Threads of every worker; asked for at most every two seconds, since a scheduler has much else to answer."""
+        asked, found = self._seen
+        if not found or time.monotonic() - asked > ASK_SECONDS:
+            try:
+                found = dict(self.client.nthreads())
+            except OSError:
+                raise _lost() from None
+            self._seen = (time.monotonic(), found)
+        return found
 
     def map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[Outcome[A, B]]:
         from distributed import as_completed  # late: 0.5 s
@@ -137,7 +145,7 @@ class DaskExecutor:
     def _submit(
         self, call: Callable[[Any], Any], waiting: Iterator[tuple[int, Any]], *, running: dict[Future, int], finished: Any
     ) -> None:
-        # asked anew each time: workers die, come back and join
+        # not once and for all: workers die, come back and join
         room = IN_FLIGHT_PER_THREAD * max(self.most_workers, sum(self._threads().values()))
         while len(running) < room:
             following = next(waiting, None)

@@ -10,7 +10,7 @@ from ospor_batch.config.sections import Name, Section, Site, refuse_unknown
 from ospor_batch.contracts import contract
 
 NOT_A_COLUMN = {"exam_key", "patient_key", "center", "export", "row_number", "flags", "exam_kind"}
-LONG_COLUMNS = {"site", "bmd_g_cm2", "t_score", "z_score"}
+LONG_COLUMNS = {"site", "bmd_g_cm2", "t_score", "z_score", "area_cm2"}
 MORE_COLUMNS = {"patient_id", "birth_date", "exam_number"}
 CODED_COLUMNS = {"code", "value"}
 

@@ -41,6 +41,8 @@ class Compute(Section):
     shard_megabytes: Annotated[int, Field(ge=1)] = 256
     decode_threads: Annotated[int, Field(ge=1)] | None = None
     """Threads of a worker that read and decode ahead; null for one, on a GPU one per core of the worker."""
+    decode_processes: Annotated[int, Field(ge=1)] | None = None
+    """Processes of a worker that decode in the threads' stead; for codecs that hold the interpreter lock, as JPEG 2000's."""
     decoded_items: Annotated[int, Field(ge=1)] | None = None
     """Most series that a worker holds decoded; null for one batch on the device and one behind it."""
     item_seconds: Annotated[float, Field(gt=0)] = 600.0
@@ -54,6 +56,8 @@ class Compute(Section):
             raise ValueError(
                 f"cluster is {self.cluster!r}, expected in_line, local, cuda, slurm or an address such as tcp://host:8786"
             )
+        if self.decode_processes is not None and self.cluster == "in_line":
+            raise ValueError('decode_processes needs workers of their own; found cluster = "in_line", expected such as "local"')
         if self.slurm is not None and self.cluster != "slurm":
             raise ValueError(f'slurm is given, but cluster is {self.cluster!r}; expected "slurm"')
         if self.workers_at_least is not None:

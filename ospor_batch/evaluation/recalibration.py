@@ -10,7 +10,7 @@ from scipy import optimize, special
 
 from ospor_batch.errors import StudyError
 from ospor_batch.evaluation.discrimination import classes
-from ospor_batch.evaluation.risk_calibration import is_separated, log_odds, logistic_fit
+from ospor_batch.evaluation.risk_calibration import intercept_alone, is_separated, log_odds, logistic_fit
 
 Floats = NDArray[np.float64]
 METHODS = ("intercept", "logistic", "isotonic")
@@ -72,8 +72,8 @@ def recalibrate(truth: ArrayLike, score: ArrayLike, *, method: str, partition: s
         return Recalibration(**said, knots=tuple(zip(at.tolist(), steps.tolist(), strict=True)))  # type: ignore[arg-type]
     lp = log_odds(value)[0] if is_probability else value
     if method == "intercept":
-        beta, error = logistic_fit(event, np.ones((n, 1)), offset=lp)
-        return Recalibration(**said, intercept=float(beta[0]), slope=1.0, intercept_error=float(error[0]))  # type: ignore[arg-type]
+        intercept, error_of_it = intercept_alone(event, lp)
+        return Recalibration(**said, intercept=intercept, slope=1.0, intercept_error=error_of_it)  # type: ignore[arg-type]
     centre, scale = float(lp.mean()), float(lp.std())
     beta, error = logistic_fit(event, np.column_stack([np.ones(n), (lp - centre) / scale]))
     slope = float(beta[1]) / scale

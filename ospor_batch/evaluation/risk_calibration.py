@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import optimize, special, stats
 
 from ospor_batch.evaluation.discrimination import classes
 from ospor_batch.evaluation.intervals import LEVEL, Estimate, Interval, estimated, normal_quantile, not_estimable
@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 CLIP = 1e-6  # risks are kept this far from 0 and 1 (methods S9)
 N_BINS = 10
 SPAN = 0.75  # of the local regression, R's default
+LARGEST_ERROR = 1e3  # of a slope: beyond, the fit walked away and there is no line
 FEWEST_FOR_A_CURVE = 20  # below it a local quadratic follows single people
 MOST_EXACT_PEOPLE = 1000  # beyond, the local regression is fitted at quantiles and interpolated
 
@@ -58,13 +59,14 @@ def calibration_line(truth: ArrayLike, risk: ArrayLike, *, level: float = LEVEL)
     if reason := _one_class(event):
         return Line(not_estimable(reason), None, not_estimable(reason))
     lp = log_odds(value)[0]
-    offset_only = logistic_fit(event, np.ones((event.size, 1)), offset=lp)
-    large = _wald(offset_only[0][0], offset_only[1][0], level)
+    large = _wald(*intercept_alone(event, lp), level)
     if is_separated(event, lp):
         return Line(not_estimable("perfect_separation"), None, large)
     if np.ptp(lp) == 0:
         return Line(not_estimable("zero_variance"), None, large)
     beta, error = logistic_fit(event, np.column_stack([np.ones(event.size), lp]))
+    if not error[1] < LARGEST_ERROR:
+        return Line(not_estimable("perfect_separation"), None, large)
     return Line(_wald(beta[1], error[1], level), float(beta[0]), large)
 
 
@@ -77,7 +79,7 @@ def calibration_measures(truth: ArrayLike, risk: ArrayLike, *, level: float = LE
     return {
         "calibration_slope": line.slope,
         "calibration_in_the_large": line.in_the_large,
-        "brier": brier(event, value),
+        "brier": brier(event, value, level=level),
         "brier_scaled": scaled_brier(event, value),
         "observed_over_expected": observed_over_expected(event, value, level=level),
         "ece_q10": few if not event.size else estimated(ece(event, value, equal_mass=True)[0], None, method="equal_mass_10"),
@@ -88,10 +90,15 @@ def calibration_measures(truth: ArrayLike, risk: ArrayLike, *, level: float = LE
     }
 
 
-def brier(truth: ArrayLike, risk: ArrayLike) -> Estimate:
-    """Mean squared distance of risk and outcome; without an interval of its own."""
+def brier(truth: ArrayLike, risk: ArrayLike, *, level: float = LEVEL) -> Estimate:
+    """Mean squared distance of risk and outcome with a t interval over persons, cut off at 0 and 1."""
     event, value = _risks(truth, risk)
-    return estimated(float(((value - event) ** 2).mean()), None, method="none") if event.size else not_estimable("no_persons")
+    squared = (value - event) ** 2
+    if squared.size < 2:
+        return estimated(float(squared.mean()), None, method="none") if squared.size else not_estimable("no_persons")
+    mean, error = float(squared.mean()), float(squared.std(ddof=1)) / math.sqrt(squared.size)
+    half = float(stats.t.ppf(0.5 + level / 2, squared.size - 1)) * error
+    return estimated(mean, Interval(max(0.0, mean - half), min(1.0, mean + half)), method="t")
 
 
 def scaled_brier(truth: ArrayLike, risk: ArrayLike) -> Estimate:
@@ -176,6 +183,17 @@ def logistic_fit(event: NDArray[np.bool_], design: Floats, *, offset: Floats | N
         warnings.simplefilter("ignore")  # separation is ruled out before; statsmodels warns of it by rounding too
         fit = GLM(event.astype(np.float64), design, family=Binomial(), offset=offset).fit(tol=1e-12)
     return np.asarray(fit.params, dtype=np.float64), np.asarray(fit.bse, dtype=np.float64)
+
+
+def intercept_alone(event: NDArray[np.bool_], lp: Floats) -> tuple[float, float]:
+    """The intercept of a logistic model whose slope on lp is 1, and its standard error; both classes must be there.
+
+    One root of a falling function: a general fit walks away when risks are near 0 and 1.
+    """
+    n_events, reach = float(event.sum()), 2 * float(np.abs(lp).max()) + 2 * math.log(event.size + 1) + 1
+    value = float(optimize.brentq(lambda a: float(special.expit(a + lp).sum()) - n_events, -reach, reach, xtol=1e-13))
+    risk = special.expit(value + lp)
+    return value, 1 / math.sqrt(float((risk * (1 - risk)).sum()))
 
 
 def is_separated(event: NDArray[np.bool_], value: Floats) -> bool:

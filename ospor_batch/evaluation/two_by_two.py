@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ospor_batch.evaluation.discrimination import Confusion
+from ospor_batch.evaluation.discrimination import Confusion, balanced_accuracy
 from ospor_batch.evaluation.intervals import LEVEL, Estimate, Interval, estimated, normal_quantile, not_estimable, wilson
+from ospor_batch.evaluation.three_class import weighted_kappa
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,36 @@ def diagnostic_odds_ratio(table: Confusion, *, level: float = LEVEL) -> Estimate
     return estimated(value, Interval(value * math.exp(-half), value * math.exp(half)), method="woolf_log")
 
 
-def youden_index(table: Confusion) -> Estimate:
-    """se + sp - 1; without an interval of its own (it is 2 times balanced accuracy minus 1)."""
-    if reason := _one_class(table):
-        return not_estimable(reason)
-    return estimated(table.tp / table.n_events + table.tn / table.n_others - 1, None, method="none")
+def youden_index(table: Confusion, *, level: float = LEVEL) -> Estimate:
+    """se + sp - 1 with the hybrid score interval of balanced accuracy, of which it is twice the value minus 1."""
+    half = balanced_accuracy(table, level=level)
+    if half.value is None or half.lower is None or half.upper is None:
+        return half
+    return estimated(2 * half.value - 1, Interval(2 * half.lower - 1, 2 * half.upper - 1), method=half.method)
 
 
-def matthews(table: Confusion) -> Estimate:
-    """Matthews' correlation (phi); not estimable where a margin is empty."""
+def matthews(table: Confusion, *, level: float = LEVEL) -> Estimate:
+    """Matthews' correlation (phi) with the multinomial delta limits on Fisher's z; not estimable where a margin is empty."""
     margins = (table.n_events, table.n_others, table.tp + table.fp, table.fn + table.tn)
     if min(margins) == 0:
         return not_estimable(_one_class(table) or ("no_positive_calls" if not margins[2] else "no_negative_calls"))
-    return estimated((table.tp * table.tn - table.fp * table.fn) / math.sqrt(math.prod(margins)), None, method="none")
+    root = math.sqrt(math.prod(margins))
+    value = (table.tp * table.tn - table.fp * table.fn) / root
+    if 1 - abs(value) < 1e-12:  # a perfect correlation has no variance
+        return estimated(value, None, method="none")
+    yes, no, plus, minus = (1 / margin for margin in margins)
+    slopes = (  # derivatives in tp, fp, fn, tn, whose margins are (with, called), (without, called) and so on
+        (table.tp, table.tn / root - value / 2 * (yes + plus)), (table.fp, -table.fn / root - value / 2 * (no + plus)),
+        (table.fn, -table.fp / root - value / 2 * (yes + minus)), (table.tn, table.tp / root - value / 2 * (no + minus)),
+    )  # fmt: skip
+    variance = sum(n * slope**2 for n, slope in slopes) - sum(n * slope for n, slope in slopes) ** 2 / table.n
+    half = normal_quantile(level) * math.sqrt(max(variance, 0.0)) / (1 - value**2)
+    at = math.atanh(value)
+    return estimated(value, Interval(math.tanh(at - half), math.tanh(at + half)), method="delta_fisher_z")
 
 
-def cohen_kappa(table: Confusion) -> Estimate:
-    """Chance-corrected agreement of call and truth; null where chance alone gives full agreement."""
+def cohen_kappa(table: Confusion, *, level: float = LEVEL) -> Estimate:
+    """Chance-corrected agreement of call and truth, Fleiss' limits (1969); null where chance alone gives full agreement."""
     n = table.n
     if n == 0:
         return not_estimable("no_persons")
@@ -67,7 +81,11 @@ def cohen_kappa(table: Confusion) -> Estimate:
     chance = (called * table.n_events + (n - called) * table.n_others) / n**2
     if chance >= 1:
         return not_estimable("zero_variance")
-    return estimated((agreed - chance) / (1 - chance), None, method="none")
+    value = (agreed - chance) / (1 - chance)
+    interval = weighted_kappa([[table.tp, table.fn], [table.fp, table.tn]], level=level)
+    if interval.value is None or interval.lower is None or interval.upper is None:
+        return estimated(value, None, method="none")
+    return estimated(value, Interval(interval.lower, interval.upper), method=interval.method)
 
 
 def further_measures(table: Confusion, *, level: float = LEVEL) -> dict[str, Estimate]:
@@ -75,9 +93,9 @@ def further_measures(table: Confusion, *, level: float = LEVEL) -> dict[str, Est
     return {
         "lr_positive": positive_likelihood_ratio(table, level=level),
         "lr_negative": negative_likelihood_ratio(table, level=level),
-        "youden": youden_index(table),
-        "mcc": matthews(table),
-        "kappa": cohen_kappa(table),
+        "youden": youden_index(table, level=level),
+        "mcc": matthews(table, level=level),
+        "kappa": cohen_kappa(table, level=level),
     }
 
 

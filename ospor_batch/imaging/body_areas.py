@@ -43,15 +43,9 @@ class Areas:
 def muscle_and_fat_areas(volume: Volume, labels: npt.NDArray[np.int32], *, level: str, levels: Mapping[str, int]) -> Areas:
     """Areas at the middle of a level; ItemRefused levels_missing, body_missing, muscle_missing."""
     hu, body, middle, step = axial_image(volume, labels, level=level, levels=levels)
-    fat, muscle = _within(hu, FAT_HU) & body, _within(hu, MUSCLE_HU) & body
+    fat = _within(hu, FAT_HU) & body
     subcutaneous = _subcutaneous(fat, body, step)
-    depth = ndimage.distance_transform_edt(np.pad(body & ~subcutaneous, 1), sampling=step)[1:-1, 1:-1]
-    behind = ((np.arange(hu.shape[0]) - middle[0]) * step[0])[:, None]
-    aside = np.abs((np.arange(hu.shape[1]) - middle[1]) * step[1])[None, :]
-    part = "L" if level.startswith("L") else "T"
-    is_spinal = (behind > -SPINE_FRONT_MM[part]) & (aside < SPINE_ASIDE_MM[part])
-    is_under_skin = ndimage.distance_transform_edt(np.pad(body, 1), sampling=step)[1:-1, 1:-1] > SKIN_MM
-    muscle &= is_under_skin & ((depth <= WALL_MM[part]) | is_spinal)
+    muscle = wall_muscle(hu, body, middle=middle, step=step, level=level)
     if not muscle.any():
         raise ItemRefused("muscle_missing", f"no voxel of muscle's CT number at {level}")
     cm2 = step[0] * step[1] / 100
@@ -63,6 +57,22 @@ def muscle_and_fat_areas(volume: Volume, labels: npt.NDArray[np.int32], *, level
         muscle_hu=float(hu[muscle].mean()),
         is_cut_off=bool(body[[0, -1]].any() or body[:, [0, -1]].any()),
     )
+
+
+def wall_muscle(
+    hu: npt.NDArray[np.float32], body: Mask, *, middle: tuple[float, float], step: tuple[float, float], level: str
+) -> Mask:
+    """Muscle of the body wall and beside the vertebra in an axial image; middle: of the vertebra. Empty where there is none."""
+    muscle = _within(hu, MUSCLE_HU) & body
+    subcutaneous = _subcutaneous(_within(hu, FAT_HU) & body, body, step)
+    depth = ndimage.distance_transform_edt(np.pad(body & ~subcutaneous, 1), sampling=step)[1:-1, 1:-1]
+    behind = ((np.arange(hu.shape[0]) - middle[0]) * step[0])[:, None]
+    aside = np.abs((np.arange(hu.shape[1]) - middle[1]) * step[1])[None, :]
+    part = "L" if level.startswith("L") else "T"
+    is_spinal = (behind > -SPINE_FRONT_MM[part]) & (aside < SPINE_ASIDE_MM[part])
+    is_under_skin = ndimage.distance_transform_edt(np.pad(body, 1), sampling=step)[1:-1, 1:-1] > SKIN_MM
+    found: Mask = muscle & is_under_skin & ((depth <= WALL_MM[part]) | is_spinal)
+    return found
 
 
 def axial_image(

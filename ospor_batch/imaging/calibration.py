@@ -92,10 +92,9 @@ def fit_calibration(
     )
     fitted = design @ coefficients
     slope = float(np.cov(known, fitted)[0, 1] / known.var(ddof=1))
-    if not slope > 0:
-        raise StudyError(
-            "calibration: the fitted density falls as the reference density rises; are labels and images mixed up?"
-        )
+    rise = coefficients[1] if method == "regression" else _slopes(hu, coefficients).mean()
+    if not (rise > 0 and slope > 0):
+        raise StudyError("calibration: density falls as bone gets brighter; are labels and images mixed up?")
     return Calibration(
         method=method,
         tissues=tuple(tissues),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from nibabel import Nifti1Image, Nifti2Image
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.reader import read_segmentation
@@ -127,7 +128,7 @@ def _image(path: Location) -> Any:
             content = gzip.decompress(content)
         is_second = NIFTI_2 in {int.from_bytes(content[:4], order) for order in ORDERS}
         return (Nifti2Image if is_second else Nifti1Image).from_bytes(content)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError) as error:
         raise ItemRefused("mask_unreadable", type(error).__name__) from None
 
 

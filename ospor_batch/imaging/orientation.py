@@ -111,6 +111,6 @@ def body_box(body: Mask, *, spacing: tuple[float, float, float], margin_mm: floa
 def cropped(volume: Volume, box: Box) -> Volume:
     """The part of a volume in a box; its place in the patient stays."""
     affine = volume.affine.copy()
-    affine[:3, 3] = (volume.affine @ [*(part.start for part in box), 1])[:3]
+    affine[:3, 3] = (volume.affine @ [*(part.start or 0 for part in box), 1])[:3]
     padding = None if volume.is_padding is None else volume.is_padding[box]
     return replace(volume, hu=volume.hu[box], affine=affine, is_padding=padding)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.decoding import Stored, declared, frames_of, open_dataset, padding_of, refusals
-from ospor_batch.imaging.segments import level_named
+from ospor_batch.imaging.segments import structure_named
 from ospor_batch.imaging.volume import AIR_HU, Array, LabelGrid, Stack, Volume, affine_of, regular_stack
 from ospor_batch.sources import Location
 
@@ -226,7 +226,7 @@ def _levels_of(dataset: Any, levels: Mapping[str, int]) -> dict[int, int]:
     for segment in dataset.get("SegmentSequence", []):
         codes = segment.get("SegmentedPropertyTypeCodeSequence", [])
         texts = [str(segment.get("SegmentLabel", "")), *(str(code.get("CodeMeaning", "")) for code in codes)]
-        level = next((level for level in map(level_named, texts) if level is not None), None)
+        level = next((level for level in map(structure_named, texts) if level is not None), None)
         if level is not None and level in levels:
             if levels[level] in found.values():
                 raise ItemRefused("mask_ambiguous", f"two segments are named {level}")

@@ -17,6 +17,7 @@ class Region:
     """One vertebra: size and plain HU statistics; padding and missing slices are left out.
 
     sd_hu: over the voxels of the region (divisor n). is_touching_edge: the region reaches the first or last slice.
+    dice, hd95_mm: overlap of a segmented level with the mask beside the images; null where there is none.
     """
 
     level: str
@@ -25,6 +26,8 @@ class Region:
     mean_hu: float
     sd_hu: float
     is_touching_edge: bool
+    dice: float | None = None
+    hd95_mm: float | None = None
 
 
 def measure(volume: Volume, labels: npt.NDArray[np.int32], *, levels: Mapping[str, int]) -> tuple[Region, ...]:

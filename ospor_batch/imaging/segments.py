@@ -1,4 +1,4 @@
-"""The vertebral level that the name of a segment stands for."""
+"""The vertebral level or the tissue that the name of a segment stands for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ ORDINALS = {
 SPINES = {"lumbar": "L", "thoracic": "T"}
 # what may stand beside a level without changing it; "disc" or "pedicle" are not the vertebral body
 SILENT = {"vertebra", "vertebrae", "vertebral", "body", "bone", "structure", "spine", "of", "the", "level"}
+TISSUES: dict[str, list[set[str]]] = {
+    "muscle": [{"muscle"}, {"skeletal", "muscle"}],
+    "visceral_fat": [{"visceral", "fat"}, {"visceral", "adipose", "tissue"}],
+    "fat": [{"fat"}, {"subcutaneous", "fat"}, {"adipose", "tissue"}, {"subcutaneous", "adipose", "tissue"}],
+}
 LEVEL = re.compile(r"^([lt])0?(\d{1,2})$")
 NTH = re.compile(r"^(\d{1,2})(?:st|nd|rd|th)$")
 
@@ -34,3 +39,14 @@ def level_named(text: str) -> str | None:
     if not spine and number:
         return None
     return levels.pop() if len(levels) == 1 else None
+
+
+def tissue_named(text: str) -> str | None:
+    """The one tissue that a name means ("muscle", "Skeletal muscle", "Adipose tissue"); null for anything else."""
+    words = set(re.findall(r"[a-z]+", text.lower()))
+    return next((tissue for tissue, names in TISSUES.items() if words in names), None)
+
+
+def structure_named(text: str) -> str | None:
+    """The level or tissue that a name means."""
+    return level_named(text) or tissue_named(text)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ospor_batch.errors import ItemRefused, StorageError
+from ospor_batch.errors import ItemRefused, StorageError, StudyError
 from ospor_batch.models.prepared import PreparedStore
 from ospor_batch.models.registry import kind_of
 from ospor_batch.models.spec import PredictorSpec
@@ -56,6 +56,7 @@ def fit_recipe(task: FitTask) -> int:
     train, tuning = (tuple(_case(row) for row in told[name]) for name in ("train", "tuning"))
     if (task.folder / NOTES).is_file():
         return len(train)
+    _refuse_missing_gpu(task.spec.device)
     recipe = kind_of(task.spec.predictor).trains
     assert recipe is not None  # the stage fits trained recipes only
     stores = {True: PreparedStore(task.train), False: PreparedStore(task.tuning)}
@@ -84,6 +85,14 @@ def read_fit(folder: Path) -> Fit:
 
     told = json.loads((folder / NOTES).read_bytes())
     return Fit(load((folder / STATE).read_bytes()), told["notes"], tuple(tuple(row) for row in told["answers"]))
+
+
+def _refuse_missing_gpu(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise StudyError("compute.gpu is given, but torch sees no GPU in its workers")
 
 
 def _told(case: Case) -> dict[str, Any]:

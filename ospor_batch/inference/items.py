@@ -79,8 +79,8 @@ def read_pixels(item: Item, spec: PredictorSpec) -> Pixels:
     volume = read_volume(item.images)
     if not kind.reads_masks:
         return Pixels(volume)
-    labels, flags = labels_of(volume, item.masks, rule=spec.masks, device=spec.device)
-    return Pixels(volume, labels, mask_flags=flags)
+    masked = labels_of(volume, item.masks, rule=spec.masks, device=spec.device)
+    return Pixels(volume, masked.labels, mask_flags=masked.flags, overlaps=masked.overlaps)
 
 
 def _location(row: Mapping[str, Any]) -> Location:

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ospor_batch.errors import StorageError
+
 # faulthandler writes this at the head of what it says before it ends a process
 TIMED_OUT = "Timeout ("
 
@@ -32,10 +34,14 @@ class Left:
 
 
 class Journal:
-    """The journal of one shard; safe to use from several threads."""
+    """The journal of one shard; safe to use from several threads, and from processes that open it not as new."""
 
-    def __init__(self, target: Path) -> None:
-        self._file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+    def __init__(self, target: Path, *, is_new: bool = True) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if is_new else 0)
+        try:
+            self._file = os.open(target, flags, 0o600)
+        except OSError as error:
+            raise StorageError(f"a journal cannot be written ({type(error).__name__}, errno {error.errno})") from None
 
     def __enter__(self) -> Self:
         return self

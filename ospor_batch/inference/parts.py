@@ -104,6 +104,8 @@ def vertebra_rows(item: Item, prediction: Prediction, *, spec: PredictorSpec) ->
             "sd_hu": region.sd_hu,
             "is_touching_edge": region.is_touching_edge,
             "predicted_value": predicted.get(region.level),
+            "dice": region.dice,
+            "hd95_mm": region.hd95_mm,
         }
         for region in prediction.regions
     ]

@@ -5,12 +5,15 @@ A task holds the shard's name, two folders and the frozen spec; paths stand in t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,9 @@ from typing import Any
 from ospor_batch.contracts import contract
 from ospor_batch.errors import ItemRefused, LedgerError, OsporError
 from ospor_batch.inference.ahead import in_batches
-from ospor_batch.inference.device import Answer, Device, DeviceLostError, OutOfMemory, failed
-from ospor_batch.inference.items import Item, fetch, read_items, read_pixels
+from ospor_batch.inference.decoders import Prepared, Submit, processes, threads
+from ospor_batch.inference.device import Answer, Device, DeviceLostError, OutOfMemory
+from ospor_batch.inference.items import Item, read_items
 from ospor_batch.inference.journal import Journal
 from ospor_batch.inference.parts import PARTS, name_of, prediction_row, reject_row, vertebra_rows, write_parts
 from ospor_batch.inference.timing import Stopwatch
@@ -34,11 +38,13 @@ BROKEN_CONTEXT = 70  # exit status, EX_SOFTWARE of sysexits.h
 class Limits:
     """What a worker may take.
 
-    n_threads: that read and decode ahead. n_decoded: most series held decoded; null for a batch on the device and one
-    behind it. item_seconds: after which the process is ended. is_expendable: whether another process takes its place.
+    n_threads: that read and decode ahead. n_processes: that do so in their stead; 0 for none. n_decoded: most series held
+    decoded; null for a batch on the device and one behind it. item_seconds: after which the process is ended.
+    is_expendable: whether another process takes its place.
     """
 
     n_threads: int = 1
+    n_processes: int = 0
     n_decoded: int | None = None
     item_seconds: float = 600.0
     out_of_memory: OutOfMemory = "cpu"
@@ -113,10 +119,10 @@ def predict_shard(task: ShardTask) -> ShardReceipt:
         try:
             for item, answer in _answers(items, task, device=device, journal=journal, watch=watch):
                 kept.add(item, answer)
-        except DeviceLostError:
+        except (DeviceLostError, BrokenProcessPool):
             if task.limits.is_expendable:
                 os._exit(BROKEN_CONTEXT)  # the journal says what it worked on; another process takes the rest
-            raise OsporError("CUDA failed and this process cannot use it again; run again: finished work is kept") from None
+            raise OsporError("the device is lost to this process; run again: finished work is kept") from None
         kept.flush()
     kept.refuse_systematic_failure()
     receipt = ShardReceipt(
@@ -124,23 +130,23 @@ def predict_shard(task: ShardTask) -> ShardReceipt:
     )
     if receipt.n_predicted + receipt.n_rejected != receipt.n_items:
         raise LedgerError(f"shard {task.shard}: {receipt.n_items} items, but {receipt.n_predicted} + {receipt.n_rejected}")
-    task.receipt.write_text(json.dumps(asdict(receipt)))
+    _leave(receipt, task.receipt)
     return receipt
+
+
+def _leave(receipt: ShardReceipt, target: Path) -> None:
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
+    # without it the shard may be computed twice, which is no reason to fail on a full disk
+    with contextlib.suppress(OSError):
+        unfinished.write_text(json.dumps(asdict(receipt)))
+        unfinished.replace(target)
 
 
 def _answers(
     items: Sequence[Item], task: ShardTask, *, device: Device, journal: Journal, watch: Stopwatch
 ) -> Iterator[tuple[Item, Answer]]:
-    """Every item with its verdict; decoding runs ahead in threads, the device works in this one."""
+    """Every item with its verdict; decoding runs ahead in threads or processes, the device works in this thread."""
     limits = task.limits
-
-    def prepare(item: Item) -> Any:
-        journal.begins([item.item_digest])
-        try:
-            with at_most(limits.item_seconds, say_to=journal.fileno()):
-                return _prepared(item, task.spec, device=device, watch=watch)
-        finally:
-            journal.rests([item.item_digest])
 
     def predict(batch: list[tuple[Item, Any]]) -> list[Answer]:
         names = [item.item_digest for item, _ in batch]
@@ -150,38 +156,29 @@ def _answers(
         journal.rests(names)
         return answers
 
-    def waiting_for(result: Callable[[], Any]) -> Any:
+    def waiting_for(result: Callable[[], Prepared]) -> Any:
         with watch.on("starved"):
-            return result()
+            prepared, seconds = result()
+        watch.add(seconds)
+        return prepared
 
-    return in_batches(
-        items,
-        prepare=prepare,
-        predict=predict,
-        waiting_for=waiting_for,
-        batch_items=lambda: device.batch_items,
-        n_threads=limits.n_threads,
-        n_decoded=limits.n_decoded or 2 * max(device.batch_items, limits.n_threads),
-    )
+    n_ahead = limits.n_processes or limits.n_threads
+    with _decoders(task, journal) as submit:
+        yield from in_batches(
+            items,
+            submit=submit,
+            predict=predict,
+            waiting_for=waiting_for,
+            batch_items=lambda: device.batch_items,
+            n_decoded=limits.n_decoded or 2 * max(device.batch_items, n_ahead),
+        )
 
 
-def _prepared(item: Item, spec: PredictorSpec, *, device: Device, watch: Stopwatch) -> Any:
-    with watch.on("read"):
-        fetch(item)
-    with watch.on("decode"):
-        try:
-            pixels = read_pixels(item, spec)
-            return device.predictor.prepare(pixels)
-        except ItemRefused:
-            raise
-        except MemoryError:
-            # a larger worker may do it: another try next time
-            raise ItemRefused("out_of_memory", "the worker's memory does not hold it", is_transient=True) from None
-        except OsporError:
-            raise
-        # predictors are other people's too; one item must become a reject, not the end of the run
-        except Exception as error:  # noqa: BLE001
-            raise failed(error) from None
+def _decoders(task: ShardTask, journal: Journal) -> AbstractContextManager[Submit]:
+    limits, spec, seconds = task.limits, task.spec, task.limits.item_seconds
+    if limits.n_processes and limits.is_expendable:
+        return processes(limits.n_processes, spec, journal=task.journal, item_seconds=seconds)
+    return threads(limits.n_threads, spec, journal=journal, item_seconds=seconds)
 
 
 class _Kept:

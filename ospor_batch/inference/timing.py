@@ -27,8 +27,13 @@ class Stopwatch:
             yield
         finally:
             took = time.perf_counter() - began
-            with self._lock:
-                self.seconds[step] += took
+            self.add({step: took})
+
+    def add(self, more: Mapping[str, float]) -> None:
+        """Add what was measured elsewhere."""
+        with self._lock:
+            for step, seconds in more.items():
+                self.seconds[step] += seconds
 
 
 def summed(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:

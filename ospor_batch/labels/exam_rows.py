@@ -26,7 +26,12 @@ HARMLESS = (
 )
 NOT_MEASURED = {"center", "export", "row_number", "n_export_rows", "flags", "exam_key", "t_reference"}
 SITES = (*POPULATED, "radius_33")
-SUFFIX_OF = {"bmd_g_cm2": "bmd_g_cm2", "t_score": "t", "z_score": "z"}  # long column to the ending of the exam's column
+SUFFIX_OF = {
+    "bmd_g_cm2": "bmd_g_cm2",
+    "t_score": "t",
+    "z_score": "z",
+    "area_cm2": "area_cm2",
+}  # long column to the ending of the exam's column
 
 
 def with_exam_columns(

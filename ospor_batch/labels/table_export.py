@@ -41,6 +41,7 @@ from ospor_batch.labels.typed_rows import (
 )
 from ospor_batch.labels.units import factor, measure
 from ospor_batch.labels.verdict import DETAIL, MEMBERS, REASON, refuse, row_rejects, say
+from ospor_batch.labels.vertebrae import with_vertebrae
 from ospor_batch.pseudonym import AS_WRITTEN, Linkage
 
 FAR_FUTURE = date.max
@@ -122,6 +123,7 @@ def adapt(raw: RawTable, export: Export, *, center: str, key: bytes, today: date
     rows = with_exam_columns(with_words(rows, export=export), export=export, center=center, key=key, linkage=linkage)
     if export.layout != "wide":
         rows = folded(rows, export=export)
+    rows = with_vertebrae(rows)
     rows = flag_values(judge_t_scores(refuse_unmeasured(rows, kind=export.kind)), export=export)
     columns = [*contract("exam").columns, MEMBERS, REASON, DETAIL]
     rows = rows.select(columns).with_columns(conflicts=pl.lit(export.conflicts), scope=pl.lit(export.path))

@@ -17,7 +17,12 @@ from ospor_batch.errors import StudyError
 
 DIGITS = 9  # decimals kept after a conversion: 858 mg/cm2 and 0.858 g/cm2 become the same number
 # a long layout writes one site a row, in columns that hold for every site
-LONG_MEASURES = {"bmd_g_cm2": "lumbar_spine_bmd_g_cm2", "t_score": "lumbar_spine_t", "z_score": "lumbar_spine_z"}
+LONG_MEASURES = {
+    "bmd_g_cm2": "lumbar_spine_bmd_g_cm2",
+    "t_score": "lumbar_spine_t",
+    "z_score": "lumbar_spine_z",
+    "area_cm2": "lumbar_spine_area_cm2",
+}
 
 
 @dataclass(frozen=True)

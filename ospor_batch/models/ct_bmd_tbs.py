@@ -92,6 +92,7 @@ def offsets_of(preparing: Preparing) -> tuple[float, ...]:
 def _masked(cut: Array, pixels: Pixels, preparing: Preparing, *, level: str, center: Array) -> Array:
     p = preparing.parameters
     assert pixels.volume is not None
+    assert pixels.labels is not None
     is_body = pixels.labels == dict(preparing.masks.labels)[level]
     shares = [
         share_of(is_body, pixels.volume, center + np.array([offset, 0, 0]), axes=AXES["sagittal"],

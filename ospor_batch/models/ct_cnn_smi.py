@@ -14,8 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ospor_batch.errors import ItemRefused, StudyError
+from ospor_batch.imaging.body_areas import wall_muscle
+from ospor_batch.imaging.orientation import body_mask
 from ospor_batch.imaging.tissues import MUSCLE_HU
 from ospor_batch.imaging.vertebra_images import AXES, Place, plane_images, share_of
+from ospor_batch.imaging.volume import Volume
 from ospor_batch.models.augmentation import AUGMENTATION, augmented
 from ospor_batch.models.spec import Parameter, Pixels, Prediction
 from ospor_batch.models.trainable import (
@@ -48,7 +51,7 @@ FAMILIES = ("densenet121", "resnet18", "efficientnet_b0", "seresnet18", "vgg11")
 AREA_MM, AREA_PIXELS = 500.0, 500  # plane in which the muscle is measured: the widest field of view, 1 mm a pixel
 MUSCLE: dict[str, Parameter] = {
     "levels": ("T12",),  # the level of the axial slice; L3 where the images show it
-    "muscle_from": "mask",  # mask: label muscle of recipes.masks.tissues; window: all soft tissue by CT number, organs too
+    "muscle_from": "mask",  # mask: label muscle of recipes.masks.tissues; window: the body wall by its CT number
     "minimum_muscle_cm2": 5.0,  # below it there is no muscle in the field of view
 }
 DEFAULTS: dict[str, Parameter] = {
@@ -86,7 +89,7 @@ def axial_muscle(pixels: Pixels, preparing: Preparing) -> Slice:
     """Find the slice and its muscle; ItemRefused levels_missing, levels_cut, muscle_mask_missing, no_muscle_in_view."""
     places, flags = entering(pixels, preparing)
     ((level, place),) = places.items()
-    muscle = _muscle(pixels, preparing, place)
+    muscle = _muscle(pixels, preparing, place, level=level)
     found = Slice(level, place, muscle, (*flags, *(("muscle_by_window",) if _is_by_window(preparing) else ())))
     least = float(str(preparing.parameters["minimum_muscle_cm2"]))
     if found.area_cm2 < least:
@@ -98,7 +101,7 @@ def _is_by_window(preparing: Preparing) -> bool:
     return preparing.parameters["muscle_from"] == "window"
 
 
-def _muscle(pixels: Pixels, preparing: Preparing, place: Place) -> npt.NDArray[np.float32]:
+def _muscle(pixels: Pixels, preparing: Preparing, place: Place, *, level: str) -> npt.NDArray[np.float32]:
     """Share of muscle in the axial plane: within its mask and within the window of its CT numbers."""
     volume, labels = pixels.volume, pixels.labels
     assert volume is not None
@@ -106,12 +109,23 @@ def _muscle(pixels: Pixels, preparing: Preparing, place: Place) -> npt.NDArray[n
     hu = plane_images(volume, place.center, plane="axial", side_mm=AREA_MM, pixels=AREA_PIXELS)[0]
     is_muscle = (hu >= MUSCLE_HU[0]) & (hu <= MUSCLE_HU[1])
     if _is_by_window(preparing):
-        return is_muscle.astype(np.float32)
+        return _of_wall(hu, level)
     label = dict(preparing.masks.tissues).get("muscle")
     if label is None or not (mask := labels == label).any():
         raise ItemRefused("muscle_mask_missing", "no muscle in the mask; name its label in recipes.masks.tissues")
     share = share_of(mask, volume, place.center, axes=AXES["axial"], side_mm=AREA_MM, pixels=AREA_PIXELS)
-    return np.where(is_muscle, share, np.float32(0))
+    found: npt.NDArray[np.float32] = np.where(is_muscle, share, np.float32(0))
+    return found
+
+
+def _of_wall(hu: npt.NDArray[np.float32], level: str) -> npt.NDArray[np.float32]:
+    """Muscle of the body wall by its CT number, where no mask is at hand."""
+    step = AREA_MM / AREA_PIXELS
+    body = body_mask(Volume(hu[None], np.diag([1.0, step, step, 1.0])))[0]
+    middle = ((AREA_PIXELS - 1) / 2,) * 2
+    found = wall_muscle(hu, body, middle=(middle[0], middle[1]), step=(step, step), level=level)
+    share: npt.NDArray[np.float32] = found.astype(np.float32)
+    return share
 
 
 def prepare(pixels: Pixels, preparing: Preparing) -> Example:
@@ -132,12 +146,13 @@ def _body_image(pixels: Pixels, preparing: Preparing, found: Slice) -> Array:
     assert volume is not None
     assert pixels.labels is not None
     side, n, center = float(str(p["body_mm"])), int(str(p["image_pixels"])), found.place.center
-    hu = plane_images(volume, center, plane="axial", side_mm=side, pixels=n)[0]
+    hu: Array = plane_images(volume, center, plane="axial", side_mm=side, pixels=n)[0]
     if not p["is_body_masked"]:
         return hu
     is_body = pixels.labels == dict(preparing.masks.labels)[found.level]
     share = share_of(is_body, volume, center, axes=AXES["axial"], side_mm=side, pixels=n)
-    return np.where(share >= 0.5, hu, float(str(p["hu_low"])))
+    alone: Array = np.where(share >= 0.5, hu, float(str(p["hu_low"])))
+    return alone
 
 
 def _at(plane: npt.NDArray[np.float32], *, side_mm: float, pixels: int) -> npt.NDArray[np.float32]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ospor_batch.errors import ItemRefused, StudyError
+from ospor_batch.imaging.lungs import LUNG_REGIONS, lung_region
 from ospor_batch.models.augmentation import AUGMENTATION, augmented
 from ospor_batch.models.spec import Parameter, Pixels, Prediction
 from ospor_batch.models.trainable import (
@@ -63,7 +64,7 @@ SMALLEST, LARGEST = 16, 4096  # pixels a side
 def prepare(pixels: Pixels, preparing: Preparing) -> Example:
     """Cut the region, pad it to a square with its own darkest value, resize and normalise.
 
-    ItemRefused: looks_lateral, image_blank.
+    ItemRefused: looks_lateral, image_blank, lungs_missing.
     """
     found, p = pixels.radiograph, preparing.parameters
     assert found is not None  # registry: it reads radiographs
@@ -83,7 +84,9 @@ def prepare(pixels: Pixels, preparing: Preparing) -> Example:
 
 
 def region_of(image: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
-    """The part of an image that a named region covers."""
+    """The part of an image that a named region covers; ItemRefused lungs_missing."""
+    if name in LUNG_REGIONS:
+        return lung_region(image, name)
     top, bottom, left, right = REGIONS[name]
     n_rows, n_columns = image.shape
     rows = slice(round(top * n_rows), max(round(bottom * n_rows), round(top * n_rows) + 1))
@@ -127,8 +130,9 @@ def answer(outputs: Array, example: Example, _parameters: Parameters) -> Predict
 
 def check(parameters: Parameters) -> None:
     """StudyError names a parameter that cannot be."""
-    if parameters["region"] not in REGIONS:
-        raise StudyError(f"recipes.parameters.region is {parameters['region']!r}, expected one of {', '.join(REGIONS)}")
+    if parameters["region"] not in (*REGIONS, *LUNG_REGIONS):
+        known = ", ".join((*REGIONS, *LUNG_REGIONS))
+        raise StudyError(f"recipes.parameters.region is {parameters['region']!r}, expected one of {known}")
     if not SMALLEST <= int(str(parameters["image_pixels"])) <= LARGEST:
         raise StudyError(f"recipes.parameters.image_pixels is {parameters['image_pixels']}, expected {SMALLEST} to {LARGEST}")
     if parameters["normalise"] not in {"image", "none"}:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ospor_batch.errors import ItemRefused
-from ospor_batch.imaging.regions import measure
 from ospor_batch.models.spec import Parameter, Pixels, Prediction, PredictorSpec
+from ospor_batch.models.vertebra_inputs import regions_of
 
 VERSION = "1"  # raise it when the rule below changes
 DEFAULTS: dict[str, Parameter] = {"levels": ("L1", "L2", "L3", "L4")}  # the levels of spine DXA, methods L4
@@ -29,10 +29,9 @@ class MeanHu:
 
     def prepare(self, pixels: Pixels) -> Prediction:
         """Measure every labelled level; levels_missing when none that should enter has voxels."""
-        volume, labels = pixels.volume, pixels.labels
+        volume = pixels.volume
         assert volume is not None  # registry: it reads CT and masks
-        assert labels is not None
-        regions = measure(volume, labels, levels=dict(self.labels))
+        regions = regions_of(pixels, dict(self.labels))
         entering = [region for region in regions if region.level in self.levels]
         if not entering:
             raise ItemRefused("levels_missing", f"none of {', '.join(self.levels)} has voxels in the images")

@@ -76,10 +76,10 @@ def _seresnet(*, spatial_dims: int, n_channels: int, n_outputs: int, width: int,
     from monai.networks.blocks import ChannelSELayer
     from monai.networks.nets.resnet import ResNetBlock
 
-    class SqueezedBlock(ResNetBlock):
+    class SqueezedBlock(ResNetBlock):  # type: ignore[misc]
         def __init__(self, in_planes: int, planes: int, **more: Any) -> None:
             super().__init__(in_planes, planes, **more)
-            self.bn2 = nn.Sequential(self.bn2, ChannelSELayer(spatial_dims, planes, r=min(16, planes)))
+            self.bn2 = nn.Sequential(self.bn2, ChannelSELayer(spatial_dims, planes, r=min(16, planes)))  # type: ignore[has-type]
 
     return _resnet(SqueezedBlock, [2, 2, 2, 2])(
         spatial_dims=spatial_dims, n_channels=n_channels, n_outputs=n_outputs, width=width, dropout=dropout

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ospor_batch.errors import ItemRefused, StudyError
-from ospor_batch.imaging.volume import AIR_HU, Volume
+from ospor_batch.imaging.volume import AIR_HU, Array, Volume
 from ospor_batch.models.segmentation_classes import FILE_VALUES, KINDS, LEVELS, STRUCTURES, TISSUES
 from ospor_batch.models.segmentation_levels import Body, labelled_bodies
 from ospor_batch.models.spec import Parameter
@@ -72,16 +72,16 @@ def views(hu: Tensor) -> Tensor:
     return torch.stack([((hu - middle) / half).clamp(-1, 1) for middle, half in WINDOWS], dim=-4)
 
 
-@torch.inference_mode()
 def segment(volume: Volume, network: nn.Module, *, parameters: Mapping[str, Parameter], device: str = "cpu") -> Segmented:
     """Segment one volume; ItemRefused no_vertebra where no body is found, volume_too_large where the geometry is broken."""
     spacing = float(str(parameters["spacing_mm"]))
     coarse, affine = to_grid(volume, spacing_mm=spacing)
-    probability, place = outputs(coarse.to(device), network, parameters=parameters)
-    structures, bodies = labelled_bodies(probability[1].numpy(), place.numpy(), voxel_ml=spacing**3 / 1000)
-    if not bodies:
-        raise ItemRefused("no_vertebra", "the segmentation found no vertebral body")
-    return Segmented(_back(volume, probability, structures, affine=affine), bodies)
+    with torch.inference_mode():
+        probability, place = outputs(coarse.to(device), network, parameters=parameters)
+        structures, bodies = labelled_bodies(probability[1].numpy(), place.numpy(), voxel_ml=spacing**3 / 1000)
+        if not bodies:
+            raise ItemRefused("no_vertebra", "the segmentation found no vertebral body")
+        return Segmented(_back(volume, probability, structures, affine=affine), bodies)
 
 
 def outputs(coarse: Tensor, network: nn.Module, *, parameters: Mapping[str, Parameter]) -> tuple[Tensor, Tensor]:
@@ -125,9 +125,7 @@ def _averaged(volume: Volume, spacing_mm: float) -> tuple[Tensor, npt.NDArray[np
     return hu, affine
 
 
-def _sampled(
-    source: Tensor, mapping: npt.NDArray[np.float64], shape: list[int], *, fill: float, mode: str = "bilinear"
-) -> Tensor:
+def _sampled(source: Tensor, mapping: Array, shape: list[int], *, fill: float, mode: str = "bilinear") -> Tensor:
     """Values of (..., z, y, x) at the indices that the mapping gives to a grid of the shape; fill beyond the source."""
     axes = [torch.arange(n, dtype=torch.float32) for n in shape]
     index = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)

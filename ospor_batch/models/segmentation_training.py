@@ -99,7 +99,7 @@ def _batch(volumes: Sequence[Labelled], n: int, *, rule: Randomisation, generato
     return torch.stack([image for image, _ in drawn]), torch.stack([label for _, label in drawn])
 
 
-class Loss(nn.Module):
+class Loss(nn.Module):  # type: ignore[misc]
     """MONAI's Dice plus cross entropy of the kinds, and the error of the level within bodies."""
 
     def __init__(self) -> None:

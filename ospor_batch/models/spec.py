@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ospor_batch.errors import ItemRefused
+from ospor_batch.evaluation.overlap import Overlap
 from ospor_batch.imaging.masks import MaskRule
 from ospor_batch.imaging.radiograph import Radiograph
 from ospor_batch.imaging.regions import Region
 from ospor_batch.imaging.volume import Volume
 
-PREPROCESSING = "1"  # raise it with every change that can move a value: reading, HU, masks, regions
+PREPROCESSING = "2"  # raise it with every change that can move a value: reading, HU, masks, regions
 PRECISION = "float64"  # of the statistics; pixels are float32
 Parameter = str | float | int | bool | tuple[str, ...]
 
@@ -84,12 +85,14 @@ class Pixels:
 
     volume: of a predictor that reads CT. labels: levels on the volume's grid; null for a predictor that needs none.
     radiograph: of a predictor that reads radiographs. mask_flags: what is to be said of the labels (level_uncertain:L1 ...).
+    overlaps: of segmented levels with masks beside the images.
     """
 
     volume: Volume | None = None
     labels: npt.NDArray[np.int32] | None = None
     radiograph: Radiograph | None = None
     mask_flags: tuple[str, ...] = ()
+    overlaps: Mapping[str, Overlap] = field(default_factory=dict)
 
 
 class Predictor(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,18 @@ def entering(pixels: Pixels, preparing: Preparing) -> tuple[dict[str, Place], tu
 
 def measured(pixels: Pixels, preparing: Preparing) -> tuple[Region, ...]:
     """Plain HU of every labelled level, for the table of vertebrae."""
+    return regions_of(pixels, dict(preparing.masks.labels))
+
+
+def regions_of(pixels: Pixels, levels: Mapping[str, int]) -> tuple[Region, ...]:
+    """Plain HU of every labelled level, and how its mask overlaps with the one beside the images."""
     assert pixels.volume is not None
     assert pixels.labels is not None
-    return measure(pixels.volume, pixels.labels, levels=dict(preparing.masks.labels))
+    found = []
+    for region in measure(pixels.volume, pixels.labels, levels=levels):
+        of = pixels.overlaps.get(region.level)
+        found.append(region if of is None else replace(region, dice=of.dice, hd95_mm=of.hd95_mm))
+    return tuple(found)
 
 
 def scaled(hu: npt.NDArray[Any], parameters: Parameters) -> npt.NDArray[np.float16]:

@@ -17,6 +17,11 @@ Frames = Mapping[str, pl.DataFrame]
 Blocks = tuple[DisplayTable | Picture, ...]
 NAMES = ["recipe", "reference_id", "model_digest", "partition"]
 DIGITS = 3
+INTERVALS_SAID = {
+    "delong_logit": "DeLong on the logit", "delong_wald": "DeLong", "bootstrap_percentile": "bootstrap of persons",
+    "obuchowski_logit": "Obuchowski on the logit", "clopper_pearson": "Clopper-Pearson", "wilson": "Wilson",
+    "clustered_logit_t": "clustered on the logit", "placement_logit": "placements on the logit",
+}  # fmt: skip
 METRICS_SAID = "Estimate with 95 % interval by the method that is named; shares from 0 to 1."
 
 
@@ -125,7 +130,7 @@ def _comparisons(recipe: Recipe, frames: Frames) -> Blocks:
         empty="No pair of groups could be compared in this run.",
     )
     caption = f"Pooled over centers with each left out in turn, {recipe.key}"
-    return pairs, _estimates(recipe, frames, "leave_one_out", ("left_out", "n_groups"), caption=caption)
+    return pairs, _estimates(recipe, frames, "leave_one_out", ("left_out",), caption=caption)
 
 
 def _difference(row: dict[str, Any]) -> Cell:
@@ -165,7 +170,7 @@ def _more(recipe: Recipe, frames: Frames) -> Blocks:
 
 def _measure_said(metric: str, interval: str, rate: float | None) -> str:
     at = "" if rate is None else f" {'up to a false positive rate of' if metric == 'partial_auc' else 'of'} {rate:g}"
-    return f"{spoken(metric)}{at}, {interval.replace('_', ' ')}"
+    return f"{spoken(metric)}{at}, {INTERVALS_SAID.get(interval, interval.replace('_', ' '))}"
 
 
 def _classes(recipe: Recipe, frames: Frames) -> DisplayTable:
@@ -204,15 +209,20 @@ def _estimates(recipe: Recipe, frames: Frames, name: str, keys: tuple[str, ...],
     """One row per key, one column per metric."""
     rows = _mine(recipe, frames, name)
     metrics = list(dict.fromkeys(rows["metric"].to_list()))
-    groups: dict[tuple[object, ...], dict[str, dict[str, object]]] = {}
+    groups: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for row in rows.iter_rows(named=True):
         groups.setdefault(tuple(row[key] for key in keys), {})[row["metric"]] = row
     shown = tuple(
-        (*(text(value) for value in key), *(estimate(found[m], digits=DIGITS) if m in found else text(None) for m in metrics))
+        (*(text(value) for value in key), *(_of_groups(found[m]) if m in found else text(None) for m in metrics))
         for key, found in groups.items()
     )
     columns = (*(column_of(name, key) for key in keys), *(Column(spoken(metric), is_number=True) for metric in metrics))
     return DisplayTable(safe_name(name, recipe.key), caption, columns, shown, empty="Nothing of it in this run.")
+
+
+def _of_groups(row: dict[str, Any]) -> Cell:
+    """An estimate; where it is pooled, of how many groups."""
+    return estimate(row, digits=DIGITS, sub=f"{row['n_groups']} groups" if "n_groups" in row else "")
 
 
 def _baseline(recipe: Recipe, frames: Frames) -> Blocks:
@@ -230,7 +240,7 @@ def _baseline(recipe: Recipe, frames: Frames) -> Blocks:
             (text(spoken(v)), text(None if level == "all" else level), *(_described(cells.get((v, level, g))) for g in groups))
             for v, level in lines
         ]
-        columns = (Column("Variable"), Column("Level"), *(Column(f"{g} (n = {sizes[g]})", is_number=True) for g in groups))
+        columns = (Column("Variable"), Column("Level"), *(Column(f"{g} (n = {sizes[g]})") for g in groups))
         by = grouping.replace("_", " ")
         caption = f"Table 1 of {recipe.key} by {by}: mean ± SD, median (quartiles), or n (%); SMD against all others"
         found.append(DisplayTable(safe_name("baseline", recipe.key, grouping), caption, columns, tuple(shown)))
@@ -241,14 +251,14 @@ def _described(row: dict[str, object] | None) -> Cell:
     if row is None:
         return Cell("–", remark="no such level")
     smd = row["standardised_difference"]
-    sub = f"SMD {smd:.2f}" if isinstance(smd, float) else ""
-    missing = f"; {row['n_missing']} missing" if row["n_missing"] else ""
+    sub = f"SMD {decimal(smd, digits=2)}" if isinstance(smd, float) else ""
+    missing = f"{row['n_missing']} missing" if row["n_missing"] else ""
     if row["n_level"] is not None:
         share = row["share"]
         said = f"{row['n_level']}" + (f" ({100 * share:.1f} %)" if isinstance(share, float) else "")
-        return Cell(said, sub=sub + missing, sort=float(str(row["n_level"])), kind="text")
+        return Cell(said, sub="; ".join(filter(None, [sub, missing])), sort=float(str(row["n_level"])), kind="text")
     if row["mean"] is None:
         return Cell("–", sub=f"{row['n_missing']} missing")
     sd = f" ± {row['sd']:.1f}" if isinstance(row["sd"], float) else ""
     spread = f"{row['median']:.1f} ({row['quartile_lower']:.1f} to {row['quartile_upper']:.1f})"
-    return Cell(f"{row['mean']:.1f}{sd}", sub="; ".join(filter(None, [spread, sub])) + missing, kind="text")
+    return Cell(f"{row['mean']:.1f}{sd}", sub="; ".join(filter(None, [spread, sub, missing])), kind="text")

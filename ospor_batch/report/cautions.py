@@ -204,7 +204,9 @@ def _coverage(rows: pl.DataFrame) -> list[str]:
 
 def _sources(rows: pl.DataFrame) -> list[str]:
     found = {
-        row["center"]: (row["t_source"], row["t_reference"]) for row in _by_place(rows, "auc") if row["center"] != EVERYONE
+        row["center"]: (row["t_source"], row["t_reference"])
+        for row in _by_place(rows, "auc")
+        if row["center"] != EVERYONE and row["n_persons"]
     }
     if len(set(found.values())) < 2:
         return []

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import polars as pl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ospor_batch.report.display import decimal, spoken
 from ospor_batch.report.figures import COLOURS, GREY, MARKERS, SETTINGS, STYLES, Picture, written
@@ -16,6 +17,7 @@ ALL = "all"
 LOOKS = tuple(zip(COLOURS, STYLES * 2, MARKERS, strict=False))
 LAYERS = (("n_eligible", "#cfd8e3", 0.85), ("n_labelled", COLOURS[0], 0.6), ("n_events", COLOURS[1], 0.3))
 ROW_HEIGHT = 0.3  # inches
+MOST_REASONS = 20  # of a figure; the table holds all
 
 
 def calibration(curve: pl.DataFrame, *, name: str, title: str) -> Picture:
@@ -84,6 +86,7 @@ def pyramid(people: pl.DataFrame, *, name: str, title: str) -> Picture:
                     f"{sex}, {_count_said(column)}: " + ", ".join(f"{a} {n}" for a, n in zip(ages, counts, strict=True))
                 )
             axes.set(title=sex, xlim=(0, most * 1.05), xlabel="Persons")
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axes.set_yticks(range(len(ages)), ages)
         left.invert_xaxis()
         handles, labels = right.get_legend_handles_labels()
@@ -115,6 +118,41 @@ def windows(rows: pl.DataFrame, *, name: str, title: str) -> Picture:
         return _picture(figure, name, title, said)
 
 
+def rejects(rows: pl.DataFrame, *, name: str, title: str) -> Picture:
+    """Draw how many were refused for each reason at each level, the commonest first, centers one after another in a bar."""
+    totals = (
+        rows.group_by("level", "reason").agg(pl.col("n").sum()).sort(["n", "level", "reason"], descending=[True, False, False])
+    )
+    shown, centers = totals.head(MOST_REASONS), sorted(set(rows["center"]))
+    counts = {(r["level"], r["reason"], r["center"]): r["n"] for r in _summed(rows).iter_rows(named=True)}
+    pairs = shown.select("level", "reason").rows()
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(8.4, 1.5 + ROW_HEIGHT * len(pairs)), layout="constrained")
+        axes = figure.add_subplot()
+        ends = [0] * len(pairs)
+        for center, (colour, _, _) in zip(centers, LOOKS * (1 + len(centers) // len(LOOKS)), strict=False):
+            widths = [counts.get((*pair, center), 0) for pair in pairs]
+            axes.barh(range(len(pairs)), widths, left=ends, height=0.65, color=colour, edgecolor="white", label=center)
+            ends = [end + width for end, width in zip(ends, widths, strict=True)]
+        axes.set_yticks(
+            range(len(pairs)), [f"{level.replace('_', ' ')}: {reason.replace('_', ' ')}" for level, reason in pairs]
+        )
+        for i, end in enumerate(ends):
+            axes.text(end, i, f" {end}", va="center", fontsize=8.5)
+        axes.invert_yaxis()
+        axes.set(xlabel="Refused (counts of different levels are not to be added)")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        figure.legend(loc="outside lower center", ncols=6)
+        said = [f"{level} {reason} {end}" for (level, reason), end in zip(pairs, ends, strict=True)]
+        left = totals.height - shown.height
+        return _picture(figure, name, title, [*said, f"{left} rarer reasons stand in the table alone"] if left else said)
+
+
+def _summed(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.group_by("level", "reason", "center").agg(pl.col("n").sum())
+
+
 def forest_of(rows: pl.DataFrame, pooled: pl.DataFrame, *, by: str, metrics: Sequence[str], name: str, title: str) -> Picture:
     """Draw estimates of each group of a stratum side by side, a metric a panel, the pooled one below."""
     groups = sorted(set(rows[by]) - {ALL})
@@ -128,7 +166,7 @@ def forest_of(rows: pl.DataFrame, pooled: pl.DataFrame, *, by: str, metrics: Seq
             for i, group in enumerate(names):
                 found = pooled.filter(pl.col("metric") == metric) if group == "pooled" else mine.filter(pl.col(by) == group)
                 said.append(_estimate(axes, found.to_dicts(), at=-i, who=group, metric=metric))
-            axes.set(title=spoken(metric), xlim=(-0.02, 1.02))
+            axes.set(title=spoken(metric), xlim=(-0.02, 1.02), ylim=(0.6 - len(names), 0.6))
             axes.set_yticks([-i for i in range(len(names))], [f"all {spoken(by).lower()}s" if g == ALL else g for g in names])
             axes.grid(axis="x", color="#dddddd", linewidth=0.6)
             axes.tick_params(axis="y", length=0)
@@ -160,8 +198,9 @@ def binned_roc(bins: pl.DataFrame, *, name: str, title: str) -> Picture:
 def _estimate(axes: Any, found: list[dict[str, Any]], *, at: float, who: str, metric: str) -> str:
     row = found[0] if found else {}
     if row.get("estimate") is None:
-        axes.text(0.5, at, "not shown", color=GREY, ha="center", va="center", fontsize=8.5)
-        return f"{metric} {who}: not shown"
+        why = "withheld" if row.get("status") == "withheld" else "not estimable"
+        axes.text(0.5, at, why, color=GREY, ha="center", va="center", fontsize=8.5)
+        return f"{metric} {who}: {why}"
     low, high, is_all = row["estimate_lower"], row["estimate_upper"], who in {ALL, "pooled"}
     if low is not None and high is not None:
         axes.plot([low, high], [at, at], color="black" if is_all else COLOURS[0], linewidth=1.4)

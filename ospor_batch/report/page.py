@@ -312,8 +312,18 @@ def _all_recipes(run: RunTables) -> list[Section]:
         caption="Refused files, rows, exams and series by reason",
         empty="Nothing was refused in this run.",
     )
+    counted, title = run.frames["reject_count"], "Refused by level and reason, by center"
+    drawn = (curves.rejects(counted, name="rejects-by-reason", title=title),) if counted.height else ()
+    contrast = tables.plain(
+        run.frames["contrast"],
+        "contrast",
+        slug="contrast",
+        caption="What the headers of all CT series of the catalog say of contrast",
+        empty="No CT series is in the catalog.",
+    )
     return [
-        Section("Rejects by reason", (rejects,)),
+        Section("Rejects by reason", (*drawn, rejects)),
+        Section("Contrast evidence in the catalog", (contrast,)),
         Section("What the columns mean", (_dictionary(),), is_closed=True),
     ]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib import resources
 from typing import Any, Literal
@@ -130,6 +130,8 @@ def _cohort(study: Study, recipe: Recipe, *, example: Example, center: str) -> C
     labels = draw(exams, study.reference(recipe.reference), key=KEY).labels
     labels = labels.join(numbers, on=["center", "exam_key"], how="left")
     asked = question_of(study, recipe, key=KEY)
+    if example.events:  # an event that is given was recorded, whether or not the center has a file of them
+        asked = replace(asked, event_centers=tuple(sorted({*asked.event_centers, center})))
     return build(series, labels, question=asked, overrides=pl.DataFrame(schema=OVERRIDES), events=events)
 
 

@@ -72,6 +72,34 @@ reference = "dxa_any_site"
 threshold = { fixed = 110 }                    # HU; or { rule = "youden" } with a [split] that has tuning people
 masks = { source = "beside", pattern = "*.nii*", labels = { L1 = 20, L2 = 21, L3 = 22, L4 = 23 } }
 
+# A published protocol, trained here (docs/recipes.md); it needs the section [split].
+# [split]
+# train = 0.7
+# tuning = 0.1                                 # early stopping and threshold
+# internal_test = 0.2
+# external = { center = ["CENTER"] }           # seen by neither
+# [[recipes]]
+# name = "cxr_osteoporosis"                    # or ct_cnn_smi, ct_bmd_tbs, ct_qct_bmd, ldct_internal_calibration
+# reference = "dxa_any_site"
+# threshold = { rule = "youden" }
+# model = "models/FOLDER"                      # loads a model in place of training; then threshold = { rule = "as_trained" }
+# [recipes.parameters]                         # ospor-batch check prints all of them
+# image_pixels = 512
+
+# What a site may have to tell; take away the # of a section and of the lines that are needed.
+# [vocabulary]                                 # its own words; regular expressions, without regard to case
+# vendors = [{ name = "neusoft", patterns = ["^nsoft"] }]
+# kernels = [{ vendor = "neusoft", name = "sharp", patterns = ["^f40"] }]      # soft | standard | sharp
+# body_parts = [{ name = "abdomen", patterns = ["\\\\bbuik"] }]
+# contrast = [{ name = "without", patterns = ["\\\\bblanco"] }]                # without | with | both | tag_plain
+# [grading]
+# smallest_stack = 3                           # fewer slices give no volume to measure in
+# [linkage]                                    # how written patient numbers become persons
+# leading_zeros = "strip"                      # keep | strip
+# issuer = "key"                               # ignore | key: IssuerOfPatientID is part of the key ...
+# own_issuers = ["NORTH HIS"]                  # ... save of these, whose numbers are the center's own
+# crosswalk = "crosswalk.csv"                  # columns center, patient_id, person; the only thing that joins numbers
+
 [tables]
 strata = ["center", "scanner_vendor", "center*scanner_vendor", "sex", "age_band"]
 

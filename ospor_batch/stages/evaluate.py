@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from ospor_batch.catalog.contrast import contrast_counts
 from ospor_batch.cohort.attrition import check_closed
 from ospor_batch.config import Recipe, Study
 from ospor_batch.contracts import contract
@@ -106,6 +107,7 @@ def evaluate(study: Study, run: Run, *, store: Store) -> list[StageSummary]:
         _write(run, name, tables.frame(name))
     _write(run, "attrition", attrition)
     _write(run, "linkage", run.read("linkage"))
+    _write(run, "contrast", _contrast(study, run, store=store))
     _write(run, "reject_count", _reject_counts(study, run, store=store, refused=refused))
     known = Known(len(GATHERED))
     _write(run, "checklist", pl.DataFrame(checklist_rows(study, known), schema=schema_of("checklist")))
@@ -249,6 +251,13 @@ def _reject_counts(study: Study, run: Run, *, store: Store, refused: pl.DataFram
     ours = pl.col("center").is_in([center.name for center in study.centers])
     counted = contract("reject_count").primary_key
     return pl.concat([catalog.filter(ours), refused]).group_by(counted).agg(n=pl.len().cast(pl.Int64))
+
+
+def _contrast(study: Study, run: Run, *, store: Store) -> pl.DataFrame:
+    """Kinds of contrast evidence in the catalog that the run is pinned to, by center and vendor."""
+    series = store.current("series", snapshot=run.snapshot)
+    ours = series.filter(pl.col("center").is_in([center.name for center in study.centers]))
+    return contrast_counts(ours, by=("center", "scanner_vendor"))
 
 
 def _summary(recipe: Recipe, of: AnalysisSet) -> StageSummary:

@@ -128,13 +128,15 @@ def _maps(chosen: pl.DataFrame, held: PreparedStore) -> Maps:
 def _region_rows(recipe: str, maps: Maps, *, held: PreparedStore, regions: Regions) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for (partition, kind), items in maps.items():
-        shares = [region_shares(held.example(item).arrays[HEAT], regions) for item in items]
+        heats = [heat for item in items if (heat := held.example(item).arrays[HEAT]).any()]
+        shares = [region_shares(heat, regions) for heat in heats] or [dict.fromkeys(regions, 0.0)]
         for name, box in regions.items():
             values, area = np.array([share[name] for share in shares]), area_share(box)
             rows.append(
                 {
                     "recipe": recipe, "partition": partition, "class": kind, "region": name, "n_images": len(items),
-                    "area_share": area, "heat_share": float(min(values.mean(), 1.0)), "heat_share_sd": float(values.std()),
+                    "n_without_heat": len(items) - len(heats), "area_share": area,
+                    "heat_share": float(min(values.mean(), 1.0)), "heat_share_sd": float(values.std()),
                     "ratio": float(values.mean() / area),
                 }
             )  # fmt: skip
@@ -193,7 +195,7 @@ def _table_words() -> dict[str, object]:
     return {
         "file": "grad_cam_region", "kind": "table", "recipe": "all", "contract": "grad_cam_region", "section": SECTION,
         "position": 1, "title": "Share of the heat by region",
-        "caption": "Mean over images of the share of each map that lies in a region, beside the share that the region has of "
+        "caption": "Mean over images with heat of the share of each map that lies in a region, beside the region's share of "
         "the frame. Regions overlap. Labelled and scored test images, at most recipes.parameters.explain_images of each class.",
         "alt_text": None, "hidden_columns": None,
     }  # fmt: skip

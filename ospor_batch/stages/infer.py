@@ -13,22 +13,23 @@ import polars as pl
 from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import Executor
 from ospor_batch.config import Compute, Study
-from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import conform, empty
 from ospor_batch.errors import LedgerError
-from ospor_batch.inference.parts import PARTS
 from ospor_batch.inference.shard import Limits
 from ospor_batch.models.registry import kind_of
 from ospor_batch.models.spec import PredictorSpec
 from ospor_batch.runs import Run
 from ospor_batch.stages.live import PROGRESS, Live
-from ospor_batch.stages.rounds import Rounds
+from ospor_batch.stages.prediction_store import clear, finished, forget, merge, stored
+from ospor_batch.stages.rounds import Rounds, left_behind, shards_folder
 from ospor_batch.stages.shards import MEGABYTE, SHARD_SECONDS, costs, cut_shards
 from ospor_batch.stages.specs import specs_of
 from ospor_batch.stages.summary import Progress, StageSummary
-from ospor_batch.store import Store, write_rows
+from ospor_batch.store import Store
+from ospor_batch.store.buckets import bucket_groups, number_of
 
 SHARDS_PER_WORKER = 4  # at least, so that a small study keeps every worker busy and loses little when one dies
+MOST_FILES = 2_000_000  # rows of the locator held at once; about 400 bytes each
 ITEM = ["center", "series_key"]
 
 
@@ -52,25 +53,16 @@ def infer(
     live.begin()
     for part in work:
         if part.todo.height:
-            files = _files(part.todo, study, store=store, run=run)
             with _executor_for(part.spec, study, given=executor) as (opened, compute, spec):
-                _predict_all(files, spec, run=run, executor=opened, compute=compute, live=live)
+                left = left_behind(shards_folder(run, spec))
+                for some in _portions(part.todo, store):
+                    rounds = Rounds(
+                        spec, run, _files(some, study, store=store, run=run), opened, _limits(compute, opened), live, left
+                    )
+                    _predict_all(rounds, shard_megabytes=compute.shard_megabytes)
+            merge(run, part.spec)
     live.end()
     return _assemble(study, run, manifest=manifest, specs=specs, said=(live.said(),) if live.n_computed else ())
-
-
-def forget(run: Run, spec: PredictorSpec, *, items: pl.Series) -> None:
-    """Take these items out of the prediction store, so that they are computed again."""
-    gone = items.implode()
-    for part, name in PARTS.items():
-        key = "item_key" if name == "reject" else "item_digest"
-        for file in sorted((run.predictions / spec.key).glob(f"{part}-*.parquet")):
-            rows = pl.read_parquet(file)
-            kept = rows.filter(~pl.col(key).is_in(gone))
-            if not kept.height:
-                file.unlink()
-            elif kept.height < rows.height:
-                write_rows(kept, target=file, metadata=contract(name).stamp(predictor=spec.predictor, prediction_key=spec.key))
 
 
 @dataclass(frozen=True)
@@ -108,6 +100,7 @@ def _limits(compute: Compute, executor: Executor) -> Limits:
         n_threads = compute.slurm.cores
     return Limits(
         n_threads=compute.decode_threads or n_threads,
+        n_processes=compute.decode_processes or 0,
         n_decoded=compute.decoded_items,
         item_seconds=compute.item_seconds,
         out_of_memory=compute.out_of_memory,
@@ -119,28 +112,13 @@ def _work(manifest: pl.DataFrame, run: Run, *, spec: PredictorSpec, recipes: Seq
     rows = manifest.filter(pl.col("recipe").is_in(recipes)).select("item_digest", "series_digest", *ITEM)
     # the same images in two archives are one item: the first center's files are read
     wanted = rows.sort("item_digest", *ITEM).unique(subset="item_digest", keep="first", maintain_order=True)
-    _clear(run, spec)
-    finished = pl.concat([_stored("prediction", run, spec)["item_digest"], _stored("reject", run, spec)["item_key"]])
-    return _Work(spec, wanted, wanted.filter(~pl.col("item_digest").is_in(finished.implode())))
-
-
-def _clear(run: Run, spec: PredictorSpec) -> None:
-    """Throw away what finishes nothing: transient rejects, and what a killed worker left unfinished."""
-    folder = run.predictions / spec.key
-    for stale in [*folder.glob("reject_transient-*.parquet"), *folder.glob(".*.unfinished")]:
-        stale.unlink(missing_ok=True)
-
-
-def _stored(part: str, run: Run, spec: PredictorSpec) -> pl.DataFrame:
-    """All rows of one kind of part in the prediction store of a spec."""
-    files = sorted((run.predictions / spec.key).glob(f"{part}-*.parquet"))
-    name = PARTS[part]
-    return pl.concat([empty(name), *(conform(pl.read_parquet(file), name) for file in files)])
+    clear(run, spec)
+    return _Work(spec, wanted, wanted.join(finished(run, spec), on="item_digest", how="anti", maintain_order="left"))
 
 
 def _files(todo: pl.DataFrame, study: Study, *, store: Store, run: Run) -> pl.DataFrame:
     """The files of every item to be read, with the archive root as a path; folder by folder, as the disk holds them."""
-    located = store.current("locator", snapshot=run.snapshot).join(todo, on=ITEM)
+    located = store.current("locator", snapshot=run.snapshot, among=todo.select(ITEM), is_sorted=False).join(todo, on=ITEM)
     n_lost = todo.join(located.filter(pl.col("kind") == "image"), on=ITEM, how="anti").height
     if n_lost:
         raise LedgerError(f"infer: {n_lost} series of the manifest have no image in the catalog's locator")
@@ -156,15 +134,30 @@ def _files(todo: pl.DataFrame, study: Study, *, store: Store, run: Run) -> pl.Da
     )
 
 
-def _predict_all(
-    files: pl.DataFrame, spec: PredictorSpec, *, run: Run, executor: Executor, compute: Compute, live: Live
-) -> None:
+def _portions(todo: pl.DataFrame, store: Store) -> list[pl.DataFrame]:
+    """The items in portions whose files this process can hold; whole buckets of the locator, one portion for most studies."""
+    portions: list[list[pl.DataFrame]] = []
+    filled = 0
+    for center in todo["center"].unique().sort():
+        sizes = store.sizes("locator", center=center)
+        number = number_of(pl.col("series_key"), "locator")
+        for group in bucket_groups(sizes, most=MOST_FILES):
+            size = sum(sizes[place] for place in group)
+            if not portions or filled + size > MOST_FILES:
+                portions.append([])
+                filled = 0
+            portions[-1].append(todo.filter((pl.col("center") == center) & number.is_in(list(group))))
+            filled += size
+    return [some for parts in portions if (some := pl.concat(parts)).height]
+
+
+def _predict_all(rounds: Rounds, *, shard_megabytes: float) -> None:
+    live, executor, items = rounds.live, rounds.executor, costs(rounds.files)
     live.link, live.n_workers = executor.link, executor.n_workers
-    items = costs(files)
     n_shards = SHARDS_PER_WORKER * executor.n_workers
-    megabytes = min(float(compute.shard_megabytes), int(items["size_bytes"].sum()) / (n_shards * MEGABYTE))
-    shards = cut_shards(items, megabytes=megabytes, seconds=min(SHARD_SECONDS, float(items["seconds"].sum()) / n_shards))
-    Rounds(spec, run, files, executor, limits=_limits(compute, executor), live=live).predict(shards)
+    megabytes = min(shard_megabytes, int(items["size_bytes"].sum()) / (n_shards * MEGABYTE))
+    seconds = min(SHARD_SECONDS, float(items["seconds"].sum()) / n_shards)
+    rounds.predict(cut_shards(items, megabytes=megabytes, seconds=seconds))
 
 
 def _assemble(
@@ -174,8 +167,8 @@ def _assemble(
     predictions, vertebrae, rejects = [empty("prediction")], [empty("vertebra")], [empty("reject")]
     for spec, recipes in _shared(specs).items():
         listed = manifest.filter(pl.col("recipe").is_in(recipes))
-        predicted = _of_items(_stored("prediction", run, spec), listed, on="item_digest", key=["item_digest"])
-        measured = _of_items(_stored("vertebra", run, spec), predicted, on="item_digest", key=["item_digest", "level"])
+        predicted = _of_items(stored("prediction", run, spec), listed, on="item_digest", key=["item_digest"])
+        measured = _of_items(stored("vertebra", run, spec), predicted, on="item_digest", key=["item_digest", "level"])
         predictions.append(predicted)
         vertebrae.append(measured)
         rejects.append(_rejects(listed.join(predicted, on="item_digest", how="anti"), run, spec))
@@ -198,8 +191,8 @@ def _of_items(stored: pl.DataFrame, listed: pl.DataFrame, *, on: str, key: list[
 
 def _rejects(unpredicted: pl.DataFrame, run: Run, spec: PredictorSpec) -> pl.DataFrame:
     """Rejects of the items without a prediction, one row per recipe and series; a lasting reason before a transient one."""
-    stored = pl.concat([_stored("reject", run, spec), _stored("reject_transient", run, spec)])
-    why = stored.sort("item_key", "is_transient", "reason", "detail").unique(
+    refused = pl.concat([stored("reject", run, spec), stored("reject_transient", run, spec)])
+    why = refused.sort("item_key", "is_transient", "reason", "detail").unique(
         subset="item_key", keep="first", maintain_order=True
     )
     why = why.select("stage", "level", "reason", "detail", "is_transient", item_digest="item_key")

@@ -79,14 +79,20 @@ class Live:
         rate = self.items_per_second
         return (self.total - self.done) / rate if rate > 0 else None
 
+    @property
+    def busy_share(self) -> float:
+        """Share of the time in which the devices of all workers were given work; the rest they starved or wrote."""
+        took = max(time.time() - self.started_at, 1e-3) * self.n_workers
+        return min((self.seconds["transfer"] + self.seconds["compute"]) / took, 1.0)
+
     def said(self) -> str:
         """One sentence: rate, where the seconds went, which step to make faster."""
         took = max(time.time() - self.started_at, 1e-3)
         steps = ", ".join(f"{step} {self.seconds[step]:.1f}" for step in STEPS)
         return (
-            f"{self.n_computed} series in {took:.1f} s ({self.n_computed / took:.1f}/s) on {self.n_workers} worker(s); "
-            f"seconds summed over workers: {steps}; slowest step: {bottleneck(self.seconds)}"
-            + (f"; {self.n_deaths} worker(s) died" if self.n_deaths else "")
+            f"{self.n_computed} series in {took:.1f} s ({self.n_computed / took:.1f}/s) on {self.n_workers} worker(s), "
+            f"devices busy {100 * self.busy_share:.0f} % of the time; seconds summed over workers: {steps}; "
+            f"slowest step: {bottleneck(self.seconds)}" + (f"; {self.n_deaths} worker(s) died" if self.n_deaths else "")
         )
 
     def _tell(self, *, at_once: bool) -> None:
@@ -105,6 +111,7 @@ class Live:
             "state": state, "pid": os.getpid(), "host": socket.gethostname(), "started_at": self.started_at,
             "updated_at": self._written, "total": self.total, "done": self.done, "n_computed": self.n_computed,
             "n_deaths": self.n_deaths, "n_workers": self.n_workers, "rejects": dict(sorted(self.rejects.items())),
+            "busy_share": self.busy_share,
             "items_per_second": self.items_per_second, "seconds_left": self.seconds_left, "seconds": self.seconds,
             "slowest": bottleneck(self.seconds), "dashboard": self.link,
         }  # fmt: skip
@@ -130,6 +137,7 @@ class Seen:
     n_workers: int
     n_deaths: int
     rejects: Mapping[str, int]
+    busy_share: float
     items_per_second: float
     seconds_left: float | None
     seconds: Mapping[str, float]

@@ -33,6 +33,7 @@ INSTEAD = {
     "roc_point": "it draws the people of performance; trace performance",
     "agreement_point": "it draws the people of agreement; trace agreement",
     "linkage": "it counts people of the catalog by month; the steps no_label and no_eligible_image of attrition have the keys",
+    "contrast": "it counts series of the whole catalog; who left at the criterion stands in attrition under its name",
     "window": "it matches anew under other windows; a run with that window in [match] has the keys",
     "guard": "it counts whom an event struck whatever else removed them; who left by it stands in attrition under its name",
     "cut_off": "it shows definitions and counts nobody",

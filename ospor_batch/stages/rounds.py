@@ -29,6 +29,36 @@ TIMED_OUT = "timed_out"
 
 
 @dataclass
+class LeftBehind:
+    """What the journals of a killed run name; alone: those that were under suspicion already and had a shard of their own."""
+
+    working: set[str] = field(default_factory=set)
+    alone: dict[str, Left] = field(default_factory=dict)
+
+
+def shards_folder(run: Run, spec: PredictorSpec) -> Path:
+    """Where shard files, journals and receipts of a run stand while it works; private, since they hold paths."""
+    return run.private.absolute() / "shards" / spec.key
+
+
+def left_behind(folder: Path) -> LeftBehind:
+    """Read what a killed run left, and remove it."""
+    found = LeftBehind()
+    for journal in sorted(folder.glob("*.journal")):
+        left = read_journal(journal)
+        for item in left.working if left else ():
+            found.working.add(item)
+            if left is not None and journal.stem == name_of([item]) and _mark(folder, item).exists():
+                found.alone[item] = left
+    shutil.rmtree(folder, ignore_errors=True)
+    return found
+
+
+def _mark(folder: Path, item: str) -> Path:
+    return folder / f"{name_of([item])}.suspect"
+
+
+@dataclass
 class Rounds:
     """Predicts the items of one spec; files: their rows of the locator, in the order in which shards are cut."""
 
@@ -38,13 +68,14 @@ class Rounds:
     executor: Executor
     limits: Limits
     live: Live
+    left: LeftBehind
     _alone: set[str] = field(default_factory=set)  # died in a shard of their own; once more with the cluster to themselves
     _refused: set[str] = field(default_factory=set)  # before anything was tried
     _deaths: Counter[str] = field(default_factory=Counter)  # of workers that worked on an item
     _never_begun: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.folder = self.run.private.absolute() / "shards" / self.spec.key
+        self.folder = shards_folder(self.run, self.spec)
 
     def predict(self, shards: Sequence[list[str]]) -> None:
         """Predict every item of the shards, or refuse it; what a killed run was at is looked at first."""
@@ -131,25 +162,13 @@ class Rounds:
         self.live.more(1)
 
     def _suspects_of_killed_run(self, items: set[str]) -> set[str]:
-        """What a run that was killed was working on.
-
-        In line, where a series takes the run with it, one that was a suspect already and alone is refused.
-        """
-        suspects: set[str] = set()
-        for journal in sorted(self.folder.glob("*.journal")):
-            left = read_journal(journal)
-            for item in sorted(items & set(left.working) if left else set()):
-                if not self.executor.is_expendable and self._mark(item).exists() and journal.stem == name_of([item]):
-                    self._refuse(item, left)
-                    self._refused.add(item)
-                else:
-                    suspects.add(item)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if suspects:
-            self.folder.mkdir(parents=True)
-        for item in suspects:
-            self._mark(item).touch()
-        return suspects
-
-    def _mark(self, item: str) -> Path:
-        return self.folder / f"{name_of([item])}.suspect"
+        """What a killed run was working on; in line, where a series takes the run with it, one that was alone is refused."""
+        suspects = items & self.left.working
+        if not self.executor.is_expendable:
+            for item in sorted(suspects & set(self.left.alone)):
+                self._refuse(item, self.left.alone[item])
+                self._refused.add(item)
+        for item in suspects - self._refused:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _mark(self.folder, item).touch()
+        return suspects - self._refused

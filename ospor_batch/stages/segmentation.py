@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ospor_batch.errors import ItemRefused, StudyError
 from ospor_batch.imaging.masks import read_nifti
 from ospor_batch.imaging.reader import read_volume
-from ospor_batch.models.segmentation_classes import FILE_VALUES
+from ospor_batch.models.segmentation_classes import FILE_VALUES, structures_of
 from ospor_batch.models.spec import Parameter
 from ospor_batch.stages.model_folder import versions
 from ospor_batch.synthetic.ct import PROTOCOLS, ProtocolName, Sampling, Scan, scan
@@ -94,7 +94,7 @@ def drawn_people(n: int, *, seed: int) -> Iterator[Person]:
 
 
 def _of_scan(made: Scan) -> Labelled:
-    from ospor_batch.models.segmentation_training import Labelled, structures_of
+    from ospor_batch.models.segmentation_training import Labelled
 
     return Labelled(made.hu, structures_of(labels_of(made)))
 

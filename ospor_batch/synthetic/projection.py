@@ -16,7 +16,7 @@ import numpy as np
 
 from ospor_batch.synthetic.arrays import NUMPY, Array, Arrays, On
 from ospor_batch.synthetic.body import END_PLATE_MM, LEVELS_OF_BODY, Body, Vertebra
-from ospor_batch.synthetic.parts import Part
+from ospor_batch.synthetic.parts import Along, Part
 from ospor_batch.synthetic.physics import TISSUES
 
 Material = str  # a table of physics.MASS_ATTENUATION: muscle, adipose, cortical_bone, k2hpo4, titanium
@@ -24,7 +24,7 @@ SOFT = TISSUES["muscle"].density
 BELLY = 1.01  # density of organs and the fat between them, mixed
 SHELL_FILL = 0.85  # of cortex where marrow is laid into it
 BIG_IN_LUNG_MM = 9.0  # parts with a greater half axis are united ray by ray; smaller ones are added
-NODES, BEYOND_MM = 9, 60.0  # heights of a part whose magnification is found, and how far it is held beyond the ends
+NODES, BEYOND_MM = 7, 60.0  # heights of a part whose magnification is found, and how far it is held beyond the ends
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,8 @@ class _Sight:
 
 def _sight(part: Part, rays: Rays) -> _Sight:
     z = np.linspace(part.low, part.high, NODES, dtype=np.float32)[:, None]
-    magnified = rays.magnified(_placed(part.at(z), rays)[1])
+    _, along = _placed(part.shape(z), rays)
+    magnified = rays.magnified(np.broadcast_to(along, z.shape))
     z = np.concatenate([z[:1] - BEYOND_MM, z, z[-1:] + BEYOND_MM])
     magnified = np.concatenate([magnified[:1], magnified, magnified[-1:]])
     seen = np.maximum.accumulate(rays.height_of(z, magnified)[:, 0])  # what leans faster than the beam opens is seen edge on
@@ -249,11 +250,11 @@ def _span(heights: Array, low: float, high: float) -> slice:
     return slice(int(touched[0]), int(touched[-1]) + 1) if touched.size else slice(0, 0)
 
 
-def _placed(ellipse: tuple[Array, ...], rays: Rays) -> tuple[Array, Array]:
+def _placed(ellipse: Sequence[Along], rays: Rays) -> tuple[Array, Array]:
     """Middle of an ellipse across and along the beam."""
     x, y, *_ = ellipse
     cos, sin = np.float32(np.cos(rays.turn)), np.float32(np.sin(rays.turn))
-    return x * cos + y * sin, y * cos - x * sin
+    return np.asarray(x * cos + y * sin), np.asarray(y * cos - x * sin)
 
 
 def _crossing(part: Part, rays: Rays, sight: _Sight) -> tuple[Array, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 SMALL = {  # of every network of a reduced study; without these lines a recipe has its full size
-    "network": '"densenet_small"', "width": "16", "epochs": "12", "patience_epochs": "4", "batch_size": "8",
+    "network": '"densenet_small"', "width": "16", "epochs": "20", "patience_epochs": "6", "batch_size": "16",
     "learning_rate": "1e-3", "threads": "1",
 }  # fmt: skip
 CUT = "80 mg/cm3 is osteoporosis by QCT"
@@ -34,7 +34,7 @@ def recipe_text(name: str, *, is_small: bool, with_substudies: bool = False) -> 
 
 
 def _radiograph(is_small: bool, with_substudies: bool) -> str:  # noqa: FBT001
-    small = {**SMALL, "image_pixels": "96", "explain_images": "40"} if is_small else {}
+    small = {**SMALL, "image_pixels": "96"} if is_small else {}
     text = _recipe("cxr_osteoporosis", "dxa_any_site", 'rule = "youden"', small) + AGE_ALONE
     return text + (SUBSTUDIES if with_substudies else "")
 

@@ -17,14 +17,16 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000
 
 from ospor_batch.archive.columns import wanted_elements
 from ospor_batch.archive.elements import elements
-from ospor_batch.archive.heads import read_heads
+from ospor_batch.archive.heads import Heads, read_heads
 from ospor_batch.archive.layout import Memory
 from ospor_batch.archive.locate import locate
 from ospor_batch.archive.opening import header_source
+from ospor_batch.archive.partition import Partition, read_quickly
 from ospor_batch.archive.reading import part_schema, read_alone, read_files
+from ospor_batch.archive.values import keywords
 from ospor_batch.archive.walk import walk
 
-from .both import alone, differences, together
+from .both import Held, alone, differences, together
 from .made import SEGMENTATION, bare, ct, encoded, uid, write_series
 from .mutants import WHOLE, hurt, scan
 
@@ -154,6 +156,57 @@ def test_memory_of_layouts_changes_nothing(tmp_path: Path) -> None:
         for name in ("length", "vr", "is_done", "pixel_offset", "pixel_length"):
             assert np.array_equal(getattr(found, name), getattr(walked, name)), name
         assert np.array_equal(found.offset[found.length >= 0], walked.offset[walked.length >= 0])
+
+
+SAME = {"PixelRepresentation": 1, "PixelPaddingValue": -2000}
+SLICES = [encoded(scan(n % 7, InstanceNumber=n, ImagePositionPatient=[0, 0, n], **SAME)) for n in range(90)]
+
+
+@st.composite
+def nights(draw: st.DrawFn) -> list[bytes]:
+    """A series, some of whose files say something else in the same length, are hurt, or come from another series."""
+    files = list(SLICES)
+    for _ in range(draw(st.integers(0, 12))):
+        at, where = draw(st.integers(0, 89)), draw(st.integers(140, len(SLICES[0]) - 130))
+        content = bytearray(files[at])
+        kind = draw(st.integers(0, 3))
+        if kind == 0:
+            content[where] = draw(st.sampled_from(b" 0159A\\\0"))
+        elif kind == 1:
+            content[where : where + 8] = draw(st.binary(min_size=8, max_size=8))
+        elif kind == 2:
+            content = bytearray(draw(st.sampled_from(WHOLE)))
+        else:
+            del content[where:]
+        for other in range(at, min(90, at + draw(st.integers(1, 4)))):  # the same change in files that follow each other
+            files[other] = bytes(content) if kind == 2 else bytes(content[: len(content)])
+    return files
+
+
+@FEW
+@given(nights())
+def test_what_is_taken_from_the_file_before_is_what_a_walk_finds(files: list[bytes]) -> None:
+    names, sizes = [str(number) for number in range(len(files))], [len(content) for content in files]
+    part = Partition(names, sizes, Held(files))
+    for _ in range(2):  # the second time with what was learnt
+        remembered, walked = read_quickly(part), read_quickly(part, is_remembering=False)
+        assert remembered.numbers.tolist() == walked.numbers.tolist()
+        for name, column in walked.columns.items():
+            assert remembered.columns[name].equals(column), name
+
+
+def test_a_series_is_read_from_the_file_before_where_it_repeats_it() -> None:
+    memory, wanted = Memory(wanted_elements()), wanted_elements()
+    content = b"".join(one.ljust(4096, b"\0") for one in SLICES)
+    start = np.arange(90, dtype=np.int64) * 4096
+    sizes = np.array([len(one) for one in SLICES])
+    heads = Heads(np.frombuffer(content + bytes(64), np.uint8), start, start + sizes, sizes)
+    for _ in range(3):
+        found = locate(heads, wanted=wanted, memory=memory)
+    slot = {of.name: wanted.slot[of.tag] for of in keywords()}
+    assert found.fresh[slot["StudyInstanceUID"]].mean() < 0.5
+    assert found.fresh[slot["AcquisitionTime"]].all()
+    assert differences(SLICES) == []
 
 
 def test_files_walked_together_and_alone_have_the_same_elements() -> None:

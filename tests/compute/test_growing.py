@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from pydantic import ValidationError
 from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import DaskExecutor
 from ospor_batch.config import Compute
+from ospor_batch.config.running import ComputeSection
 from ospor_batch.errors import StudyError
+from tests.conftest import ROOT
 
 # Slurm itself is not here: these take the job script that would be sent and run it on this machine
 SBATCH = """#!/bin/sh
@@ -78,3 +81,11 @@ def test_slurm_without_jobqueue_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(__import__("sys").modules, "dask_jobqueue", None)
     with pytest.raises(StudyError, match=r"ospor-batch\[hpc\]"), open_executor(Compute(cluster="slurm")):
         pass
+
+
+def test_the_slurm_example_is_a_valid_compute_section() -> None:
+    raw = tomllib.loads((ROOT / "infra" / "slurm" / "compute.toml").read_text())
+    section = ComputeSection.model_validate(raw["compute"])
+    assert section.gpu is not None
+    assert section.gpu.slurm is not None
+    assert section.gpu.slurm.directives == ("--gres=gpu:1",)

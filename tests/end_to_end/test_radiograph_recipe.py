@@ -13,8 +13,8 @@ import pytest
 from ospor_batch.config import Study, read_study
 from ospor_batch.errors import NothingToDoError, StudyError
 from ospor_batch.models.bundle import open_bundle, read_spec
-from ospor_batch.plan import Finished, run_study
-from ospor_batch.runs import Run
+from ospor_batch.plan import Step, agenda, run_step, training_agenda
+from ospor_batch.runs import Run, all_runs
 from ospor_batch.stages.rejects import list_rejects
 from ospor_batch.stages.specs import models_folder
 from ospor_batch.stages.status import ledger
@@ -76,12 +76,18 @@ def study_text(text: str, recipe: str, *, workspace: str = "workspace") -> str:
     return changed.replace('workspace = "workspace"', f'workspace = "{workspace}"')
 
 
-def ran(folder: Path, recipe: str, *, workspace: str) -> Trained:
+def ran(folder: Path, recipe: str, *, workspace: str, until: str = "report") -> Trained:
+    """Run the plan up to a stage; a report takes as long as all before it."""
     path = folder / f"{workspace}.toml"
     path.write_text(study_text((folder / "study.toml").read_text(), recipe, workspace=workspace))
-    study, steps = read_study(path), list[Finished]()
-    run = run_study(study, finished=steps.append)
-    return Trained(study, run, tuple(done.step.stage for done in steps))
+    study, stages = read_study(path), list[str]()
+    for step in agenda(study):
+        run_step(study, step)
+        stages.append(step.stage)
+        if step.stage == until:
+            break
+    (run,) = all_runs(Store(study.workspace))
+    return Trained(study, run, tuple(stages))
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +166,7 @@ def test_explanations_and_substudies_stand_in_the_report(trained: Trained) -> No
 
 
 def test_the_same_study_gives_the_same_bytes(trained: Trained, folder: Path) -> None:
-    again = ran(folder, RECIPE, workspace="again")
+    again = ran(folder, RECIPE, workspace="again", until="explain")
     assert again.run.read("model").equals(trained.run.read("model"))
     for one in sorted((trained.run.folder / "tables").glob("*.csv")):
         assert one.read_bytes() == (again.run.folder / "tables" / one.name).read_bytes(), one.name
@@ -177,8 +183,10 @@ def test_a_model_is_used_elsewhere_with_its_own_threshold(trained: Trained, fold
     )
     recipe = recipe[: recipe.index("[[recipes.substudies]]")].replace('rule = "youden"', 'rule = "as_trained"')
     recipe = recipe.replace("reference =", 'model = "mine"\nreference =')
-    loaded = ran(folder, recipe, workspace="elsewhere")
+    loaded = ran(folder, recipe, workspace="elsewhere", until="evaluate")
     assert "train" not in loaded.stages
+    with pytest.raises(StudyError, match="no recipe of this study is trained"):
+        next(training_agenda(loaded.study))
     key = ["item_digest", "score"]
     mine = trained.run.read("prediction").filter(pl.col("model_digest") == loaded.run.read("prediction")["model_digest"][0])
     assert loaded.run.read("prediction").select(key).sort(key).equals(mine.select(key).sort(key))
@@ -202,10 +210,24 @@ def test_a_model_is_used_elsewhere_with_its_own_threshold(trained: Trained, fold
         ("minimum_events = 500", r"train series have is_osteoporosis.*; a classifier needs at least"),
     ],
 )
-def test_too_few_to_learn_from_is_said_before_any_epoch(folder: Path, trained: Trained, change: str, said: str) -> None:
+def test_too_few_to_learn_from_is_said_before_any_epoch(folder: Path, change: str, said: str) -> None:
     recipe = RECIPE.replace("epochs = 2", f"epochs = 2\n{change}")
     with pytest.raises(NothingToDoError, match=said):
-        ran(folder, recipe[: recipe.index("[[recipes.substudies]]")], workspace=trained.study.study.workspace)
+        ran(folder, recipe[: recipe.index("[[recipes.substudies]]")], workspace="few", until="train")
+
+
+def test_a_sweep_never_trains(trained: Trained, folder: Path) -> None:
+    before = trained.run.read("model")
+    run_step(trained.study, Step("train", run_id=trained.run.run_id), is_sweep=True)
+    assert trained.run.read("model").equals(before)
+    path = folder / "wider.toml"
+    text = study_text((folder / "study.toml").read_text(), RECIPE.replace("width = 4", "width = 6"), workspace="first")
+    path.write_text(text)
+    with pytest.raises(NothingToDoError, match=r"trained with width = 4, the study file says 6 now, and a sweep never trains"):
+        run_step(read_study(path), Step("train"), is_sweep=True)
+    path.write_text(text.replace('workspace = "first"', 'workspace = "again"'))
+    with pytest.raises(NothingToDoError, match="has no model yet, and a sweep never trains"):
+        run_step(read_study(path), Step("train"), is_sweep=True)
 
 
 def test_a_trained_recipe_needs_a_split(folder: Path) -> None:

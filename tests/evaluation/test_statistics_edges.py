@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ospor_batch.errors import StudyError
@@ -26,7 +26,7 @@ from ospor_batch.evaluation.multiplicity import adjusted
 from ospor_batch.evaluation.overlap import overlap
 from ospor_batch.evaluation.recalibration import recalibrate
 from ospor_batch.evaluation.reliability import FORMS, concordance, icc
-from ospor_batch.evaluation.risk_calibration import calibration_measures, smooth_curve
+from ospor_batch.evaluation.risk_calibration import calibration_measures, intercept_alone, smooth_curve
 from ospor_batch.evaluation.standardization import direct_standardised, standard_weights
 from ospor_batch.evaluation.three_class import class_measures, class_table, hand_till, weighted_kappa
 from ospor_batch.evaluation.two_by_two import further_measures, mcnemar
@@ -188,3 +188,31 @@ def test_families_keep_their_gaps() -> None:
     assert mcnemar(0, 0).p_exact == 1.0
     assert histogram_area([0, 3], [0, 0]) == (None, None)
     assert compare_unpaired(roc_area([1, 0], [1, 0]), roc_area([1], [1])).reason is not None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([0.0, 0.001, 0.2, 0.5, 0.9, 1.0])), min_size=2, max_size=60))
+def test_calibration_of_any_risks_is_finite_or_says_why(people: list[tuple[bool, float]]) -> None:
+    truth, risk = [event for event, _ in people], [value for _, value in people]
+    for name, found in calibration_measures(truth, risk).items():
+        assert (found.value is None) == (found.reason is not None), name
+        for number in (found.value, found.lower, found.upper):
+            assert number is None or abs(number) < 1e5, name
+
+
+def test_a_shift_on_the_log_odds_is_the_calibration_in_the_large() -> None:
+    rng = np.random.default_rng(5)
+    lp = rng.normal(-1, 1, 4000)
+    event = rng.random(4000) < 1 / (1 + np.exp(-(lp + 0.7)))
+    value, error = intercept_alone(event, lp)
+    assert abs(value - 0.7) < 3 * error
+    assert abs(intercept_alone(event, np.full(4000, 13.8))[0]) < 30  # risks at the edge still have one
+
+
+def test_measures_of_a_table_have_intervals_that_hold_them() -> None:
+    for name, found in further_measures(Confusion(22, 29, 1, 29)).items():
+        assert found.value is not None
+        assert found.lower is not None, name
+        assert found.upper is not None, name
+        assert found.lower < found.value < found.upper, name
+    assert further_measures(Confusion(5, 0, 0, 5))["mcc"].lower is None

@@ -13,6 +13,7 @@ import pytest
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.masks import MaskFile, MaskRule, levels_on
 from ospor_batch.imaging.reader import read_volume
+from ospor_batch.imaging.segments import structure_named
 from ospor_batch.imaging.volume import LabelGrid, Volume, onto_volume
 from tests.imaging.series import affine, write_enhanced, write_nifti, write_segmentation
 
@@ -234,3 +235,14 @@ def test_real_segments_cover_the_slices_they_were_drawn_on(shared: Path, monkeyp
         n_compared += int(expected.any())
     if not n_compared:
         pytest.skip("no real DICOM SEG beside its CT")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("muscle", "muscle"), ("Skeletal muscle", "muscle"), ("visceral_fat", "visceral_fat"), ("Adipose tissue", "fat"),
+        ("Heart muscle", None), ("L3", "L3"), ("fat of L3", None), ("", None),
+    ],
+)  # fmt: skip
+def test_names_of_segments_mean_levels_or_tissues(text: str, found: str | None) -> None:
+    assert structure_named(text) == found

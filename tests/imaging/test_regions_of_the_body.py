@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ospor_batch.errors import ItemRefused, StudyError
+from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.body_areas import muscle_and_fat_areas
-from ospor_batch.imaging.film_regions import BOXES, FilmBox, cut_region, lung_fields, region_mask
 from ospor_batch.imaging.levels import judged_levels, level_flags
+from ospor_batch.imaging.lungs import lung_fields, lung_region
 from ospor_batch.imaging.orientation import body_box, body_mask, canonical, cropped
 from ospor_batch.imaging.radiograph import normalised
 from ospor_batch.imaging.regions import trabecular_roi
@@ -83,7 +83,7 @@ def test_tissues_read_as_they_are(made: tuple[Scan, Volume]) -> None:
     near = (labels > 0).any(axis=(1, 2))
     muscle = np.median(volume.hu[near][found.tissue[near] == TISSUE_CODES["muscle"]])  # strands of fat included
     assert samples["muscle"].hu == pytest.approx(muscle, abs=8)
-    assert samples["fat"].hu == pytest.approx(tissue_hu("fat", 120), abs=8)
+    assert samples["fat"].hu == pytest.approx(tissue_hu("fat", 120), abs=12)  # a thin ring: edges count
     assert samples["blood"].hu == pytest.approx(tissue_hu("blood", 120), abs=8)
     assert samples["air"].hu == pytest.approx(-1000, abs=5)
     assert all(sample.volume_ml > 0.5 and sample.sd_hu > 0 for sample in samples.values())
@@ -193,30 +193,15 @@ def test_the_trabecular_roi_loses_millimetres_not_voxels() -> None:
     assert trabecular_roi(volume, labels, levels=LEVELS, erosion_mm=0.0) is labels
 
 
-def test_boxes_of_a_radiograph_are_shares_of_its_field() -> None:
-    image = np.ones((100, 200), np.float32)
-    masks = {name: region_mask(image, name) for name in BOXES}
-    assert masks["whole"].all()
-    assert (masks["patient_left"] ^ masks["patient_right"]).all()
-    assert (masks["upper"] ^ masks["lower"]).all()
-    assert masks["patient_left"][:, 100:].all()
-    assert masks["spine_strip"].mean() == pytest.approx(0.16, abs=0.01)
-    assert cut_region(image, "upper").shape == (50, 200)
-    mine = {"corner": FilmBox(0, 0.1, 0, 0.1)}
-    assert region_mask(image, "corner", boxes=mine).sum() == 10 * 20
-    with pytest.raises(StudyError, match=r"no region of a radiograph is named 'heart'"):
-        region_mask(image, "heart")
-    with pytest.raises(StudyError, match="no shares"):
-        region_mask(image, "wrong", boxes={"wrong": FilmBox(0.5, 0.2, 0, 1)})
-
-
 def test_lungs_are_dark_and_on_both_sides() -> None:
     image, _, _ = normalised(chest(160))
     lungs = lung_fields(image)
     assert lungs[:, :80].mean() > 0.1
     assert lungs[:, 80:].mean() > 0.1
     assert image[lungs].mean() < 0.5 * image[~lungs].mean()
-    assert (region_mask(image, "outside_lungs") == ~lungs).all()
+    inside, outside = lung_region(image, "lung_fields"), lung_region(image, "outside_lungs")
+    assert inside.shape == (np.ptp(np.nonzero(lungs)[0]) + 1, np.ptp(np.nonzero(lungs)[1]) + 1)
+    assert inside.sum() + outside.sum() == pytest.approx(image.sum(), rel=1e-4)
     made, _, _ = normalised(radiograph(PERSON, matrix=128, view="PA"))
     assert made[lung_fields(made)].mean() < made.mean()
     with pytest.raises(ItemRefused, match="lungs_missing"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -48,12 +49,13 @@ def test_every_item_is_answered_in_batches_that_follow_the_order(
     n: int, refused: frozenset[int], batch: int, threads: int, decoded: int
 ) -> None:
     held = Held(refused)
-    found = dict(
-        in_batches(
-            range(n), prepare=held.prepare, predict=held.predict, waiting_for=lambda result: result(),
-            batch_items=lambda: batch, n_threads=threads, n_decoded=decoded,
-        )
-    )  # fmt: skip
+    with ThreadPoolExecutor(threads) as pool:
+        found = dict(
+            in_batches(
+                range(n), submit=lambda item: pool.submit(held.prepare, item), predict=held.predict,
+                waiting_for=lambda result: result(), batch_items=lambda: batch, n_decoded=decoded,
+            )
+        )  # fmt: skip
     assert {item: answer for item, answer in found.items() if not isinstance(answer, ItemRefused)} == {
         item: 10 * item for item in range(n) if item not in refused
     }
@@ -81,24 +83,25 @@ def test_the_next_is_prepared_while_the_device_works() -> None:
         while_working.append(len(prepared))
         return [item for _, item in batch]
 
-    found = in_batches(
-        range(4), prepare=prepare, predict=predict, waiting_for=lambda result: result(), batch_items=lambda: 1, n_threads=1,
-        n_decoded=3,
-    )  # fmt: skip
-    assert [answer for _, answer in found] == [0, 1, 2, 3]
+    with ThreadPoolExecutor(1) as pool:
+        found = in_batches(
+            range(4), submit=lambda item: pool.submit(prepare, item), predict=predict, waiting_for=lambda result: result(),
+            batch_items=lambda: 1, n_decoded=3,
+        )  # fmt: skip
+        assert [answer for _, answer in found] == [0, 1, 2, 3]
     assert while_working == [3, 4, 4, 4]
 
 
-def test_a_fault_of_the_program_comes_through_and_no_thread_is_left() -> None:
+def test_a_fault_of_the_program_comes_through() -> None:
     def prepare(item: int) -> int:
         if item == 2:
             raise ZeroDivisionError
         return item
 
-    found = in_batches(
-        range(9), prepare=prepare, predict=lambda batch: [item for item, _ in batch], waiting_for=lambda result: result(),
-        batch_items=lambda: 1, n_threads=2, n_decoded=4,
-    )  # fmt: skip
-    with pytest.raises(ZeroDivisionError):
-        list(found)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    with ThreadPoolExecutor(2) as pool:
+        found = in_batches(
+            range(9), submit=lambda item: pool.submit(prepare, item), predict=lambda batch: [item for item, _ in batch],
+            waiting_for=lambda result: result(), batch_items=lambda: 1, n_decoded=4,
+        )  # fmt: skip
+        with pytest.raises(ZeroDivisionError):
+            list(found)

@@ -41,6 +41,24 @@ def test_an_english_wide_export_needs_no_hand(tmp_path: Path, key: bytes) -> Non
     assert "Comment" not in str(block["columns"])
 
 
+def test_areas_software_and_single_vertebrae_are_told_from_what_they_stand_beside(tmp_path: Path) -> None:
+    (tmp_path / "dxa.csv").write_text(
+        "MRN,Exam Date,LS BMD,LS Area,LS T-score,FN Area (mm2),Excluded vertebrae,Vertebrae,Software version,TBS,TBS version\n"
+        "1,2022-03-04,0.8,55,-2.1,490,L2,3,APEX,1.2,3.1\n"
+    )
+    columns = proposed(tmp_path / "dxa.csv")[0]["columns"]
+    wanted = {
+        "lumbar_spine_bmd_g_cm2": "LS BMD", "lumbar_spine_area_cm2": "LS Area", "lumbar_spine_t": "LS T-score",
+        "femoral_neck_area_cm2": {"column": "FN Area (mm2)", "unit": "mm2"}, "excluded_vertebrae": "Excluded vertebrae",
+        "n_vertebrae": "Vertebrae", "device_software": "Software version", "tbs": "TBS", "tbs_software_version": "TBS version",
+    }  # fmt: skip
+    assert {key: columns.get(key) for key in wanted} == wanted
+    (tmp_path / "qct.csv").write_text("MRN,Exam Date,L1 vBMD,L2 vBMD,Mean vBMD L1-L2\n1,2022-03-04,80,90,85\n")
+    columns = proposed(tmp_path / "qct.csv")[0]["columns"]
+    found = [columns[key] for key in ("vbmd_l1_mg_cm3", "vbmd_l2_mg_cm3", "vbmd_mg_cm3")]
+    assert found == ["L1 vBMD", "L2 vBMD", "Mean vBMD L1-L2"]
+
+
 def test_a_date_that_may_be_read_two_ways_is_to_be_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "dxa.csv"
     path.write_text("MRN,Date,LS T-score\n1,03/04/2022,-1\n")

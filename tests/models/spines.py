@@ -36,7 +36,11 @@ def preparing(recipe: TrainableRecipe, changes: Mapping[str, Parameter], *, is_t
 
 
 def data_of(
-    recipe: TrainableRecipe, changes: Mapping[str, Parameter], people: Sequence[tuple[Pixels, tuple[float, ...]]], *, tuning: int
+    recipe: TrainableRecipe,
+    changes: Mapping[str, Parameter],
+    people: Sequence[tuple[Pixels, tuple[float, ...]]],
+    *,
+    tuning: int,
 ) -> TrainingSet:
     """Examples of made people; the last so many are the tuning partition."""
     cases = tuple(Case(f"{number:032x}", targets) for number, (_, targets) in enumerate(people))

@@ -33,7 +33,9 @@ def people(n: int) -> list[tuple[Pixels, float]]:
     return [(spine(float(hu)), float(hu)) for hu in density]
 
 
-def fitted(recipe: TrainableRecipe, changes: dict[str, Parameter], folder: Path, *, n: int = 20) -> tuple[Fitted, list[Prediction]]:
+def fitted(
+    recipe: TrainableRecipe, changes: dict[str, Parameter], folder: Path, *, n: int = 20
+) -> tuple[Fitted, list[Prediction]]:
     """Fit on made people and answer for the tuning ones."""
     n_targets = len(recipe.targets(recipe.defaults))
     is_binary = recipe.targets(recipe.defaults)[0].kind == "binary"

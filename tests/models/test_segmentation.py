@@ -1,4 +1,4 @@
-"""The segmentation network: training is deterministic, the patch synthesis keeps labels, and labels come back to the volume's grid."""
+"""The segmentation network: training is deterministic, synthesis keeps labels, and labels come back to the volume's grid."""
 
 from __future__ import annotations
 

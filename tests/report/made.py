@@ -93,6 +93,7 @@ def made_run() -> Made:
         "comparison",
         "discrimination",
         "published",
+        "contrast",
     ):
         frames[name] = empty(name)
     return Made(study, frames)

@@ -95,6 +95,13 @@ events = [{ code = "bone_drug", start_date = 2022-06-05 }]
 expect = { fate = "image_only", at = "no treatment between" }
 
 [[patients]]
+name = "an event given for a center without a file of events"
+center = "south"
+exams = [{ femoral_neck_t = -2.6 }]
+events = [{ code = "bone_drug", start_date = 2022-06-05 }]
+expect = { fate = "image_only", at = "no treatment between" }
+
+[[patients]]
 name = "of two labels the nearer"
 exams = [{ femoral_neck_t = -2.6, exam_date = 2022-06-20 }, { femoral_neck_t = -0.6, exam_date = 2022-06-03 }]
 expect = { fate = "paired", category = "normal", gap_days = 2 }

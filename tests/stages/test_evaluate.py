@@ -28,7 +28,13 @@ TABLES = {
     "threshold", "performance", "prevalence", "agreement", "calibration", "heterogeneity", "attrition", "linkage", "roc_point",
     "agreement_point", "rejects_by_reason", "baseline", "missingness", "age_sex", "score_histogram", "agreement_sum",
     "recalibration_point", "risk_calibration", "risk_curve", "decision_curve", "three_class", "leave_one_out", "comparison",
-    "published", "checklist", "discrimination",
+    "published", "checklist", "discrimination", "contrast",
+}  # fmt: skip
+
+
+LABEL_COLUMNS = {
+    "label_key", "gap_days", "category", "is_low_bone_mass", "is_osteoporosis", "label_value", "label_value_unit",
+    "densitometer_vendor", "t_source", "t_reference", "is_same_acquisition",
 }  # fmt: skip
 
 
@@ -496,3 +502,32 @@ def test_bad_input_leaves_gaps_that_say_why(tmp_path: Path) -> None:
         rows = pl.read_parquet(path)
         for column, dtype in rows.schema.items():
             assert dtype != pl.Float64 or bool(rows[column].drop_nulls().is_finite().all()), (path.stem, column)
+
+
+def test_several_images_a_person_are_rows_of_their_own_with_intervals_over_persons(tmp_path: Path) -> None:
+    cohort = people(160)
+    for person in cohort:
+        person.kvp = 120.0
+        if person.hu is not None and person.density is not None:
+            person.blind_hu = round(person.hu + person.number % 7 - 3, 3)
+    made = make(tmp_path, cohort)
+    listed = made.run.read("manifest")
+    labels = [name for name in listed.columns if name in {*LABEL_COLUMNS, "is_performance_index"}]
+    matched = listed.filter("is_performance_index").select("patient_key", *labels)
+    others = listed.filter(~pl.col("is_performance_index") & pl.col("patient_key").is_in(matched["patient_key"].to_list()))
+    both = others.drop(labels).join(matched, on="patient_key", how="left").select(listed.columns)
+    rest = listed.join(others.select("series_key"), on="series_key", how="anti")
+    made.run.write("manifest", pl.concat([rest, both]).sort("recipe", "series_key"))
+    made.evaluate()
+    person = made.table("discrimination", partition="test", grouping="overall", analysis="complete_case", unit="person")
+    image = made.table("discrimination", partition="test", grouping="overall", analysis="complete_case", unit="image")
+    (alone,) = person.filter(pl.col("interval") == "delong_logit", pl.col("metric") == "auc").to_dicts()
+    (several,) = image.filter(pl.col("interval") == "obuchowski_logit").to_dicts()
+    assert (several["n_images"], several["n_persons"]) == (2 * alone["n_persons"], alone["n_persons"])
+    width = {row["unit"]: row["estimate_upper"] - row["estimate_lower"] for row in (alone, several)}
+    assert width["image"] > 0.85 * width["person"]  # the second image of a person is nearly the first again
+    repeated = made.table("agreement", partition="test", stratum="overall", unit="image").to_dicts()
+    assert {row["metric"] for row in repeated} == {"bias", "sd_of_differences", "loa_lower", "loa_upper"}
+    assert {row["n_images"] for row in repeated} == {2 * alone["n_persons"]}
+    further = made.table("attrition", level="series").filter(pl.col("reason") != "not_index")
+    assert further["n_excluded"].sum() >= alone["n_persons"]  # counted in the flow, not lost

@@ -169,6 +169,37 @@ def test_workers_killed_at_random_change_nothing(
     assert stored_once(run)
 
 
+def children(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for file in listed for child in file.read_text().split()]
+
+
+def test_a_killed_decoder_process_changes_nothing(
+    study: Study, store: Store, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    cpu = {"cluster": "local", "workers": 1, "decode_processes": 1, "item_seconds": 60}
+    study = a_study(tmp_path, compute={"cpu": cpu})
+    run, killed = a_run(store, manifest(NAMES)), []
+    with open_executor(study.compute.cpu) as executor:
+        assert isinstance(executor, DaskExecutor)
+        (worker,) = executor.client.run(os.getpid).values()
+
+        def murder() -> None:
+            wait_for(lambda: n_parts(run) > 0)
+            for child in children(worker):
+                if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    killed.append(child)
+                    kill(child)
+
+        killer = threading.Thread(target=murder)
+        killer.start()
+        infer(study, run, store=store, executor=executor)
+        killer.join()
+    assert tables(run) == undisturbed
+    assert stored_once(run)
+    assert killed
+
+
 DRIVER = """
 import sys
 from pathlib import Path
@@ -283,3 +314,17 @@ def test_recompute_computes_all_again_and_nothing_of_others(study: Study, store:
     infer(study, again, store=store, executor=InLine(), progress=lambda done, total: told.append((done, total)))
     assert told[0] == (11, 12)  # all but the transient one
     assert tables(again) == undisturbed
+
+
+def test_portions_and_merged_parts_give_the_same_tables(
+    study: Study, store: Store, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(stage, "MOST_FILES", 30)  # two or three series of ten slices
+    monkeypatch.setattr("ospor_batch.stages.prediction_store.MOST_PARTS", 1)
+    run = a_run(store, manifest(NAMES))
+    infer(study, run, store=store, executor=InLine())
+    assert tables(run) == undisturbed
+    assert n_parts(run) == 1
+    told: list[tuple[int, int]] = []
+    infer(study, run, store=store, executor=InLine(), progress=lambda done, total: told.append((done, total)))
+    assert told[0] == (11, 12)

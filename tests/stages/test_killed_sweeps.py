@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -25,7 +26,7 @@ from .test_crawl import study_of
 
 SEED = 20261121
 BY_CALLS, BY_TIME = 13, 7
-SWEEP = f"""
+BEGIN = f"""
 import os, signal, sys, time
 from pathlib import Path
 from ospor_batch.compute.executor import InLine
@@ -35,24 +36,50 @@ from ospor_batch.store import Store
 from tests.stages.test_crawl import study_of
 import deltalake, pydicom
 stage.PART_FILES = 3
-folder, last_call = Path(sys.argv[1]), int(sys.argv[2])
-n_calls = 0
-def count(frame, event, _):
-    global n_calls
-    n_calls += 1
-    if n_calls == last_call:
-        os.kill(os.getpid(), signal.SIGKILL)
-study = study_of(folder)
+def sweep(folder, last_call):
+    n_calls = 0
+    def count(frame, event, _):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == last_call:
+            os.kill(os.getpid(), signal.SIGKILL)
+    study = study_of(Path(folder))
+    started = time.monotonic()
+    if last_call >= 0:
+        sys.setprofile(count)
+    store = Store(study.workspace)
+    stage.crawl(study, "north", store=store, executor=InLine(), key=b"test-key-0123456789")
+    catalog(study, "north", store=store, key=b"test-key-0123456789", split_key={SPLIT_KEY!r})
+    sys.setprofile(None)
+    return f"{{n_calls}} {{time.monotonic() - started}}"
 print("ready", flush=True)
-started = time.monotonic()
-if last_call >= 0:
-    sys.setprofile(count)
-store = Store(study.workspace)
-stage.crawl(study, "north", store=store, executor=InLine(), key=b"test-key-0123456789")
-catalog(study, "north", store=store, key=b"test-key-0123456789", split_key={SPLIT_KEY!r})
-sys.setprofile(None)
-print(n_calls, time.monotonic() - started, flush=True)
 """
+SWEEP = BEGIN + "print(sweep(sys.argv[1], int(sys.argv[2])), flush=True)"
+# one process that imports once, and forks for every sweep: nothing has started a thread yet
+NURSERY = (
+    BEGIN
+    + """
+for line in sys.stdin:
+    folder, last_call = line.rstrip("\\n").split("\\t")
+    child = os.fork()
+    if not child:
+        said = sweep(folder, int(last_call))
+        Path(folder, "said").write_text(said)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+)
+
+
+def begun(*words: str) -> subprocess.Popen[str]:
+    """A process that has imported all it needs."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "POLARS_MAX_THREADS": "2"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process: subprocess.Popen[str] = subprocess.Popen([sys.executable, "-c", *words], env=env, text=True, cwd=ROOT, **pipes)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
 
 
 class Attempts:
@@ -84,13 +111,8 @@ class Attempts:
             shutil.copytree(self.folder / "before", folder / "workspace")
         return folder
 
-    def start(self, folder: Path, *, last_call: int = -1) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", SWEEP, str(folder), str(last_call)]
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "POLARS_MAX_THREADS": "2"}
-        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        return process
+    def start(self, folder: Path) -> subprocess.Popen[str]:
+        return begun(SWEEP, str(folder), "-1")
 
     def rerun(self, folder: Path) -> dict[str, pl.DataFrame]:
         of = Center.__new__(Center)
@@ -113,26 +135,37 @@ def attempts(tmp_path_factory: pytest.TempPathFactory) -> Attempts:
 @pytest.mark.slow
 def test_a_sweep_killed_anywhere_and_run_again_gives_the_undisturbed_catalog(attempts: Attempts) -> None:
     whole = attempts.begin(is_first=False)
-    process = attempts.start(whole, last_call=0)
-    n_calls, seconds = rest(process).split()
-    expected = tables(Store(whole / "workspace"))
-    assert expected["instance"].height == 20
-    of = random.Random(SEED)
-    n_killed = 0
-    for number in range(BY_CALLS + BY_TIME):
-        folder = attempts.begin(is_first=number % 2 == 1)
-        if number < BY_CALLS:
-            process = attempts.start(folder, last_call=of.randrange(1, int(n_calls)))
-        else:
-            process = attempts.start(folder)
-            time.sleep(of.uniform(0, 0.6 * float(seconds)))  # without the counting, a sweep is faster
-            process.kill()
-        rest(process)
-        n_killed += process.returncode == -signal.SIGKILL
-        assert_whole(Store(folder / "workspace"))
-        assert_equal(attempts.rerun(folder), expected)
-        assert not list((folder / "workspace" / "private" / "staging").rglob("*"))
-    assert n_killed >= BY_CALLS
+    with begun(NURSERY) as nursery:
+        assert swept(nursery, whole, last_call=0) == 0
+        n_calls, seconds = (whole / "said").read_text().split()
+        expected = tables(Store(whole / "workspace"))
+        assert expected["instance"].height == 20
+        of = random.Random(SEED)
+        n_killed = 0
+        for number in range(BY_CALLS + BY_TIME):
+            folder = attempts.begin(is_first=number % 2 == 1)
+            if number < BY_CALLS:
+                status = swept(nursery, folder, last_call=of.randrange(1, int(n_calls)))
+            else:  # without the counting, a sweep is faster
+                status = swept(nursery, folder, kill_after_s=of.uniform(0, 0.6 * float(seconds)))
+            n_killed += status == -signal.SIGKILL
+            assert_whole(Store(folder / "workspace"))
+            assert_equal(attempts.rerun(folder), expected)
+            assert not list((folder / "workspace" / "private" / "staging").rglob("*"))
+        assert n_killed >= BY_CALLS
+
+
+def swept(nursery: subprocess.Popen[str], folder: Path, *, last_call: int = -1, kill_after_s: float | None = None) -> int:
+    """The exit status of a sweep that kills itself at a call (0: only counts them), or is killed after some seconds."""
+    assert nursery.stdin is not None
+    assert nursery.stdout is not None
+    print(folder, last_call, sep="\t", file=nursery.stdin, flush=True)
+    child = int(nursery.stdout.readline())
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        with contextlib.suppress(ProcessLookupError):  # it was faster
+            os.kill(child, signal.SIGKILL)
+    return int(nursery.stdout.readline())
 
 
 def assert_whole(store: Store) -> None:

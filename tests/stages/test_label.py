@@ -11,7 +11,7 @@ import pytest
 
 from ospor_batch.config import Study
 from ospor_batch.errors import ArchiveError, StudyError
-from ospor_batch.stages.label import check_exports, label
+from ospor_batch.stages.label import check_exports, label, preview
 from ospor_batch.store import Store
 
 HEADER = ("MRN", "Date", "Sex", "Age", "LS", "FN", "QCT")
@@ -135,6 +135,16 @@ def test_a_missing_export_stops_and_leaves_the_catalog_as_it_was(tmp_path: Path,
     with pytest.raises(ArchiveError, match=r"dxa\.csv: no such file"):
         label(study(tmp_path), "north", store=store, key=key)
     assert store.current("exam").height == 3
+
+
+def test_the_first_twenty_rows_are_shown_as_they_are_read_without_numbers_and_dates(tmp_path: Path) -> None:
+    many = [(f"NUMBER-{i}", "2022-01-05", "F", "66", "-2.6" if i else "x", "-1.0", "") for i in range(40)]
+    write(tmp_path / "dxa.csv", HEADER, *many)
+    shown = preview(study(tmp_path))
+    assert [row["row"] for row in shown] == list(range(2, 23))  # row 2 is refused, and twenty exams follow
+    assert (shown[0]["becomes"], shown[1]["becomes"]) == ("not_a_number", "exam")
+    assert (shown[1]["lumbar_spine_t"], shown[1]["femoral_neck_t"], shown[1]["sex"]) == (-2.6, -1.0, "female")
+    assert not {"NUMBER", "2022-01"} & {word for word in ("NUMBER", "2022-01") if word in str(shown)}
 
 
 def test_check_says_every_fault_and_raises_nothing(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_page_and_figures_are_written_beside_the_tables(made: Made, run: Run) ->
     assert set(written(run.folder)) == {
         "report.html", "flow-mean-hu.svg", "roc-mean-hu.svg", "forest-mean-hu.svg", "bland-altman-mean-hu.svg",
         "flow-reference-mean-hu.svg", "windows-mean-hu.svg", "calibration-curve-mean-hu.svg",
-        "decision-curve-mean-hu.svg", "pyramid-mean-hu.svg",
+        "decision-curve-mean-hu.svg", "pyramid-mean-hu.svg", "rejects-by-reason.svg",
     }  # fmt: skip
     page = target.read_text(encoding="utf-8")
     assert run.run_id in page

@@ -13,6 +13,7 @@ from ospor_batch.errors import StudyError
 from ospor_batch.labels.events import read_events
 from ospor_batch.pseudonym import Linkage
 from ospor_batch.site_rules import LinkageSection, VocabularySection
+from ospor_batch.stages.begin import begin
 from ospor_batch.stages.catalog import catalog
 from ospor_batch.stages.label import label
 from ospor_batch.stages.site_rules import read_linkage, read_rules
@@ -181,3 +182,16 @@ def test_the_catalog_stage_writes_collisions_and_unlisted_values(tmp_path: Path,
 def test_sections_are_frozen() -> None:
     assert VocabularySection.model_config["frozen"]
     assert LinkageSection.model_config["extra"] == "forbid"
+
+
+def test_the_sections_that_init_shows_are_read_when_their_mark_is_taken_away(tmp_path: Path) -> None:
+    study = begin(tmp_path)[0]
+    (tmp_path / "crosswalk.csv").write_text("center,patient_id,person\nnorth,1,a\n", encoding="utf-8")
+    before, _, after = study.read_text(encoding="utf-8").partition("# [vocabulary]")
+    hidden, _, rest = after.partition("[tables]")
+    shown = "[vocabulary]" + "\n".join(line.removeprefix("# ") for line in hidden.splitlines())
+    study.write_text(before + shown + "\n[tables]" + rest, encoding="utf-8")
+    rules, plain = read_rules(read_study(study)), read_rules(written(tmp_path, ""))
+    assert rules.digest != plain.digest
+    assert (rules.linkage.strips_leading_zeros, rules.linkage.is_issuer_key) == (True, True)
+    assert rules.linkage.crosswalk == {("north", "1"): "A"}

@@ -64,6 +64,10 @@ def sound_objects(person: Person, scan: Scan) -> Iterator[tuple[str, Instance]]:
     yield "capture", companions.screen_capture(series, scan)
     yield "enhanced", multiframe.enhanced_ct(series, scan)
     yield "enhanced_contrast", multiframe.enhanced_ct(replace(series, is_contrast=True), scan)
+    tilted = scan_of(replace(person, tilt_deg=12.0), DETAIL, is_contrast=False)
+    yield "tilted", next(instances.ct_slices(series, tilted))
+    yield "tilted_seg", masks.segmentation(series, tilted.labels, grid=tilted.grid, segments=masks.CORES)
+    yield "tilted_enhanced", multiframe.enhanced_ct(series, tilted)
     yield "mask_seg", masks.segmentation(series, scan.labels, grid=scan.grid, segments=masks.CORES)
     yield "true_masks", Instance(1, "", dict(truth_masks.true_masks(series, scan).files)[f"north/{person.number:06d}.dcm"])
 

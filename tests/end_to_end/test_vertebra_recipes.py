@@ -1,0 +1,90 @@
+"""The recipes of vertebrae and muscle on a generated spine clinic: one study, closed ledgers, paired comparison, no NaN."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import polars as pl
+import pytest
+
+from ospor_batch.config import read_study
+from ospor_batch.plan import run_study
+from ospor_batch.runs import Run
+from ospor_batch.stages.status import ledger
+from ospor_batch.store import Store
+from ospor_batch.synthetic import presets
+from ospor_batch.synthetic.archive import write_study
+from ospor_batch.synthetic.cohorts import PAPER_CT
+from ospor_batch.synthetic.ct import Sampling
+
+pytestmark = pytest.mark.xdist_group("vertebra_recipes")
+SMALL = "width = 4\nepochs = 2\nbatch_size = 8\nthreads = 1\nminimum_cases = 4\nminimum_events = 1\nimage_pixels = 32\n"
+MUSCLE = 'levels = ["L3"]\nmuscle_from = "window"\n'
+RECIPES = {
+    "bmd": ("ct_bmd_tbs", 'network = "resnet18"\n' + SMALL),
+    "tbs": ("ct_bmd_tbs", 'network = "resnet18"\nreports = "tbs"\n' + SMALL),
+    "cnn": ("ct_cnn_smi", 'network = "densenet_small"\n' + SMALL + MUSCLE),
+    "smi": ("smi_comparator", "minimum_cases = 4\nminimum_events = 1\n" + MUSCLE),
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("spine_clinic") / "made"
+    cohort = next(cohort for cohort in PAPER_CT if cohort.recipe == "ct_bmd_tbs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(presets, "PAPER", replace(presets.PAPER, sampling=Sampling(64)))
+        patch.setattr(presets, "PAPER_CT", (cohort,))
+        write_study(out, preset="paper-ct", factor=0.09)
+    text = (out / "study.toml").read_text()
+    head, tail = text[: text.index("[[recipes]]")], text[text.index("[tables]") : text.index("[compute.cpu]")]
+    recipes = "".join(
+        f'\n[[recipes]]\nname = "{name}"\nid = "{key}"\nreference = "dxa_any_site"\nthreshold = {{ rule = "youden" }}\n'
+        f"[recipes.parameters]\n{parameters}"
+        for key, (name, parameters) in RECIPES.items()
+    )
+    end = "[compute.cpu]\ncluster = 'in_line'\n[sweep]\nsettle_minutes = 0\n"
+    (out / "mine.toml").write_text(head + recipes + tail + end)
+    return run_study(read_study(out / "mine.toml"))
+
+
+def test_every_series_is_predicted_or_refused_with_its_reason(run: Run) -> None:
+    study = read_study(run.folder.parents[2] / "mine.toml")
+    assert all(summary.closes for summary in ledger(study, Store(study.workspace)))
+    predicted = run.read("prediction")
+    assert set(predicted["predictor"]) == {name for name, _ in RECIPES.values()}
+    assert set(predicted["predicted_value_unit"]) == {"g/cm2", "tbs", "probability"}
+    assert predicted["score"].is_finite().all()
+    assert predicted["predicted_value"].is_finite().all()
+
+
+def test_bmd_and_tbs_come_from_one_model_and_name_their_vertebrae(run: Run) -> None:
+    models = run.read("model").filter(pl.col("predictor") == "ct_bmd_tbs")
+    assert models["training_digest"].n_unique() == 1
+    predicted = run.read("prediction").filter(pl.col("predictor") == "ct_bmd_tbs")
+    by_vertebra = run.read("vertebra").filter(pl.col("predicted_value").is_not_null())
+    keys = ["item_digest", "model_digest", "parameter_digest"]
+    means = by_vertebra.group_by(keys).agg(pl.col("predicted_value").mean().alias("mean"))
+    joined = predicted.join(means, on=keys)
+    assert joined.height == predicted.height > 0
+    assert (joined["predicted_value"] - joined["mean"]).abs().max() == pytest.approx(0, abs=1e-6)
+
+
+def test_cnn_and_muscle_index_are_compared_on_the_same_people(run: Run) -> None:
+    rows = pl.read_parquet(run.folder / "tables" / "comparison.parquet")
+    pair = rows.filter((pl.col("family") == "auc_by_recipe") & (pl.col("first") == "cnn") & (pl.col("second") == "smi"))
+    assert pair.height >= 1
+    predicted = run.read("prediction").filter(pl.col("predictor") == "smi_comparator")
+    assert predicted["flags"].str.contains(r"smi_cm2_m2:\d+\.\d+").all()
+    refused = run.read("reject").filter(pl.col("scope") == "smi")
+    assert set(refused["reason"]) <= {"height_missing", "sex_missing", "levels_missing", "mask_missing"}
+
+
+def test_no_table_holds_nan(run: Run) -> None:
+    for table in sorted((run.folder / "tables").glob("*.parquet")):
+        rows = pl.read_parquet(table)
+        for name in rows.columns:
+            if rows[name].dtype.is_float():
+                assert not rows[name].is_nan().any(), (table.stem, name)
+    assert json.loads((run.folder / "run.json").read_text())
