@@ -307,6 +307,15 @@ def measure(case: str, series: list[list[Path]], *, net: str, pixels: int, is_ct
     return [{"case": case, "network": f"{net} {pixels}", "limit": limit, **row} for row in rows]
 
 
+def show(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        said = f"{row['share']:8.2f}" if "share" in row else f"{row['rate']:8.2f}/s {row['rate'] / row['limit']:5.2f} of limit"
+        if "seconds" in row:
+            steps = ", ".join(f"{step} {row['seconds'][step]:.2f}" for step in STEPS)
+            said += f"  {steps}; slowest: {row['slowest']}"
+        print(f"{row['case']:28} {row['network']:16} {row['what']:46} {said}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=14)
@@ -328,13 +337,9 @@ def main() -> None:
             ("radiograph, JPEG 2000", packed, "densenet121", 512, False),
             (f"CT of {given.slices} slices", volumes, "resnet18", 224, True),
         ):
-            rows += measure(case, series, net=net, pixels=pixels, is_ct=is_ct, folder=folder / f"{len(rows)}")
-    for row in rows:
-        said = f"{row['share']:8.2f}" if "share" in row else f"{row['rate']:8.2f}/s {row['rate'] / row['limit']:5.2f} of limit"
-        if "seconds" in row:
-            steps = ", ".join(f"{step} {row['seconds'][step]:.2f}" for step in STEPS)
-            said += f"  {steps}; slowest: {row['slowest']}"
-        print(f"{row['case']:28} {row['network']:16} {row['what']:46} {said}")
+            found = measure(case, series, net=net, pixels=pixels, is_ct=is_ct, folder=folder / f"{len(rows)}")
+            show(found)
+            rows += found
     if given.json:
         given.json.write_text(json.dumps({"rows": rows, "median": statistics.median(r["limit"] for r in rows)}, indent=1))
 

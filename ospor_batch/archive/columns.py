@@ -31,6 +31,7 @@ LONGEST = 1024  # bytes of a value that a column takes; longer ones are left to 
 MOST_CELLS = 4096  # of one element, kept from file to file
 STEADY = 16  # files a value, on average, in columns that are put together by their changes
 FIRST: Places = np.zeros(1, np.int64)
+FEW_LENGTHS = 4  # of one element in a batch; more are taken all at the greatest and cut
 MANY = 8  # different values in a batch from which on all are decoded in one pass
 
 
@@ -186,7 +187,9 @@ class _Batch:
         if width < 0:
             return _Runs(FIRST, [b""], [-1])
         which = self.fresh[slot].nonzero()[0]
-        offset, length = self.offset[slot, which], self.length[slot, which]
+        offset, length = self.offset[slot], self.length[slot]
+        if len(which) < len(offset):
+            offset, length = offset[which], length[which]
         items = self._items(offset, length, width=width, is_one_width=width == self._narrowest[slot])
         changes = items[1:] != items[:-1]
         if width != self._narrowest[slot]:
@@ -205,8 +208,13 @@ class _Batch:
     def _items(self, offset: Places, length: Places, *, width: int, is_one_width: bool) -> NDArray[np.bytes_]:
         if is_one_width:
             return np.asarray(self.heads.words(f"S{width}")[offset], np.bytes_) if width else np.zeros(len(offset), "S1")
+        lengths = set(length.tolist()) - {-1, 0}
+        if len(lengths) > FEW_LENGTHS and int(offset.max()) + width <= len(self.heads.block):
+            items = np.asarray(self.heads.words(f"S{width}")[offset], np.bytes_)
+            items.view(np.uint8).reshape(-1, width)[np.arange(width) >= length[:, None]] = 0  # what stands behind the value
+            return items
         items = np.zeros(len(offset), f"S{max(width, 1)}")
-        for n_bytes in set(length.tolist()) - {-1, 0}:
+        for n_bytes in lengths:
             of = length == n_bytes
             items[of] = self.heads.words(f"S{n_bytes}")[offset[of]]
         return items

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import operator
 import os
 import stat
 import zlib
@@ -23,6 +25,7 @@ LISTING_REFUSALS = (
 )  # fmt: skip
 
 
+_name_of, _size_of, _mtime_of = map(operator.attrgetter, ("name", "st_size", "st_mtime_ns"))
 FORMAT = 0o170000  # bits of a mode that say what kind of file it is (inode(7))
 
 
@@ -132,24 +135,38 @@ def _list_folder(root: Path, folder: str, *, seen: set[tuple[int, int]], plain: 
 
 def _take_plain(entries: Iterable[os.DirEntry[str]], plain: Folder) -> list[os.DirEntry[str]]:
     """Take every regular file; return the entries that are something else."""
-    _, names, sizes, mtimes = plain
-    odd = []
-    for entry in entries:
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except OSError:
-            odd.append(entry)  # asked again there, and told apart
-            continue
-        if status.st_mode & FORMAT != stat.S_IFREG:
-            odd.append(entry)
-            continue
-        names.append(entry.name)
-        sizes.append(status.st_size)
-        mtimes.append(status.st_mtime_ns)
+    found, odd = list(entries), list[os.DirEntry[str]]()
+    try:
+        statuses = [entry.stat(follow_symlinks=False) for entry in found]
+    except OSError:
+        found, statuses, odd = _take_those_that_answer(found)
+    are_plain = [status.st_mode & FORMAT == stat.S_IFREG for status in statuses]
+    if not all(are_plain):
+        odd += itertools.compress(found, map(operator.not_, are_plain))
+        found, statuses = list(itertools.compress(found, are_plain)), list(itertools.compress(statuses, are_plain))
+    names = plain.names
+    names += map(_name_of, found)
+    plain.sizes.extend(map(_size_of, statuses))
+    plain.mtimes_ns.extend(map(_mtime_of, statuses))
     together = "\0".join(names)
     if not together.isascii() or "\\" in together:
         names[:] = path_text(together).split("\0")
     return odd
+
+
+def _take_those_that_answer(
+    entries: Sequence[os.DirEntry[str]],
+) -> tuple[list[os.DirEntry[str]], list[os.stat_result], list[os.DirEntry[str]]]:
+    """Entries with their status, and those that have none: they are asked again later, and told apart there."""
+    found, statuses, odd = list[os.DirEntry[str]](), list[os.stat_result](), list[os.DirEntry[str]]()
+    for entry in entries:
+        try:
+            statuses.append(entry.stat(follow_symlinks=False))
+        except OSError:
+            odd.append(entry)
+            continue
+        found.append(entry)
+    return found, statuses, odd
 
 
 def _take(entry: os.DirEntry[str], folder: str, found: _Found) -> None:

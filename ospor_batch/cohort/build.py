@@ -71,12 +71,7 @@ def build(
     events: of the event contract.
     """
     events = empty("event") if events is None else events
-    ready = _with_label_present(series.with_columns(period().alias(PERIOD)), labels, question)
-    judged = judge(_guarding(ready, question, events=events, judges_pairs=False), question.steps.series)
-    if shared := with_home(judged):
-        at_home, step = shared
-        question = replace(question, steps=replace(question.steps, series=(*question.steps.series, step)))
-        judged = judge(at_home, question.steps.series)
+    judged, question = _judged(series, labels, question, events=events)
     eligible = judged.filter(pl.col("first_failed").is_null())
     selected = selection(judged, choose(eligible, overrides=overrides), overrides=overrides)
     chosen = _chosen(selected, question)
@@ -96,29 +91,44 @@ def build(
     )
     _refuse_lost(series, selected, chosen=chosen, rows=rows)
     fates = unit_fates(selected, pairs, labels=labels, rows=rows, matches=matches, n_criteria=len(question.steps.series))
-    dated = labels if question.label_dates is None else labels.filter(_in_period(question.label_dates))
     return Cohort(
         selection=_of_contract(selected, "selection", question),
         candidate=_of_contract(candidates, "candidate", question),
         manifest=rows,
         index=prevalence.with_columns(period=period()),
-        linkage=_of_contract(
-            linkage(
-                chosen,
-                dated,
-                pairs=pairs.with_columns(is_candidate=pl.col(LEAVES_AT) > len(pair_steps)),
-                window=in_window(before_days=question.match.before_days, after_days=question.match.after_days),
-                centers=question.centers,
-                warning_below=question.linkage_warning_below,
-            ),
-            "linkage",
-            question,
-        ),
+        linkage=_linked(chosen, labels, pairs=pairs, question=question),
         window=_window(pairs.filter(pl.col(LEAVES_AT) >= len(pair_steps)), question),
         guard=_guard_table(judged, pairs, question, events=events),
         fate=_of_contract(fates.rename({LEAVES_AT: "step_number"}), "fate", question),
         attrition=_attrition(fates, question),
     )
+
+
+def _judged(
+    series: pl.DataFrame, labels: pl.DataFrame, question: Question, *, events: pl.DataFrame
+) -> tuple[pl.DataFrame, Question]:
+    """Every series judged by its steps; the question has one step more where people of two centers need a home."""
+    ready = _with_label_present(series.with_columns(period().alias(PERIOD)), labels, question)
+    judged = judge(_guarding(ready, question, events=events, judges_pairs=False), question.steps.series)
+    shared = with_home(judged)
+    if shared is None:
+        return judged, question
+    at_home, step = shared
+    question = replace(question, steps=replace(question.steps, series=(*question.steps.series, step)))
+    return judge(at_home, question.steps.series), question
+
+
+def _linked(chosen: pl.DataFrame, labels: pl.DataFrame, *, pairs: pl.DataFrame, question: Question) -> pl.DataFrame:
+    dated = labels if question.label_dates is None else labels.filter(_in_period(question.label_dates))
+    found = linkage(
+        chosen,
+        dated,
+        pairs=pairs.with_columns(is_candidate=pl.col(LEAVES_AT) > len(_pair_steps(question))),
+        window=in_window(before_days=question.match.before_days, after_days=question.match.after_days),
+        centers=question.centers,
+        warning_below=question.linkage_warning_below,
+    )
+    return _of_contract(found, "linkage", question)
 
 
 def _chosen(selected: pl.DataFrame, question: Question) -> pl.DataFrame:

@@ -25,7 +25,8 @@ class Doubt:
 
 def doubts(study: Study) -> list[Doubt]:
     """Every doubt about what the study asks, in the order of the study file."""
-    return [*_dates(study), *_partitions(study), *(doubt for recipe in study.recipes for doubt in _of_recipe(study, recipe))]
+    of_recipes = (doubt for recipe in study.recipes for doubt in _of_recipe(study, recipe))
+    return [*_dates(study), *shifted_apart(study), *_partitions(study), *of_recipes]
 
 
 def _dates(study: Study) -> Iterator[Doubt]:
@@ -33,6 +34,16 @@ def _dates(study: Study) -> Iterator[Doubt]:
         dates = getattr(study.analysis, name)
         if dates is not None and dates[0] > dates[1]:
             yield Doubt("analysis", "fault", f"analysis.{name} ends before it begins")
+
+
+def shifted_apart(study: Study) -> Iterator[Doubt]:
+    """Dates that were shifted apart give no true gap, whoever shifted them (methods M2)."""
+    for center in study.centers:
+        for file in (*center.exports, *center.events):
+            if file.date_shift != center.date_shift:
+                names = [name or "none" for name in (file.date_shift, center.date_shift)]
+                said = f"{file.path}: date_shift is {names[0]}, that of the archives {names[1]}"
+                yield Doubt(f"dates of {center.name}", "fault", f"{said}; no label can be matched by dates shifted apart")
 
 
 def _partitions(study: Study) -> Iterator[Doubt]:

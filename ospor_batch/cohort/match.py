@@ -60,11 +60,10 @@ def rank_pairs(
         group=PLACE.min().over(group),
         loses_index=_loses_index(index_series),
         is_taken=pl.lit(value=False),
-        series=pl.col("series_key").rle_id(),
-        label=PLACE.min().over("label_key"),
     )
     if index_series == "all" and reuse == "forbid":
-        narrow = _with_taken(narrow.sort(list(reasons)))
+        numbers = rows.select(series=pl.col("series_key").rle_id(), label=PLACE.min().over("label_key"))
+        narrow = _with_taken(narrow.hstack(numbers).sort(list(reasons)))
     narrow = narrow.sort("group", "loses_index", "is_taken", *reasons)
     at = pl.int_range(pl.len(), dtype=pl.UInt32)
     starts = pl.when(pl.col("group").ne_missing(pl.col("group").shift(1))).then(at).forward_fill()

@@ -36,6 +36,7 @@ class MappedFile(Section):
     columns: dict[str, ColumnSource]
     date_format: str = "%Y-%m-%d"
     codes: dict[str, tuple[str, ...]] = {}
+    date_shift: str | None = None  # name of the de-identification that shifted its dates; none: true dates
 
     @model_validator(mode="before")
     @classmethod
@@ -95,5 +96,6 @@ class EventFile(MappedFile):
 class Center(Section):
     name: Name
     archives: tuple[str, ...] = Field(min_length=1)
+    date_shift: str | None = None  # of the archives; an export is matched with them only under the same name
     exports: tuple[Export, ...] = ()
     events: tuple[EventFile, ...] = ()

@@ -21,7 +21,8 @@ from ospor_batch.imaging.volume import Volume
 
 SLAB_MM = 5.0  # slices that are averaged around the middle of the level
 SKIN_MM = 2.0
-GAP_MM = 3.0  # thinner bridges of fat through the wall do not join visceral with subcutaneous fat
+BRIDGE_MM = 12.0  # half of the widest gap in the wall, as between quadratus lumborum and the obliques; judgement
+LEAST_PIECE_CM2 = 1.0  # smaller things of muscle's CT number in the fat are vessels; judgement
 # By part of the spine, judgement: depth of the wall under subcutaneous fat (obliques and rectus; intercostals), and how far
 # aside of and in front of the middle of the vertebra its own muscles reach (psoas and quadratus lumborum; erectors alone)
 WALL_MM = {"L": 14.0, "T": 7.0}
@@ -44,7 +45,7 @@ def muscle_and_fat_areas(volume: Volume, labels: npt.NDArray[np.int32], *, level
     """Areas at the middle of a level; ItemRefused levels_missing, body_missing, muscle_missing."""
     hu, body, middle, step = axial_image(volume, labels, level=level, levels=levels)
     fat = _within(hu, FAT_HU) & body
-    subcutaneous = _subcutaneous(fat, body, step)
+    trunk = _trunk(hu, body, step)
     muscle = wall_muscle(hu, body, middle=middle, step=step, level=level)
     if not muscle.any():
         raise ItemRefused("muscle_missing", f"no voxel of muscle's CT number at {level}")
@@ -52,8 +53,8 @@ def muscle_and_fat_areas(volume: Volume, labels: npt.NDArray[np.int32], *, level
     return Areas(
         level=level,
         muscle_cm2=float(muscle.sum()) * cm2,
-        subcutaneous_fat_cm2=float(subcutaneous.sum()) * cm2,
-        visceral_fat_cm2=float((fat & ~subcutaneous).sum()) * cm2,
+        subcutaneous_fat_cm2=float((fat & ~trunk).sum()) * cm2,
+        visceral_fat_cm2=float((fat & trunk).sum()) * cm2,
         muscle_hu=float(hu[muscle].mean()),
         is_cut_off=bool(body[[0, -1]].any() or body[:, [0, -1]].any()),
     )
@@ -63,15 +64,13 @@ def wall_muscle(
     hu: npt.NDArray[np.float32], body: Mask, *, middle: tuple[float, float], step: tuple[float, float], level: str
 ) -> Mask:
     """Muscle of the body wall and beside the vertebra in an axial image; middle: of the vertebra. Empty where there is none."""
-    muscle = _within(hu, MUSCLE_HU) & body
-    subcutaneous = _subcutaneous(_within(hu, FAT_HU) & body, body, step)
-    depth = ndimage.distance_transform_edt(np.pad(body & ~subcutaneous, 1), sampling=step)[1:-1, 1:-1]
+    trunk = _trunk(hu, body, step)
+    depth = ndimage.distance_transform_edt(np.pad(trunk, 1), sampling=step)[1:-1, 1:-1]
     behind = ((np.arange(hu.shape[0]) - middle[0]) * step[0])[:, None]
     aside = np.abs((np.arange(hu.shape[1]) - middle[1]) * step[1])[None, :]
     part = "L" if level.startswith("L") else "T"
     is_spinal = (behind > -SPINE_FRONT_MM[part]) & (aside < SPINE_ASIDE_MM[part])
-    is_under_skin = ndimage.distance_transform_edt(np.pad(body, 1), sampling=step)[1:-1, 1:-1] > SKIN_MM
-    found: Mask = muscle & is_under_skin & ((depth <= WALL_MM[part]) | is_spinal)
+    found: Mask = _within(hu, MUSCLE_HU) & trunk & ((depth <= WALL_MM[part]) | is_spinal)
     return found
 
 
@@ -95,14 +94,19 @@ def axial_image(
     return slab.mean(axis=0, dtype=np.float64).astype(np.float32), body, (float(middle[1]), float(middle[2])), (rows, columns)
 
 
-def _subcutaneous(fat: Mask, body: Mask, step: tuple[float, float]) -> Mask:
-    """Fat that a path of fat wider than GAP_MM joins with the skin."""
-    thick = ndimage.distance_transform_edt(np.pad(fat, 1), sampling=step)[1:-1, 1:-1] > GAP_MM / 2
-    near_skin = ndimage.distance_transform_edt(np.pad(body, 1), sampling=step)[1:-1, 1:-1] <= SKIN_MM + 2 * max(step) + GAP_MM
-    pieces, _ = ndimage.label(thick)
-    joined = np.isin(pieces, np.unique(pieces[near_skin & thick & (pieces > 0)]))
-    reach = ndimage.distance_transform_edt(~joined, sampling=step) <= GAP_MM if joined.any() else joined
-    found: Mask = fat & (reach | near_skin)
+def _trunk(hu: npt.NDArray[np.float32], body: Mask, step: tuple[float, float]) -> Mask:
+    """What the wall of muscle and bone encloses, the wall included; gaps in it are bridged, skin and vessels left out."""
+    under_skin = ndimage.distance_transform_edt(np.pad(body, 1), sampling=step)[1:-1, 1:-1] > SKIN_MM + min(step) / 2
+    pieces, _ = ndimage.label((hu >= MUSCLE_HU[0]) & body & under_skin)
+    sizes = np.bincount(pieces.ravel()) * step[0] * step[1] / 100
+    sizes[0] = 0
+    wall: Mask = np.isin(pieces, np.flatnonzero(sizes >= LEAST_PIECE_CM2))
+    if not wall.any():
+        return wall
+    wide = int(np.ceil(BRIDGE_MM / min(step))) + 1
+    near = ndimage.distance_transform_edt(np.pad(~wall, wide, constant_values=True), sampling=step) <= BRIDGE_MM
+    closed = ndimage.distance_transform_edt(ndimage.binary_fill_holes(near), sampling=step) > BRIDGE_MM
+    found: Mask = (closed[wide:-wide, wide:-wide] | wall) & body
     return found
 
 

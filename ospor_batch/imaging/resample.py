@@ -16,6 +16,7 @@ from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.volume import AIR_HU, Array
 
 SLAB = 2**22  # places at a time, so that coordinates stay small beside the volume
+SAME_AXES = 1e-6  # voxels of drift over the grid below which two grids have the same directions
 Order = Literal[0, 1]  # nearest voxel, or linear between voxels
 
 
@@ -66,6 +67,9 @@ def onto_grid(
     """
     mapping = torch.from_numpy(np.linalg.solve(affine, to_affine)).to(device)
     given = torch.from_numpy(np.ascontiguousarray(values if order == 0 else values.astype(np.float32))).to(device)
+    if not (mapping[:3, :3] - torch.diag(torch.diagonal(mapping)[:3])).abs().max() * max(shape) > SAME_AXES:
+        found: npt.NDArray[Any] = _by_axis(given, mapping, shape, order=order, fill=fill).cpu().numpy()
+        return found
     plane = shape[1] * shape[2]
     at_once = max(1, SLAB // max(plane, 1))
     parts = []
@@ -73,6 +77,34 @@ def onto_grid(
         places = _places(mapping, shape, slices=range(first, min(first + at_once, shape[0])))
         parts.append(_sampled(given, places, order=order, fill=fill).cpu().numpy())
     return np.concatenate(parts).reshape(shape) if parts else np.zeros(shape, values.dtype)
+
+
+def _by_axis(
+    given: torch.Tensor, mapping: torch.Tensor, shape: tuple[int, int, int], *, order: Order, fill: float
+) -> torch.Tensor:
+    """Grids of the same directions: one axis after the other, which costs a tenth of doing all at once."""
+    is_inside = []
+    for axis, n in enumerate(shape):
+        at = torch.arange(n, device=mapping.device, dtype=torch.float64) * mapping[axis, axis] + mapping[axis, 3]
+        low, high, share, inside = _between(at, given.shape[axis])
+        is_inside.append(inside)
+        if order == 0:
+            given = given.index_select(axis, torch.where(share >= 0.5, high, low))
+        else:
+            form = [n if own == axis else 1 for own in range(3)]
+            given = torch.lerp(
+                given.index_select(axis, low), given.index_select(axis, high), share.to(given.dtype).reshape(form)
+            )
+    inside = is_inside[0][:, None, None] & is_inside[1][None, :, None] & is_inside[2][None, None, :]
+    return torch.where(inside, given, torch.as_tensor(fill, device=given.device).to(given.dtype))
+
+
+def _between(at: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The two voxels of an axis that a place lies between, its share of the way, and whether it lies in the volume."""
+    at = torch.round(at, decimals=6)  # the noise of products does not decide on which side of a half a place lies
+    held = at.clamp(0, n - 1)
+    low = torch.floor(held).long()
+    return low, (low + 1).clamp(max=n - 1), held - low, (at >= -0.5) & (at <= n - 0.5)
 
 
 def _places(mapping: torch.Tensor, shape: tuple[int, int, int], *, slices: range) -> torch.Tensor:
@@ -84,25 +116,18 @@ def _places(mapping: torch.Tensor, shape: tuple[int, int, int], *, slices: range
 
 
 def _sampled(given: torch.Tensor, places: torch.Tensor, *, order: Order, fill: float) -> torch.Tensor:
-    size = torch.tensor(given.shape, device=places.device, dtype=torch.float64)[:, None]
-    places = torch.round(places, decimals=6)  # the noise of products does not decide on which side of a half a place lies
-    inside = ((places >= -0.5) & (places <= size - 0.5)).all(dim=0)
-    held = torch.minimum(places.clamp(min=0), size - 1)
-    flat = given.reshape(-1)
-    strides = (given.shape[1] * given.shape[2], given.shape[2], 1)
+    ends = [_between(at, n) for at, n in zip(places, given.shape, strict=True)]
+    inside = ends[0][3] & ends[1][3] & ends[2][3]
+    strides, flat = (given.shape[1] * given.shape[2], given.shape[2], 1), given.reshape(-1)
     if order == 0:
-        nearest = torch.minimum(torch.floor(held + 0.5), size - 1).long()
-        found = flat[sum(index * stride for index, stride in zip(nearest, strides, strict=True))]
+        found = flat[sum(torch.where(s >= 0.5, high, low) * n for (low, high, s, _), n in zip(ends, strides, strict=True))]
         return torch.where(inside, found, torch.as_tensor(fill, device=found.device).to(found.dtype))
-    low = torch.floor(held).long()
-    high = torch.minimum(low + 1, size.long() - 1)
-    share = (held - low).to(torch.float32)
     linear = torch.zeros(places.shape[1], device=places.device, dtype=torch.float32)
     for corner in range(8):
-        weight, where = torch.ones_like(linear), torch.zeros_like(low[0])
-        for axis in range(3):
+        weight, where = torch.ones_like(linear), torch.zeros_like(ends[0][0])
+        for axis, (low, high, share, _) in enumerate(ends):
             is_high = bool(corner >> axis & 1)
-            weight = weight * (share[axis] if is_high else 1 - share[axis])
-            where = where + (high if is_high else low)[axis] * strides[axis]
+            weight = weight * (share if is_high else 1 - share).to(torch.float32)
+            where = where + (high if is_high else low) * strides[axis]
         linear += weight * flat[where]
     return torch.where(inside, linear, torch.full_like(linear, fill))

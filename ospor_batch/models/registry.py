@@ -25,7 +25,7 @@ from ospor_batch.models import (
 )
 from ospor_batch.models.bundle import bundle_digest, content_digest, read_spec
 from ospor_batch.models.spec import PREPROCESSING, Parameter, Predictor, PredictorSpec
-from ospor_batch.models.trainable import TrainableRecipe
+from ospor_batch.models.trainable import TrainableRecipe, check_training
 from ospor_batch.models.trained import build_trained
 
 WORDS: dict[type, str] = {str: "a word", bool: "true or false", int: "a whole number", float: "a number", tuple: "a list"}
@@ -103,6 +103,7 @@ def spec_of(
         full, version = _as_trained(name, folder, asked=parameters), bundle_digest(folder)
     _refuse_types(name, full, defaults=kind.defaults)
     if kind.trains is not None:
+        check_training(full)
         kind.trains.check(full)
     levels = full.get("levels")
     if levels is not None and kind.reads_masks:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy.typing as npt
 
-from ospor_batch.errors import ItemRefused
+from ospor_batch.errors import ItemRefused, StudyError
 from ospor_batch.imaging.masks import MaskRule
 from ospor_batch.imaging.regions import Region
 from ospor_batch.models.heat import Box
@@ -39,6 +39,13 @@ TRAINING: dict[str, Parameter] = {
     "minimum_cases": 8,  # of the train partition
     "minimum_events": 2,  # of each class of a binary target, in the train partition
 }
+
+
+# The least that each may be: batch normalisation cannot learn from one image
+LEAST: dict[str, float] = {
+    "epochs": 1, "batch_size": 2, "weight_decay": 0, "warm_up_epochs": 0, "patience_epochs": 1, "threads": 1,
+    "minimum_cases": 2, "minimum_events": 0, "width": 2, "dropout": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,17 @@ class Fitted:
 
     state: Mapping[str, Array]
     notes: Mapping[str, Any]
+
+
+def check_training(parameters: Parameters) -> None:
+    """StudyError names a parameter of the schedule that cannot be."""
+    for name, least in LEAST.items():
+        value = parameters.get(name)
+        if isinstance(value, int | float) and value < least:
+            raise StudyError(f"recipes.parameters.{name} is {value:g}, expected {least:g} or more")
+    rate = parameters.get("learning_rate")
+    if isinstance(rate, int | float) and not rate > 0:
+        raise StudyError(f"recipes.parameters.learning_rate is {rate:g}, expected more than 0")
 
 
 class Learner(Protocol):

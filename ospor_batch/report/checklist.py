@@ -91,7 +91,10 @@ def _split(study: Study, _known: Known) -> str:
 
 
 def _missing(_study: Study, _known: Known) -> str:
-    return "complete cases; what is missing is counted per center; nothing is imputed in a primary table"
+    return (
+        "complete cases; what is missing is counted per center; nothing is imputed in a primary table; discrimination "
+        "bounds what missing scores could change by taking all as wrong and all as right"
+    )
 
 
 def _numbers(_study: Study, _known: Known) -> str:

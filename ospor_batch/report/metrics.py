@@ -17,6 +17,18 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "auc": Metric("AUC", "Area under the ROC curve: how well the score ranks people with above people without the condition."),
+    "auc_within_center": Metric(
+        "AUC within centers", "Over pairs of people of one center, so that differences between centers do not enter."
+    ),
+    "partial_auc": Metric(
+        "Partial AUC", "Up to the declared false positive rate, standardised after McClish: 0.5 is chance, 1 is perfect."
+    ),
+    "sensitivity_at_specificity": Metric(
+        "Sensitivity at declared specificity (%)", "At the cut-off that these very people need for it: exploratory.", 1, 100
+    ),
+    "specificity_at_sensitivity": Metric(
+        "Specificity at declared sensitivity (%)", "At the cut-off that these very people need for it: exploratory.", 1, 100
+    ),
     "sensitivity": Metric(
         "Sensitivity (%)", "Called positive among people with the condition, at the locked threshold.", 1, 100
     ),

@@ -55,13 +55,14 @@ before_days = 180                              # label at most so many days befo
 after_days = 180                               # ... or after it
 index_series = "nearest"                       # nearest | first | last | random | all
 prevalence_index = "first"                     # label-blind: first | random
+# label_reuse = "forbid"                       # under index_series = "all": a label stands for one series only
 
 [[criteria]]                                   # in this order; each is a step of the flow
 name = "age 50 or older"
 keep = "age_at_image >= 50"                    # SQL over columns of `ospor-batch contract series`
 [[criteria]]
 name = "unenhanced"
-rule = "unenhanced"
+rule = "unenhanced"                            # also adult, thin_slices, no_implant, without_findings, label_present ...
 [[criteria]]
 name = "120 kV"
 rule = "kvp_120"                               # fixed HU cut-offs hold at 120 kV only

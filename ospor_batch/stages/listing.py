@@ -56,11 +56,11 @@ class Spilled:
         return bucket_groups(sizes, most=GROUP_FILES)
 
     def read(self, group: range) -> pl.DataFrame:
-        """Names of a group, with folder_key, sorted by archive and path."""
+        """Names of a group, with folder_key."""
         if not self._chunks:
             return pl.DataFrame(schema={**LISTING, "folder_key": pl.String()})
         rows = pl.scan_parquet(self._chunks).filter(pl.col("number").is_between(group.start, group.stop - 1))
-        return rows.drop("number").collect().sort("archive", "path")
+        return rows.drop("number").collect()
 
     def _spill(self, chunk: _Chunk) -> None:
         if not chunk.paths:

@@ -12,6 +12,7 @@ from ospor_batch.cohort import attrition as flows
 from ospor_batch.cohort.build import Cohort, Question, build
 from ospor_batch.cohort.choose import check_overrides
 from ospor_batch.cohort.criteria import Steps, compile_steps
+from ospor_batch.cohort.estimand import shifted_apart
 from ospor_batch.cohort.manifest import with_partition
 from ospor_batch.cohort.shared_persons import refuse_shared
 from ospor_batch.cohort.split import assign, check_split
@@ -71,6 +72,8 @@ def matched(study: Study, *, store: Store, snapshot: Mapping[str, int], split_se
     """Match the catalog at a snapshot; writes nothing and reads no pixel."""
     centers = tuple(center.name for center in study.centers)
     check_split(study.split, centers=centers)
+    for doubt in shifted_apart(study):
+        raise StudyError(f"{doubt.subject}: {doubt.said}")
     questions = {recipe.key: question_of(study, recipe, key=split_seed_key) for recipe in study.recipes}
     catalog = read_catalog(study, store=store, snapshot=snapshot)
     refuse_shared(catalog.series, split=study.split)

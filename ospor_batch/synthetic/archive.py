@@ -201,7 +201,8 @@ def _write_tables(
         manner = center_plan(center).manner or center
         exams = [exam for person in everyone if person.center == center for exam in exams_of(person)]
         _write(out / "exports" / file_name(manner, center), export(manner, exams), night=last)
-    truth = truth_table(everyone)
+    first = size.recipe_labels[0]
+    truth = truth_table(everyone, image=first.image, standard=first.standard)
     if found is None:
         truth = truth.with_columns(expected_prediction=pl.lit(value=False))  # nothing can be measured in it
     else:

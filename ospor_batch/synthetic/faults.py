@@ -10,6 +10,7 @@ Role = Literal["paired", "image_only", "excluded"]
 NO_FAULT = "none"
 # steps of the attrition table, in its order
 NOT_CT = "CT"
+NOT_A_RADIOGRAPH = "radiograph"
 UNREADABLE = "readable stack"
 OUTSIDE_PERIOD = "image date in the study period"
 TOO_YOUNG = "age 50 or older"

@@ -10,6 +10,8 @@ import pytest
 from ospor_batch.cohort.estimand import doubts
 from ospor_batch.config import Study
 
+EVENTS = {"path": "e.csv", "columns": {"patient_id": "a", "code": "b", "start": "c"}}
+
 
 def study(**changes: Any) -> Study:
     base: dict[str, Any] = {
@@ -19,6 +21,11 @@ def study(**changes: Any) -> Study:
         "recipes": [{"name": "mean_hu", "reference": "dxa", "threshold": {"fixed": 100}}],
     }
     return Study.model_validate({**base, **changes})
+
+
+def test_dates_that_were_shifted_alike_raise_no_doubt():
+    center = {"name": "n", "archives": ["n"], "date_shift": "trial-A", "events": [{**EVENTS, "date_shift": "trial-A"}]}
+    assert doubts(study(centers=[center])) == []
 
 
 def test_an_ordinary_study_raises_no_doubt():
@@ -45,6 +52,10 @@ def test_an_ordinary_study_raises_no_doubt():
             "note", "g: not assessed at north, south",
         ),
         ({"criteria": [{"name": "g", "rule": "label_present"}]}, "note", "can be corrected for nobody else"),
+        (
+            {"centers": [{"name": "n", "archives": ["n"], "date_shift": "trial-A", "events": [EVENTS]}]},
+            "fault", "date_shift is none, that of the archives trial-A",
+        ),
     ],
 )  # fmt: skip
 def test_a_question_that_contradicts_itself_is_told(changes: dict[str, Any], verdict: str, says: str):

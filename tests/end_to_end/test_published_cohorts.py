@@ -50,6 +50,9 @@ def test_a_cohort_comes_through_the_stages_as_it_was_declared(recipe: str, folde
     (folder / "study.toml").write_text(text.replace('cluster = "local"\nworkers = 2', 'cluster = "in_line"'))
     manifest = matched(read_study(folder / "study.toml")).filter(pl.col("is_performance_index"))
     check(manifest, cohort, factor=FACTORS[preset])
+    truth = pl.read_parquet(folder / "truth.parquet")
+    assert (truth["expected_role"] == "paired").all()
+    assert truth["is_osteoporosis"].sum() == manifest["is_osteoporosis"].sum()
 
 
 def check(manifest: pl.DataFrame, cohort: Cohort, *, factor: float) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -104,14 +105,29 @@ def test_a_wanted_shape_is_cut_or_filled_around_the_center() -> None:
     assert (large[0] == -1024).all()
 
 
-def test_slabs_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, _ = resample(SOME, affine(turn=9.0), spacing_mm=(1.3, 1.3, 1.3))
+@pytest.mark.parametrize("order", [0, 1])
+def test_slabs_and_the_way_by_axis_change_nothing(monkeypatch: pytest.MonkeyPatch, order: int) -> None:
+    by_axis, target = resample(SOME, affine(turn=9.0), spacing_mm=(1.33, 1.71, 1.37), order=order)  # type: ignore[arg-type]
+    monkeypatch.setattr("ospor_batch.imaging.resample.SAME_AXES", -1.0)
+    how = {"to_affine": target, "shape": by_axis.shape, "order": order}
+    whole = onto_grid(SOME, affine(turn=9.0), **how)  # type: ignore[arg-type]
+    np.testing.assert_allclose(by_axis, whole, atol=1e-3)
     monkeypatch.setattr("ospor_batch.imaging.resample.SLAB", 1)
-    by_slice, _ = resample(SOME, affine(turn=9.0), spacing_mm=(1.3, 1.3, 1.3))
-    np.testing.assert_array_equal(whole, by_slice)
+    np.testing.assert_array_equal(whole, onto_grid(SOME, affine(turn=9.0), **how))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("spacing", [(0.0, 1, 1), (1, -2.0, 1), (float("nan"), 1, 1)])
 def test_a_spacing_that_is_none_is_refused(spacing: tuple[float, float, float]) -> None:
     with pytest.raises(ItemRefused, match="geometry_changed"):
         resample(SOME, affine(), spacing_mm=spacing)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_gpu_gives_what_the_processor_gives(order: int) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here")
+    values = SOME if order else SOME.astype(np.int32)
+    here, _ = resample(values, affine(turn=17.0), spacing_mm=(1.3, 0.7, 0.9), order=order)  # type: ignore[arg-type]
+    there, _ = resample(values, affine(turn=17.0), spacing_mm=(1.3, 0.7, 0.9), order=order, device="cuda")  # type: ignore[arg-type]
+    np.testing.assert_allclose(here, there, atol=1e-3)

@@ -71,6 +71,9 @@ def test_an_inverted_image_is_turned_over() -> None:
         ({"normalise": "z"}, "parameters.normalise is 'z', expected image or none"),
         ({"image_pixels": "256"}, "parameters.image_pixels of cxr_osteoporosis is '256', expected a whole number such as 512"),
         ({"image_size": 256}, "unknown image_size"),
+        ({"epochs": 0}, "parameters.epochs is 0, expected 1 or more"),
+        ({"batch_size": 1}, "parameters.batch_size is 1, expected 2 or more"),
+        ({"learning_rate": 0}, "parameters.learning_rate is 0, expected more than 0"),
     ],
 )
 def test_a_parameter_that_cannot_be_is_named(given: dict[str, object], said: str) -> None:

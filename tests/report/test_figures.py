@@ -16,6 +16,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 NAMES = (
     "flow-mean-hu", "roc-mean-hu", "forest-mean-hu", "bland-altman-mean-hu", "calibration-curve-mean-hu",
     "decision-curve-mean-hu", "pyramid-mean-hu", "flow-reference-mean-hu", "windows-mean-hu",
+    "rejects-by-reason",
 )  # fmt: skip
 
 

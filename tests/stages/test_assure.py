@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from ospor_batch.config import Study, read_study
+from ospor_batch.catalog.quality import DOUBTFUL, REMARKS, UNUSABLE
+from ospor_batch.cohort.criteria import compile_steps
+from ospor_batch.config import Criterion, Match, Reference, Study, read_study
 from ospor_batch.errors import StudyError
-from ospor_batch.stages.assure import assure
+from ospor_batch.labels.reference import check_reference
+from ospor_batch.stages.assure import Example, assure
 
 STUDY = """
 assurance = "examples.toml"
@@ -149,6 +154,25 @@ def test_a_changed_rule_of_the_study_is_told_by_the_examples_it_breaks(tmp_path:
 def test_an_example_that_cannot_be_read_is_named(tmp_path: Path, examples: str, says: str) -> None:
     with pytest.raises(StudyError, match=says):
         assure(study_with(tmp_path, examples))
+
+
+def test_the_worked_example_is_written_in_words_that_a_study_understands() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "worked_example.md"
+    if not page.is_file():
+        pytest.skip("the documentation is not here")
+    blocks = [
+        "\n".join(line[4:] for line in block.splitlines()) for block in re.findall(r"(?:^ {4}.*\n)+", page.read_text(), re.M)
+    ]
+    read = [tomllib.loads(block) for block in blocks if re.search(r"^\[", block, re.M) and "$" not in block]
+    assert sum("criteria" in of for of in read) >= 1
+    for of in read:
+        criteria = [Criterion.model_validate(one) for one in of.get("criteria", [])]
+        assert compile_steps(criteria, findings=(*UNUSABLE, *DOUBTFUL, *REMARKS)).series
+        for one in of.get("references", []):
+            check_reference(Reference.model_validate(one))
+        Match.model_validate(of.get("match", {}))
+        for one in of.get("patients", []):
+            Example.model_validate(one)
 
 
 def test_examples_do_not_rename_a_study(tmp_path: Path) -> None:

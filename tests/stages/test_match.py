@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from ospor_batch.cohort.attrition import check_closed
-from ospor_batch.config import Study, read_study
+from ospor_batch.config import Criterion, EventFile, Study, read_study
 from ospor_batch.contracts import contract
 from ospor_batch.errors import LedgerError, NothingToDoError, StudyError
 from ospor_batch.runs import open_run
@@ -138,6 +138,39 @@ def test_every_table_is_written_and_the_ledger_closes(tmp_path, store):
     }
     assert run.read("split")["patient_key"].to_list() == sorted(manifest["patient_key"].unique())
     assert run.read("selection").height == 2 * series_rows().height
+
+
+def test_a_label_that_stands_for_several_series_is_told_unless_the_study_forbids_it(tmp_path, store):
+    second = pl.col("series_key") == hexed("A1b")
+    held(store, series_rows().with_columns(study_key=pl.when(second).then(pl.lit(hexed("A2"))).otherwise("study_key")))
+    told = {}
+    for reuse in ("allow", "forbid"):
+        folder = tmp_path / reuse
+        folder.mkdir()
+        _, summaries = ran(written(folder, f'index_series = "all"\nlabel_reuse = "{reuse}"'), store)
+        told[reuse] = summaries[0].notes
+    assert ("labels of several series", 1) in told["allow"]
+    assert not [name for name, _ in told["forbid"] if name == "labels of several series"]
+
+
+def test_dates_that_were_shifted_apart_stop_before_any_match(tmp_path, store):
+    held(store, series_rows())
+    study = written(tmp_path)
+    events = EventFile(path="e.csv", columns={"patient_id": "a", "code": "b", "start": "c"}, date_shift="trial-A")
+    north = study.centers[0].model_copy(update={"events": (events,)})
+    with pytest.raises(StudyError, match="dates of north: e.csv: date_shift is trial-A, that of the archives none"):
+        ran(study.model_copy(update={"centers": (north, *study.centers[1:])}), store)
+
+
+def test_a_criterion_may_name_only_findings_that_the_catalog_has(tmp_path, store):
+    held(store, series_rows())
+    study = written(tmp_path)
+    barred = Criterion(name="upright", rule="without_findings", findings=("tilted",))
+    run, _ = ran(study.model_copy(update={"criteria": (barred,)}), store)
+    assert "upright" in run.read("attrition")["step"].to_list()
+    wrong = study.model_copy(update={"criteria": (barred.model_copy(update={"findings": ("tiltet",)}),)})
+    with pytest.raises(StudyError, match="the catalog has no finding 'tiltet'; the nearest allowed is 'tilted'"):
+        ran(wrong, store)
 
 
 def test_attrition_spans_files_to_persons_and_adds_up(tmp_path, store):

@@ -73,6 +73,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return found
 
 
+@pytest.fixture
+def _no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of numbers: drawing each figure thrice takes most of a release."""
+    monkeypatch.setattr("ospor_batch.stages.release.release_pictures", lambda _study, _tables: [])
+
+
 def planned(made: Made, last: dict[str, tuple[int, bool]] | None = None) -> tuple[System, Plan]:
     frames = {name: _frame(made.run, name) for name in SOURCES}
     system = system_of(frames)
@@ -145,6 +151,7 @@ def test_two_nights_give_no_small_count_away(tmp_path: Path) -> None:
     assert min(high - low for low, high in found.values()) > 1 - 1e-6  # none is known exactly
 
 
+@pytest.mark.usefixtures("_no_figures")
 def test_a_release_whose_counts_moved_by_few_is_the_last_one_again(tmp_path: Path) -> None:
     first = make(tmp_path, people(200), of=declared())
     first.evaluate()
@@ -159,6 +166,7 @@ def test_a_release_whose_counts_moved_by_few_is_the_last_one_again(tmp_path: Pat
     assert (folder / "tables" / "performance.csv").read_bytes() == old.read_bytes()
 
 
+@pytest.mark.usefixtures("_no_figures")
 def test_rounded_counts_and_shares_built_from_them(tmp_path: Path) -> None:
     made = make(tmp_path, people(200), of=declared(base=5))
     made.evaluate()
