@@ -19,41 +19,22 @@ from ospor_batch.archive.heads import Heads, Places
 from ospor_batch.archive.lockstep import Found, Wanted
 from ospor_batch.archive.pixel_digest import digested, digests_of, joined
 from ospor_batch.archive.quick import quick
+from ospor_batch.archive.repeated import FIRST, Column, Steady, types, united
 from ospor_batch.archive.values import TEXTS, Cell, Charset, Keyword, cell_of_bytes, charset_flags, charset_of, keywords
 from ospor_batch.contracts.table import schema_of
 
 CHARSET_TAG, REPRESENTATION_TAG = 0x00080005, 0x00280103
 META_CLASS, META_SYNTAX, DIRECTORY_RECORDS = 0x00020002, 0x00020010, 0x00041220
 AMBIGUOUS = "US or SS"
-Item = TypeVar("Item", bound=np.generic)
 SIGNS = {0: "US", 1: "SS"}  # by PixelRepresentation
 LONGEST = 1024  # bytes of a value that a column takes; longer ones are left to pydicom
 MOST_CELLS = 4096  # of one element, kept from file to file
 STEADY = 16  # files a value, on average, in columns that are put together by their changes
-FIRST: Places = np.zeros(1, np.int64)
 FEW_LENGTHS = 4  # of one element in a batch; more are taken all at the greatest and cut
 MANY = 8  # different values in a batch from which on all are decoded in one pass
 
 
-@functools.cache
-def _types() -> dict[str, pl.DataType]:
-    return dict(schema_of("instance"))
-
-
 _flags_of = attrgetter("flags")
-
-
-def _counts(begin: Places, *, n: int) -> Places:
-    """How many files each value holds for, by the places where it begins."""
-    return np.diff(begin, append=n)
-
-
-def _united(places: Sequence[Places], *, n: int) -> Places:
-    """All places below n that are in one of the lists, in order."""
-    is_there = np.zeros(n, np.bool_)
-    for some in places:
-        is_there[some] = True
-    return is_there.nonzero()[0]
 
 
 def _code(vr: str) -> int:
@@ -90,62 +71,6 @@ def is_usual(heads: Heads, found: Found, *, wanted: Wanted) -> NDArray[np.bool_]
             same[slot] = np.isin(found.vr[slot], [_code("US"), _code("SS")]) | ((found.vr[slot] == 0) & is_known)
     same[wanted.slot[DIRECTORY_RECORDS]] = False
     return np.asarray(((same & (found.length <= LONGEST)) | ~is_there).all(axis=0) & found.is_done)
-
-
-@dataclass
-class _Column:
-    """Values, each with the place where it begins: it holds up to the next one's."""
-
-    values: list[Any] = field(default_factory=list)
-    places: list[Places] = field(default_factory=list)
-
-    def begins(self) -> Places:
-        """Where each value begins."""
-        return self.places[0] if len(self.places) == 1 else np.concatenate(self.places)
-
-    def whole(self, n: int) -> list[Any]:
-        """A value for every file of n."""
-        if len(self.values) == n:
-            return self.values
-        repeated = np.empty(len(self.values), np.object_)
-        repeated[:] = self.values
-        return list(np.repeat(repeated, _counts(self.begins(), n=n)))
-
-    def numbers(self, n: int) -> NDArray[np.float64]:
-        """A number for every file; NaN: null."""
-        return self._spread(np.array(self.values, np.float64), n=n)
-
-    def is_told(self, n: int) -> NDArray[np.bool_]:
-        """For every file, whether it says something."""
-        return self._spread(np.array(list(map(bool, self.values)), np.bool_), n=n)
-
-    def is_among(self, values: Sequence[Any], *, n: int) -> NDArray[np.bool_]:
-        """For every file, whether it says one of these values."""
-        return self._spread(np.array([value in values for value in self.values], np.bool_), n=n)
-
-    def _spread(self, values: NDArray[Item], *, n: int) -> NDArray[Item]:
-        return values if len(values) == n else np.repeat(values, _counts(self.begins(), n=n))
-
-
-class _Steady:
-    """Columns that change seldom: a table with a row for every place where one of them does; its rows are repeated."""
-
-    def __init__(self, columns: Mapping[str, _Column], *, n: int) -> None:
-        begins = {name: column.begins() for name, column in columns.items()}
-        places = _united([FIRST, *begins.values()], n=n)
-        self.columns: dict[str, list[Any]] = {}
-        for name, column in columns.items():
-            if len(column.values) == 1:
-                self.columns[name] = column.values * len(places)
-            else:
-                which = begins[name].searchsorted(places, side="right") - 1
-                self.columns[name] = [column.values[at] for at in which.tolist()]
-        self.repeats = np.repeat(np.arange(len(places), dtype=np.uint32), np.diff(places, append=n))
-
-    def series(self) -> dict[str, pl.Series]:
-        """The columns with a value for every file."""
-        rows = pl.DataFrame([pl.Series(name, values, _types()[name]) for name, values in self.columns.items()])
-        return {column.name: column for column in rows[self.repeats].get_columns()} if self.columns else {}
 
 
 class _Runs(NamedTuple):
@@ -200,7 +125,7 @@ class _Batch:
             first = np.append(FIRST, changes.nonzero()[0] + 1)
             begin, items, length = which[first], items[first], length[first]
         if breaks is not None and len(breaks) > 1:
-            known, begin = begin, _united([begin, breaks], n=len(self.rows))
+            known, begin = begin, united([begin, breaks], n=len(self.rows))
             first = known.searchsorted(begin, side="right") - 1
             items, length = items[first], length[first]
         return _Runs(begin, items.tolist(), length.tolist())
@@ -235,7 +160,7 @@ class Columns:
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
-        self._columns: dict[str, _Column] = defaultdict(_Column)
+        self._columns: dict[str, Column] = defaultdict(Column)
         self._flags: dict[int, set[str]] = defaultdict(set)
         self._cells: dict[tuple[Any, ...], dict[bytes | None, Cell]] = defaultdict(dict)
         self._places: list[tuple[Places, Places, Places]] = []
@@ -274,10 +199,10 @@ class Columns:
     def series(self) -> dict[str, pl.Series]:
         """A value for every file added, in that order: the columns of the contract that a header fills."""
         steady = {name: c for name, c in self._columns.items() if len(c.values) * STEADY <= self._n}
-        found = _Steady(steady, n=self._n).series()
+        found = Steady(steady, n=self._n).series()
         for name, column in self._columns.items():
             if name not in steady:
-                found[name] = pl.Series(name, column.whole(self._n), _types()[name])
+                found[name] = pl.Series(name, column.whole(self._n), types()[name])
         flags = [""] * self._n
         for row, told in self._flags.items():
             flags[row] = ";".join(sorted(told))
@@ -310,7 +235,7 @@ class Columns:
     def _digests(self) -> list[str]:
         names, texts = digested()
         numbers = np.column_stack([self._columns[name].numbers(self._n) for name in names])
-        steady = _Steady({name: self._columns[name] for name in texts}, n=self._n)
+        steady = Steady({name: self._columns[name] for name in texts}, n=self._n)
         told = [joined(values) for values in zip(*(steady.columns[name] for name in texts), strict=True)]
         return digests_of(numbers, [told[at] for at in steady.repeats.tolist()])
 

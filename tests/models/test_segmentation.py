@@ -14,12 +14,19 @@ from ospor_batch.imaging.masks import MaskRule
 from ospor_batch.imaging.volume import Volume
 from ospor_batch.models import segmentation, segmentation_folder
 from ospor_batch.models.masking import labels_of
-from ospor_batch.models.segmentation_classes import FILE_VALUES, STRUCTURES
+from ospor_batch.models.segmentation_classes import FILE_VALUES, KINDS, LEVELS, STRUCTURES
 from ospor_batch.models.segmentation_randomisation import Randomisation, random_patch
 from ospor_batch.models.segmentation_training import TRAINING, Labelled, train
 from ospor_batch.stages.segmentation import Asked, generated, train_segmentation
 
-TINY = {**TRAINING, "patch": ("32", "32", "32"), "channels": ("4", "8", "8"), "spacing_mm": 8.0, "steps": 3, "warm_up_steps": 1}
+TINY = {
+    **TRAINING,
+    "patch": ("32", "32", "32"),
+    "features": ("4", "4", "4", "4", "4", "4"),
+    "spacing_mm": 8.0,
+    "steps": 3,
+    "warm_up_steps": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +55,22 @@ def test_a_patch_is_finite_and_its_labels_are_those_of_the_volume(volumes: list[
     seen = set()
     for _ in range(20):
         image, label = random_patch(
-            torch.as_tensor(volumes[0].hu).float(), torch.as_tensor(volumes[0].classes), rule=rule, generator=generator
+            torch.as_tensor(volumes[0].hu).float(), torch.as_tensor(volumes[0].structures), rule=rule, generator=generator
         )
         assert image.shape == label.shape == (32, 32, 32)
         assert torch.isfinite(image).all()
         seen |= set(label.unique().tolist())
-    assert seen <= set(np.unique(volumes[0].classes).tolist())
+    assert seen <= set(np.unique(volumes[0].structures).tolist())
     assert STRUCTURES.index("muscle") in seen
 
 
 def test_too_few_volumes_and_masks_without_levels_are_refused(volumes: list[Labelled]) -> None:
     with pytest.raises(StudyError, match="2 labelled volumes, expected at least 4"):
         train(volumes[:2], parameters=TINY, seed=1)
-    empty = [Labelled(v.hu, np.zeros_like(v.classes)) for v in volumes]
+    empty = [Labelled(v.hu, np.zeros_like(v.structures)) for v in volumes]
     with pytest.raises(StudyError, match="no volume holds a body"):
         train(empty, parameters=TINY, seed=1)
-    with pytest.raises(StudyError, match="multiples of 4"):
+    with pytest.raises(StudyError, match="multiples of 16"):
         train(volumes, parameters={**TINY, "patch": ("30", "32", "32")}, seed=1)
 
 
@@ -72,9 +79,10 @@ class Boxes(nn.Module):
 
     def forward(self, views: torch.Tensor) -> torch.Tensor:
         is_bright = views[:, 0] > 0.2
-        logits = torch.full((len(views), len(STRUCTURES), *views.shape[2:]), -9.0)
+        logits = torch.full((len(views), len(KINDS) + 1, *views.shape[2:]), -9.0)
         logits[:, 0] = torch.where(is_bright, -9.0, 9.0)
-        logits[:, STRUCTURES.index("L3")] = torch.where(is_bright, 9.0, -9.0)
+        logits[:, KINDS.index("vertebra")] = torch.where(is_bright, 9.0, -9.0)
+        logits[:, len(KINDS)] = (LEVELS.index("L3") - segmentation.PLACE_ZERO) / segmentation.PLACE_UNIT
         return logits
 
 
@@ -90,7 +98,7 @@ def test_labels_lie_where_the_body_lies_whatever_the_orientation(flips: tuple[in
     affine[:3, :3] = np.array([[0.0, 0, 1.5], [0, 1.5, 0], [5, 0, 0]]) * np.array(flips)
     affine[:3, 3] = (30, -80, 200)
     volume = bright_box(affine, (24, 80, 80), (slice(8, 14), slice(20, 50), slice(30, 60)))
-    parameters = {**segmentation.DEFAULTS, "patch": ("32", "32", "32"), "channels": ("4", "8", "8")}
+    parameters = {**segmentation.DEFAULTS, "patch": ("32", "32", "32"), "features": ("4", "4", "4", "4", "4", "4")}
     made = segmentation.segment(volume, Boxes(), parameters=parameters)
     assert [body.level for body in made.bodies] == ["L3"]
     is_body, truth = made.labels == FILE_VALUES["L3"], volume.hu > 0
@@ -99,7 +107,7 @@ def test_labels_lie_where_the_body_lies_whatever_the_orientation(flips: tuple[in
 
 def test_a_volume_without_a_body_is_refused() -> None:
     volume = Volume(np.full((8, 32, 32), -1000, np.float32), np.diag([4.0, 4, 4, 1]))
-    parameters = {**segmentation.DEFAULTS, "patch": ("32", "32", "32"), "channels": ("4", "8", "8")}
+    parameters = {**segmentation.DEFAULTS, "patch": ("32", "32", "32"), "features": ("4", "4", "4", "4", "4", "4")}
     with pytest.raises(ItemRefused, match="no_vertebra"):
         segmentation.segment(volume, Boxes(), parameters=parameters)
 
