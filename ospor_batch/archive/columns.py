@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,7 +20,6 @@ from ospor_batch.archive.pixel_digest import digested, digests_of, joined
 from ospor_batch.archive.quick import quick
 from ospor_batch.archive.repeated import FIRST, Column, Steady, types, united
 from ospor_batch.archive.values import TEXTS, Cell, Charset, Keyword, cell_of_bytes, charset_flags, charset_of, keywords
-from ospor_batch.contracts.table import schema_of
 
 CHARSET_TAG, REPRESENTATION_TAG = 0x00080005, 0x00280103
 META_CLASS, META_SYNTAX, DIRECTORY_RECORDS = 0x00020002, 0x00020010, 0x00041220

@@ -101,12 +101,14 @@ def normalised(values: npt.NDArray[Any], *, is_padding: npt.NDArray[np.bool_] | 
 
 
 def looks(image: Gray) -> list[str]:
-    """What the pixels say of the view: looks_inverted when the middle is less dense than the lungs, looks_lateral."""
+    """What the pixels say of the view: looks_lateral, or else looks_inverted when the middle is less dense than the lungs."""
     coarse = shrunk(image, COARSE)
     lungs = np.concatenate([coarse[10:20, 6:11], coarse[10:20, 21:26]])  # of 32: a third to five eighths of the height
     is_inverted = bool(np.median(coarse[10:24, 15:17]) < np.median(lungs))
     upright = 1 - coarse if is_inverted else coarse
-    return ["looks_inverted"] * is_inverted + ["looks_lateral"] * (_spine_ridge(upright) < LEAST_RIDGE)
+    if _spine_ridge(upright) < LEAST_RIDGE:
+        return ["looks_lateral"]  # whose middle says nothing of its scale
+    return ["looks_inverted"] * is_inverted
 
 
 def shrunk(image: Gray, size: int) -> Gray:

@@ -46,8 +46,8 @@ def test_the_same_seed_trains_the_same_network(volumes: list[Labelled]) -> None:
 
 def test_training_lowers_the_loss(volumes: list[Labelled]) -> None:
     told: list[float] = []
-    train(volumes, parameters={**TINY, "steps": 60}, seed=5, progress=lambda _, loss: told.append(loss))
-    assert np.mean(told[-10:]) < 0.85 * np.mean(told[:10])
+    train(volumes, parameters={**TINY, "steps": 30}, seed=5, progress=lambda _, loss: told.append(loss))
+    assert np.mean(told[-8:]) < 0.9 * np.mean(told[:8])
 
 
 def test_a_patch_is_finite_and_its_labels_are_those_of_the_volume(volumes: list[Labelled]) -> None:
@@ -68,7 +68,7 @@ def test_too_few_volumes_and_masks_without_levels_are_refused(volumes: list[Labe
     with pytest.raises(StudyError, match="2 labelled volumes, expected at least 4"):
         train(volumes[:2], parameters=TINY, seed=1)
     empty = [Labelled(v.hu, np.zeros_like(v.structures)) for v in volumes]
-    with pytest.raises(StudyError, match="no volume holds a body"):
+    with pytest.raises(StudyError, match="no volume holds a vertebral body"):
         train(empty, parameters=TINY, seed=1)
     with pytest.raises(StudyError, match="multiples of 16"):
         train(volumes, parameters={**TINY, "patch": ("30", "32", "32")}, seed=1)
