@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 import warnings
@@ -33,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import DaskExecutor
 from ospor_batch.config import Compute
+from ospor_batch.inference.items import Item, read_pixels
 from ospor_batch.inference.shard import Limits, ShardTask, predict_shard
 from ospor_batch.inference.timing import STEPS, bottleneck, summed
 from ospor_batch.models import cxr_osteoporosis, registry
@@ -92,6 +92,9 @@ def kinds() -> dict[str, Kind]:
         for reads in ("radiograph", "ct")
         for name, pixels in (("resnet18", 224), ("densenet121", 512))
     }
+
+
+registry.PREDICTORS.update(kinds())  # decoder processes import this file by its name
 
 
 class Register(WorkerPlugin):  # type: ignore[misc]
@@ -174,8 +177,6 @@ def write_shards(folder: Path, series: list[list[Path]], n_shards: int) -> list[
 
 def from_memory(spec: PredictorSpec, series: list[list[Path]]) -> float:
     """Items a second of the network alone on inputs that were prepared before."""
-    from ospor_batch.inference.items import Item, read_pixels
-
     predictor = predictor_here(spec)
     items = [Item(str(i), str(i), "one", tuple(paths), ()) for i, paths in enumerate(series[:4])]
     prepared = [predictor.prepare(read_pixels(item, spec)) for item in items]
@@ -187,14 +188,14 @@ def from_memory(spec: PredictorSpec, series: list[list[Path]]) -> float:
 
 
 def engine(
-    spec: PredictorSpec, series: list[list[Path]], folder: Path, *, n_workers: int, threads: int
+    spec: PredictorSpec, series: list[list[Path]], folder: Path, *, n_workers: int, n_processes: int
 ) -> tuple[float, dict[str, float]]:
     """Items a second through shards on worker processes, parts written; and where the seconds went."""
     folder.mkdir(parents=True)
     shards = write_shards(folder, series[n_workers:], 2 * n_workers)
     (folder / "warm").mkdir()
     warm = write_shards(folder / "warm", series[:n_workers], n_workers)
-    limits = Limits(n_threads=threads, is_expendable=True)
+    limits = Limits(n_processes=n_processes, is_expendable=True)
     with open_executor(Compute(cluster="local", workers=n_workers)) as executor:
         assert isinstance(executor, DaskExecutor)
         executor.client.register_plugin(Register())
@@ -226,6 +227,19 @@ class Radiographs(Dataset):  # type: ignore[type-arg]
             torch.from_numpy(array)[None, None], size=(self.pixels, self.pixels), mode="bilinear", antialias=True
         )[0]
         return (image - image.mean()) / image.std()
+
+
+class SameReader(Radiographs):
+    """The engine's own reader and preparation in PyTorch's loop: what is left is the engine against the loop."""
+
+    def __init__(self, series: list[list[Path]], spec: PredictorSpec) -> None:
+        super().__init__(series, 0)
+        self.spec = spec
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        item = Item(str(index), str(index), "one", tuple(self.series[index]), ())
+        made: torch.Tensor = predictor_here(self.spec).prepare(read_pixels(item, self.spec))
+        return made
 
 
 class Volumes(Radiographs):
@@ -285,22 +299,25 @@ def computing_share(spec: PredictorSpec, series: list[list[Path]], folder: Path)
 
 
 def measure(case: str, series: list[list[Path]], *, net: str, pixels: int, is_ct: bool, folder: Path) -> list[dict[str, Any]]:
-    registry.PREDICTORS.update(kinds())
     spec = spec_of(f"{'ct' if is_ct else 'radiograph'}-{net}-{pixels}", parameters={}, pattern="*", labels={"L1": 1})
     torch.set_num_threads(1)
     model = network(net, pixels)
     dataset = (Volumes if is_ct else Radiographs)(series, pixels)
     limit = from_memory(spec, series)
     rows: list[dict[str, Any]] = [{"what": "network alone, fed from memory", "processes": 1, "rate": limit}]
-    for n_workers, threads in ((1, 1), (2, 1)):
-        rate, seconds = engine(spec, series, folder / f"w{n_workers}", n_workers=n_workers, threads=threads)
+    for n_workers, n_processes in ((1, 0), (1, 1), (2, 0)):
+        place = folder / f"{n_workers}-{n_processes}"
+        rate, seconds = engine(spec, series, place, n_workers=n_workers, n_processes=n_processes)
+        beside = "decoder process" if n_processes else "decoder thread"
         rows.append(
-            {"what": f"ospor_batch, {n_workers} worker(s)", "processes": n_workers, "rate": rate, "seconds": seconds,
+            {"what": f"ospor_batch, {n_workers} worker(s), a {beside} each", "processes": n_workers, "rate": rate, "seconds": seconds,
              "slowest": bottleneck(seconds)}
         )  # fmt: skip
     for n in (0, 1):
         rate = plain_loop(dataset, model, n_workers=n)
         rows += [{"what": f"DataLoader + pydicom, {n} loading process(es)", "processes": 1 + n, "rate": rate}]
+    rate = plain_loop(SameReader(series, spec), model, n_workers=1)
+    rows += [{"what": "DataLoader + the same reader, 1 loading process", "processes": 2, "rate": rate}]
     rate = monai_loop(series, pixels, model, is_ct=is_ct)
     rows += [{"what": "MONAI pipeline, 1 loading process", "processes": 2, "rate": rate}]
     rows.append({"what": "share of time computing (torch profiler)", "share": computing_share(spec, series[:4], folder / "p")})
@@ -321,6 +338,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=14)
     parser.add_argument("--volumes", type=int, default=6)
     parser.add_argument("--slices", type=int, default=100)
+    parser.add_argument("--only", default="", help="Cases whose name and network hold this text.")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     cloudpickle.register_pickle_by_value(__import__("__main__"))
@@ -337,11 +355,13 @@ def main() -> None:
             ("radiograph, JPEG 2000", packed, "densenet121", 512, False),
             (f"CT of {given.slices} slices", volumes, "resnet18", 224, True),
         ):
+            if given.only not in f"{case} {net}":
+                continue
             found = measure(case, series, net=net, pixels=pixels, is_ct=is_ct, folder=folder / f"{len(rows)}")
             show(found)
             rows += found
     if given.json:
-        given.json.write_text(json.dumps({"rows": rows, "median": statistics.median(r["limit"] for r in rows)}, indent=1))
+        given.json.write_text(json.dumps({"rows": rows, "threads": torch.get_num_threads()}, indent=1))
 
 
 if __name__ == "__main__":

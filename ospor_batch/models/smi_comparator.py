@@ -75,14 +75,14 @@ class LogisticLearner:
             "n": len(truth), "n_events": int(truth.sum()), "smi_mean_cm2_m2": round(mean, 4), "smi_sd_cm2_m2": round(spread, 4),
             "log_odds": dict(zip(("intercept", "per_sd_of_smi", "of_men"), coefficients.round(6).tolist(), strict=False)),
         }  # fmt: skip
-        return Fitted({COEFFICIENTS: coefficients, CENTER: np.array(mean), SPREAD: np.array(spread)}, notes)
+        return Fitted({COEFFICIENTS: coefficients, CENTER: np.array([mean]), SPREAD: np.array([spread])}, notes)
 
     def open(
         self, state: Mapping[str, Array], parameters: Parameters, *, targets: tuple[Target, ...], device: str
     ) -> Callable[[Sequence[Example]], Sequence[Answer]]:
         """A function from examples to probabilities."""
         del targets, device
-        mean, spread = float(state[CENTER]), float(state[SPREAD])
+        mean, spread = float(state[CENTER][0]), float(state[SPREAD][0])
         coefficients = np.asarray(state[COEFFICIENTS], float)
 
         def answers(batch: Sequence[Example]) -> Sequence[Answer]:

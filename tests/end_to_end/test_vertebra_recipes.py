@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import polars as pl
@@ -87,4 +86,3 @@ def test_no_table_holds_nan(run: Run) -> None:
         for name in rows.columns:
             if rows[name].dtype.is_float():
                 assert not rows[name].is_nan().any(), (table.stem, name)
-    assert json.loads((run.folder / "run.json").read_text())
