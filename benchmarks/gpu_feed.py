@@ -55,7 +55,9 @@ def network(width: int) -> torch.nn.Module:
             return torch.relu(self.norms[1](self.second(y)) + self.short(x))
 
     blocks = [Block(width << max(i - 1, 0) // 2 if i else 1, width << i // 2, 2 if i % 2 == 0 else 1) for i in range(8)]
-    return torch.nn.Sequential(*blocks, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.LazyLinear(1)).eval()
+    return torch.nn.Sequential(
+        *blocks, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(width << 3, 1)
+    ).eval()
 
 
 def stored(n: int) -> list[np.ndarray]:
@@ -79,7 +81,6 @@ def measure(case: dict[str, Any], *, seconds: float, width: int) -> dict[str, An
     with torch.inference_mode(), torch.autocast(on.type, dtype=half, enabled=half is not torch.float32):
         held = torch.stack([prepared(frame, pin=False) for frame in frames]).repeat(BATCH // 8, 1, 1, 1)
         held = held.to(on, memory_format=torch.channels_last)
-        model(held)  # the lazy layer takes its shape
         run = torch.compile(model) if case["compiled"] else model
 
         def ready() -> None:

@@ -309,10 +309,8 @@ def measure(case: str, series: list[list[Path]], *, net: str, pixels: int, is_ct
         place = folder / f"{n_workers}-{n_processes}"
         rate, seconds = engine(spec, series, place, n_workers=n_workers, n_processes=n_processes)
         beside = "decoder process" if n_processes else "decoder thread"
-        rows.append(
-            {"what": f"ospor_batch, {n_workers} worker(s), a {beside} each", "processes": n_workers, "rate": rate, "seconds": seconds,
-             "slowest": bottleneck(seconds)}
-        )  # fmt: skip
+        what = f"ospor_batch, {n_workers} worker(s), a {beside} each"
+        rows += [{"what": what, "processes": n_workers, "rate": rate, "seconds": seconds, "slowest": bottleneck(seconds)}]
     for n in (0, 1):
         rate = plain_loop(dataset, model, n_workers=n)
         rows += [{"what": f"DataLoader + pydicom, {n} loading process(es)", "processes": 1 + n, "rate": rate}]

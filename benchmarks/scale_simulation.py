@@ -65,6 +65,17 @@ def round_of(executor: DaskExecutor, n: int, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    print(
+        f"{row['shards']} shards of {row['shard_seconds']} s on {row['workers']} workers: {row['seconds']:.1f} s, "
+        f"{row['milliseconds_per_shard']:.2f} ms a shard ({row['driver_and_scheduler_cpu_ms_per_shard']:.2f} ms CPU "
+        f"of driver and scheduler), workers busy {row['busy_share']:.3f} of the time, "
+        f"peak {row['peak_mb_driver_and_scheduler']:.0f} MB",
+        flush=True,
+    )
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shards", type=int, default=2000)
@@ -88,19 +99,12 @@ def main() -> None:
             left -= PER_PROCESS
         client.wait_for_workers(given.workers, timeout=120)
         executor = DaskExecutor(client)
-        rows = [round_of(executor, given.shards, 0.0)]
+        rows = [shown(round_of(executor, given.shards, 0.0))]
         # long enough that handing out is a third of what the scheduler can do
         seconds = max(given.shard_seconds, 3 * given.workers * rows[0]["milliseconds_per_shard"] / 1e3)
-        rows.append(round_of(executor, max(given.shards // 4, 4 * given.workers), round(seconds, 2)))
+        rows.append(shown(round_of(executor, max(given.shards // 8, 4 * given.workers), round(seconds, 2))))
         for process in processes:
             process.terminate()
-    for row in rows:
-        print(
-            f"{row['shards']} shards of {row['shard_seconds']} s on {row['workers']} workers: {row['seconds']:.1f} s, "
-            f"{row['milliseconds_per_shard']:.2f} ms a shard ({row['driver_and_scheduler_cpu_ms_per_shard']:.2f} ms CPU "
-            f"of driver and scheduler), workers busy {row['busy_share']:.3f} of the time, "
-            f"peak {row['peak_mb_driver_and_scheduler']:.0f} MB"
-        )
     if given.json:
         given.json.write_text(json.dumps({"rows": rows}, indent=1))
 

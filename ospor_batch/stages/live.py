@@ -96,10 +96,11 @@ class Live:
         )
 
     def _tell(self, *, at_once: bool) -> None:
-        if isinstance(self.progress, Noting):
+        bar: object = self.progress
+        if isinstance(bar, Noting):
             n_refused = self.rejects.total()
             slow = f", slowest: {bottleneck(self.seconds)}" if self.n_computed else ""
-            self.progress.note(f"{n_refused} refused{slow}")
+            bar.note(f"{n_refused} refused{slow}")
         if self.progress is not None:
             self.progress(self.done, self.total)
         if at_once or time.time() - self._written > EVERY_SECONDS:

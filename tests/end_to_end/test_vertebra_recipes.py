@@ -17,7 +17,7 @@ from ospor_batch.synthetic.archive import write_study
 from ospor_batch.synthetic.cohorts import PAPER_CT
 from ospor_batch.synthetic.ct import Sampling
 
-pytestmark = pytest.mark.xdist_group("vertebra_recipes")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vertebra_recipes")]
 SMALL = "width = 4\nepochs = 2\nbatch_size = 8\nthreads = 1\nminimum_cases = 4\nminimum_events = 1\nimage_pixels = 32\n"
 MUSCLE = 'levels = ["L3"]\nmuscle_from = "window"\n'
 RECIPES = {
@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(presets, "PAPER", replace(presets.PAPER, sampling=Sampling(64)))
         patch.setattr(presets, "PAPER_CT", (cohort,))
-        write_study(out, preset="paper-ct", factor=0.09)
+        write_study(out, preset="paper-ct", factor=0.06)
     text = (out / "study.toml").read_text()
     head, tail = text[: text.index("[[recipes]]")], text[text.index("[tables]") : text.index("[compute.cpu]")]
     recipes = "".join(
