@@ -43,12 +43,14 @@ def model_row(
 ) -> dict[str, object]:
     """The row of contract `model`."""
     data, notes = said["training_data"], said["training"]
+    # two recipes may share a model and state different targets of it; the threshold in it is that of one
+    is_its_own = dict(spec.parameters).get("reports") == said["parameters"].get("reports")
     return {
         "recipe": learners.recipe.key, "predictor": spec.predictor, "training_digest": training_digest,
         "model_digest": model_digest, "device": said["device"], "n_train": data["n_train"],
         "n_train_events": data["n_train_events"], "n_tuning": data["n_tuning"], "n_tuning_events": data["n_tuning_events"],
         "n_refused": len(learners.refused), "epochs": notes.get("epochs"), "best_epoch": notes.get("best_epoch"),
-        "score_cut": said["threshold"]["score_cut"],
+        "score_cut": said["threshold"]["score_cut"] if is_its_own else None,
     }  # fmt: skip
 
 

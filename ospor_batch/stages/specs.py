@@ -63,7 +63,13 @@ def with_threshold(study: Study, recipe: Recipe) -> Recipe:
     """The recipe with the threshold of its model where it asks for that; StudyError when the model has none."""
     if recipe.threshold.rule != "as_trained" or recipe.model is None:
         return recipe
-    cut = read_spec(study.resolve(recipe.model))["threshold"]
+    said = read_spec(study.resolve(recipe.model))
+    cut, parameters = said["threshold"], dict(declared_spec(study, recipe).parameters)
+    if (stated := parameters.get("reports")) != said["parameters"].get("reports"):
+        raise StudyError(
+            f"recipes.threshold of {recipe.key}: the threshold of {recipe.model} was chosen for reports = "
+            f"{said['parameters'].get('reports')!r}, the recipe states {stated!r}; choose one on tuning people, or give fixed"
+        )
     if cut["score_cut"] is None:
         raise StudyError(
             f"recipes.threshold of {recipe.key}: the model {recipe.model} has no threshold ({cut['reason']}); "
