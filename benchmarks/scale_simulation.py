@@ -23,7 +23,7 @@ from distributed import Client, LocalCluster, Worker
 
 from ospor_batch.compute.executor import DaskExecutor
 
-PER_PROCESS = 64
+PER_PROCESS = 16
 
 
 @dataclass(frozen=True)
