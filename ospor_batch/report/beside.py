@@ -36,6 +36,7 @@ def beside(recipe: Recipe, frames: Frames) -> list[tuple[str, Blocks]]:
         ("Differences between centers, vendors, tube voltages and recipes", _comparisons(recipe, frames)),
         ("Three classes", (_classes(recipe, frames),)),
         ("Published figures beside this run's", (_published(recipe, frames),)),
+        *_overlaps(recipe, frames),
     ]
 
 
@@ -84,6 +85,14 @@ def _plain(recipe: Recipe, frames: Frames, name: str, *, caption: str) -> Displa
     slug = safe_name(name, recipe.key)
     rows = _mine(recipe, frames, name)
     return tables.plain(rows, name, slug=slug, caption=caption, empty="Nothing of it in this run.", hide=NAMES)
+
+
+def _overlaps(recipe: Recipe, frames: Frames) -> list[tuple[str, Blocks]]:
+    """Segmented vertebrae against the masks beside the images; no section where a recipe segments nothing."""
+    if not _mine(recipe, frames, "overlap").height:
+        return []
+    caption = f"Segmented vertebrae against the masks beside the images, {recipe.key}: mean over persons"
+    return [("Segmentation", (_plain(recipe, frames, "overlap", caption=caption),))]
 
 
 def _risks(recipe: Recipe, frames: Frames) -> Blocks:

@@ -29,6 +29,7 @@ from ospor_batch.evaluation.corrected_tables import (
 from ospor_batch.evaluation.discrimination_tables import Asked, discrimination_rows
 from ospor_batch.evaluation.flow import with_last_steps
 from ospor_batch.evaluation.group_tables import heterogeneity_rows
+from ospor_batch.evaluation.overlap_tables import overlap_rows
 from ospor_batch.evaluation.published import published_rows
 from ospor_batch.evaluation.recipe_tables import Compared, partitions_compared, recipe_rows
 from ospor_batch.evaluation.risk_tables import (
@@ -79,7 +80,7 @@ class _Tables:
 GATHERED = (
     "threshold", "performance", "prevalence", "agreement", "calibration", "heterogeneity", "roc_point", "agreement_point",
     "baseline", "missingness", "age_sex", "score_histogram", "agreement_sum", "recalibration_point", "risk_calibration",
-    "risk_curve", "decision_curve", "three_class", "leave_one_out", "comparison", "discrimination", "published",
+    "risk_curve", "decision_curve", "three_class", "leave_one_out", "comparison", "discrimination", "published", "overlap",
 )  # fmt: skip
 
 
@@ -95,6 +96,7 @@ def evaluate(study: Study, run: Run, *, store: Store) -> list[StageSummary]:
         context = _context(study, recipe, of=of, strata=strata, model_digest=models[recipe.key][1])
         _tabulate(context, of, tables)
         _tabulate_more(study, recipe, context=context, of=of, tables=tables)
+        tables.add("overlap", overlap_rows(context, of, vertebrae=_vertebrae(run, models[recipe.key][1:])))
         compared.append(Compared(context, of))
         key = {"recipe": recipe.key, "reference_id": recipe.reference}
         attrition = with_last_steps(attrition, of, key=key)
@@ -124,6 +126,10 @@ def _people(study: Study, recipe: Recipe, *, run: Run, rejects: pl.DataFrame, di
     predicted = run.read("prediction").filter((pl.col("model_digest") == digest[0]) & (pl.col("parameter_digest") == digest[1]))
     mine = rejects.filter((pl.col("stage") == "infer") & (pl.col("scope") == recipe.key))
     return analysis_set(listed, predicted, rejects=mine, target=study.analysis.target)
+
+
+def _vertebrae(run: Run, digest: tuple[str, str]) -> pl.DataFrame:
+    return run.read("vertebra").filter((pl.col("model_digest") == digest[0]) & (pl.col("parameter_digest") == digest[1]))
 
 
 def _context(study: Study, recipe: Recipe, *, of: AnalysisSet, strata: tuple[Stratum, ...], model_digest: str) -> Context:

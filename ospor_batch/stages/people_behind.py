@@ -34,6 +34,7 @@ INSTEAD = {
     "agreement_point": "it draws the people of agreement; trace agreement",
     "linkage": "it counts people of the catalog by month; the steps no_label and no_eligible_image of attrition have the keys",
     "contrast": "it counts series of the whole catalog; who left at the criterion stands in attrition under its name",
+    "overlap": "it averages vertebrae of scored series; vertebra.parquet of the run has a row for each",
     "window": "it matches anew under other windows; a run with that window in [match] has the keys",
     "guard": "it counts whom an event struck whatever else removed them; who left by it stands in attrition under its name",
     "cut_off": "it shows definitions and counts nobody",

@@ -21,7 +21,7 @@ TABLES = {
     "threshold": "tables", "baseline": "tables", "missingness": "tables", "age_sex": "tables", "risk_calibration": "tables",
     "risk_curve": "tables", "decision_curve": "tables", "recalibration_point": "tables", "three_class": "tables",
     "leave_one_out": "tables", "comparison": "tables", "discrimination": "tables", "published": "tables", "checklist": "tables",
-    "contrast": "tables", "window": "",
+    "overlap": "tables", "contrast": "tables", "window": "",
 }  # fmt: skip
 EXHIBITS = "exhibits"
 STEMS = {"reject_count": "rejects_by_reason"}

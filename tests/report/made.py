@@ -94,6 +94,7 @@ def made_run() -> Made:
         "discrimination",
         "published",
         "contrast",
+        "overlap",
     ):
         frames[name] = empty(name)
     return Made(study, frames)

@@ -28,7 +28,7 @@ TABLES = {
     "threshold", "performance", "prevalence", "agreement", "calibration", "heterogeneity", "attrition", "linkage", "roc_point",
     "agreement_point", "rejects_by_reason", "baseline", "missingness", "age_sex", "score_histogram", "agreement_sum",
     "recalibration_point", "risk_calibration", "risk_curve", "decision_curve", "three_class", "leave_one_out", "comparison",
-    "published", "checklist", "discrimination", "contrast",
+    "published", "checklist", "discrimination", "contrast", "overlap",
 }  # fmt: skip
 
 
