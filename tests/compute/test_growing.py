@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 # Slurm itself is not here: these take the job script that would be sent and run it on this machine
 SBATCH = """#!/bin/sh
 cp "$1" "{folder}/job.sh"
-setsid sh "$1" >"{folder}/job.log" 2>&1 </dev/null &
+setsid sh "{folder}/job.sh" >"{folder}/job.log" 2>&1 </dev/null &
 echo $! >> "{folder}/pids"
 echo "Submitted batch job $!"
 """
