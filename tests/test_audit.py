@@ -23,12 +23,12 @@ def test_assure_ends_with_10_when_an_example_meets_another_fate(run: CliRunner, 
     study_with(tmp_path, EXAMPLES)
     kept = run.invoke(app, ["assure", str(tmp_path / "study.toml")])
     assert kept.exit_code == 0, kept.output
-    assert "9 examples, 0 not as expected" in kept.output
+    assert "10 examples, 0 not as expected" in kept.output
     study_with(tmp_path, EXAMPLES, STUDY.replace(">= 50", ">= 40"))
     broken = run.invoke(app, ["assure", str(tmp_path / "study.toml"), "--json"])
     assert broken.exit_code == StudyError.exit_code
     body = json.loads(broken.stdout)
-    assert (body["n_examples"], body["n_broken"]) == (9, 1)
+    assert (body["n_examples"], body["n_broken"]) == (10, 1)
 
 
 def test_cut_offs_are_printed_with_their_sources(run: CliRunner) -> None:

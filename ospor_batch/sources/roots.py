@@ -114,11 +114,37 @@ class Held(NamedTuple):
     identity: tuple[str, ...]
 
 
-class _Open(threading.local):
+class _Kept:
+    """What one thread keeps open; closed when the thread ends and lets go of it."""
+
     def __init__(self) -> None:
         self.archives: OrderedDict[tuple[str, ...], Held | None] = OrderedDict()
         self.servers: dict[str, DicomWeb] = {}
+
+    def close(self) -> None:
+        while self.archives:
+            _, held = self.archives.popitem()
+            if held is not None:
+                held.archive.close()
+        while self.servers:
+            self.servers.popitem()[1].close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class _Open(threading.local):
+    def __init__(self) -> None:
+        self.kept = _Kept()
         self.told: dict[tuple[str, str], tuple[float, tuple[int, int] | None]] = {}
+
+    @property
+    def archives(self) -> OrderedDict[tuple[str, ...], Held | None]:
+        return self.kept.archives
+
+    @property
+    def servers(self) -> dict[str, DicomWeb]:
+        return self.kept.servers
 
 
 _open = _Open()
@@ -127,12 +153,7 @@ _open = _Open()
 @atexit.register
 def close_all() -> None:
     """Close the archives and connections that this thread keeps open."""
-    while _open.archives:
-        _, held = _open.archives.popitem()
-        if held is not None:
-            held.archive.close()
-    while _open.servers:
-        _open.servers.popitem()[1].close()
+    _open.kept.close()
     _open.told.clear()
 
 
