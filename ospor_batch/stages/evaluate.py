@@ -10,7 +10,7 @@ from ospor_batch.catalog.contrast import contrast_counts
 from ospor_batch.cohort.attrition import check_closed
 from ospor_batch.config import Recipe, Study
 from ospor_batch.contracts import contract
-from ospor_batch.contracts.table import conform, schema_of
+from ospor_batch.contracts.table import conform, empty, schema_of
 from ospor_batch.errors import LedgerError
 from ospor_batch.evaluation.analysis_set import AnalysisSet, analysis_set, images_of, people_groups, performance_people
 from ospor_batch.evaluation.cohort_tables import (
@@ -129,7 +129,8 @@ def _people(study: Study, recipe: Recipe, *, run: Run, rejects: pl.DataFrame, di
 
 
 def _vertebrae(run: Run, digest: tuple[str, str]) -> pl.DataFrame:
-    return run.read("vertebra").filter((pl.col("model_digest") == digest[0]) & (pl.col("parameter_digest") == digest[1]))
+    rows = run.read("vertebra") if run.has("vertebra") else empty("vertebra")
+    return rows.filter((pl.col("model_digest") == digest[0]) & (pl.col("parameter_digest") == digest[1]))
 
 
 def _context(study: Study, recipe: Recipe, *, of: AnalysisSet, strata: tuple[Stratum, ...], model_digest: str) -> Context:
