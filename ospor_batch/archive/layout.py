@@ -13,7 +13,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ospor_batch.archive.elements import LONG, PIXEL_TAGS, SHORT, UNDEFINED, Element, Odd, Short, elements, end_of_sequence
+from ospor_batch.archive.elements import (
+    LONG,
+    META_GROUP_END,
+    PIXEL_TAGS,
+    SHORT,
+    UNDEFINED,
+    Element,
+    Odd,
+    Short,
+    elements,
+    end_of_sequence,
+)
 from ospor_batch.archive.heads import Heads, Places
 from ospor_batch.archive.lockstep import Found, Wanted
 from ospor_batch.archive.stretch import OFTEN, Stretch, fresh_in, stretch_of
@@ -138,6 +149,7 @@ class Layout:
         columns = slice(int(into[0]), int(into[-1]) + 1) if is_run else into
         is_new = np.zeros((found.fresh.shape[0], len(into)), np.bool_)
         is_new[:, np.append(True, np.diff(into) != 1)] = True
+        is_new[self.stretches[0].wanted.tags < META_GROUP_END] = True  # no layout proves the meta group
         number = 0
         for stretch, begin, length in zip(self.stretches, begins, lengths, strict=True):
             if stretch.slots.size:

@@ -33,13 +33,13 @@ def suspects(instances: pl.DataFrame) -> pl.DataFrame:
 
 
 def resolve_duplicates(instances: pl.DataFrame, *, contents: pl.DataFrame | None = None) -> Duplicates:
-    """Of the files with one SOP Instance UID keep that with the smallest file key (rule "first key").
+    """Of the files with one SOP Instance UID keep the first by size, header, bytes and file key, whatever key pseudonyms have.
 
     contents: file_key and content, one text for the same bytes, for every suspect; without it headers and sizes decide.
     """
     told = pl.DataFrame(schema={"file_key": pl.String, "content": pl.String}) if contents is None else contents
     known = instances.join(told, on="file_key", how="left").with_columns(pl.col("content").fill_null(""))
-    ordered = known.sort("sop_instance_uid", "file_key")
+    ordered = known.sort("sop_instance_uid", "size_bytes", "header_digest", "content", "file_key")
     first = ordered.unique("sop_instance_uid", keep="first", maintain_order=True)
     same = [*SAME, "content"]
     of_first = first.select("sop_instance_uid", pl.col(same).name.prefix("first_"))

@@ -209,6 +209,19 @@ def test_a_series_is_read_from_the_file_before_where_it_repeats_it() -> None:
     assert differences(SLICES) == []
 
 
+def test_each_file_has_its_own_transfer_syntax_whatever_the_data_sets_share() -> None:
+    """The meta group is walked for each file; a layout, which begins behind it, proves nothing of it."""
+    one = ct(PixelData=encapsulate([bytes(range(64))]))
+    one["PixelData"].is_undefined_length = True
+    first = encoded(one, syntax=JPEG2000Lossless)
+    second = first.replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.4.91")
+    assert first != second
+    mixed = [*[first] * 40, *[second] * 40, first, second, first]
+    found = together(mixed)
+    assert [found[i]["transfer_syntax_uid"][-2:] for i in range(len(mixed))] == [*["90"] * 40, *["91"] * 40, "90", "91", "90"]
+    assert differences(mixed) == []
+
+
 def test_files_walked_together_and_alone_have_the_same_elements() -> None:
     content = WHOLE[12]
     at = 144 + int.from_bytes(content[140:144], "little")

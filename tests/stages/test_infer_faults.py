@@ -39,7 +39,7 @@ from tests.stages.troubled import Trouble
 
 cloudpickle.register_pickle_by_value(troubled)
 NAMES = [f"s{number:02d}" for number in range(12)]
-ITEM_SECONDS = 1.5
+ITEM_SECONDS = 4.0
 
 
 @pytest.fixture
@@ -134,7 +134,8 @@ def test_a_crashing_and_a_hanging_decoder_are_found_and_stand_alone(
     assert tables(run)["prediction"] == kept
     assert stored_once(run)
     reads = trouble.reads()
-    assert (reads["s07"], reads["s09"]) == (3, 2)  # among others, alone, once more alone; a hang is not tried a third time
+    assert reads["s07"] == 3  # among others, alone, once more alone
+    assert 1 <= reads["s09"] <= 2  # a hang is not tried a third time; the first may end before the file is opened
     # a neighbour is read twice at most: when it was decoded, but not yet durable, as its worker died
     assert max(n for name, n in reads.items() if name not in {"s07", "s09"}) <= 2
     processes.client.register_plugin(Trouble(tmp_path / "again"))
