@@ -14,12 +14,12 @@ from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import Executor
 from ospor_batch.config import Compute, Study
 from ospor_batch.contracts.table import conform, empty
-from ospor_batch.errors import LedgerError
 from ospor_batch.inference.shard import Limits
 from ospor_batch.models.registry import kind_of
 from ospor_batch.models.spec import PredictorSpec
 from ospor_batch.runs import Run
 from ospor_batch.stages.live import PROGRESS, Live
+from ospor_batch.stages.located import distinct_items, located
 from ospor_batch.stages.prediction_store import clear, finished, forget, merge, stored
 from ospor_batch.stages.rounds import Rounds, left_behind, shards_folder
 from ospor_batch.stages.shards import MEGABYTE, SHARD_SECONDS, costs, cut_shards
@@ -30,7 +30,6 @@ from ospor_batch.store.buckets import bucket_groups, number_of
 
 SHARDS_PER_WORKER = 4  # at least, so that a small study keeps every worker busy and loses little when one dies
 MOST_FILES = 2_000_000  # rows of the locator held at once; about 400 bytes each
-ITEM = ["center", "series_key"]
 
 
 def infer(
@@ -57,7 +56,7 @@ def infer(
                 left = left_behind(shards_folder(run, spec))
                 for some in _portions(part.todo, store):
                     rounds = Rounds(
-                        spec, run, _files(some, study, store=store, run=run), opened, _limits(compute, opened), live, left
+                        spec, run, located(some, study, store=store, run=run), opened, _limits(compute, opened), live, left
                     )
                     _predict_all(rounds, shard_megabytes=compute.shard_megabytes)
             merge(run, part.spec)
@@ -109,29 +108,9 @@ def _limits(compute: Compute, executor: Executor) -> Limits:
 
 
 def _work(manifest: pl.DataFrame, run: Run, *, spec: PredictorSpec, recipes: Sequence[str]) -> _Work:
-    rows = manifest.filter(pl.col("recipe").is_in(recipes)).select("item_digest", "series_digest", *ITEM)
-    # the same images in two archives are one item: the first center's files are read
-    wanted = rows.sort("item_digest", *ITEM).unique(subset="item_digest", keep="first", maintain_order=True)
+    wanted = distinct_items(manifest.filter(pl.col("recipe").is_in(recipes)))
     clear(run, spec)
     return _Work(spec, wanted, wanted.join(finished(run, spec), on="item_digest", how="anti", maintain_order="left"))
-
-
-def _files(todo: pl.DataFrame, study: Study, *, store: Store, run: Run) -> pl.DataFrame:
-    """The files of every item to be read, with the archive root as a path; folder by folder, as the disk holds them."""
-    located = store.current("locator", snapshot=run.snapshot, among=todo.select(ITEM), is_sorted=False).join(todo, on=ITEM)
-    n_lost = todo.join(located.filter(pl.col("kind") == "image"), on=ITEM, how="anti").height
-    if n_lost:
-        raise LedgerError(f"infer: {n_lost} series of the manifest have no image in the catalog's locator")
-    roots = {archive: study.archive_root(archive) for archive in located["archive"].unique()}
-    folder = pl.concat_str("root", pl.col("path").str.replace(r"[^/]*$", ""), separator="/")
-    return (
-        located.with_columns(
-            root=pl.col("archive").replace_strict(roots, return_dtype=pl.String), cache=pl.lit(str(store.cache))
-        )
-        .with_columns(folder=folder.min().over("item_digest"))
-        .sort("folder", "item_digest", "kind", "slice_order", "file_key")
-        .drop("folder")
-    )
 
 
 def _portions(todo: pl.DataFrame, store: Store) -> list[pl.DataFrame]:

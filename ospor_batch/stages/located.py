@@ -23,7 +23,7 @@ def located(items: pl.DataFrame, study: Study, *, store: Store, run: Run) -> pl.
 
     LedgerError when an item has no image in the locator.
     """
-    found = store.current("locator", snapshot=run.snapshot).join(items, on=ITEM)
+    found = store.current("locator", snapshot=run.snapshot, among=items.select(ITEM), is_sorted=False).join(items, on=ITEM)
     n_lost = items.join(found.filter(pl.col("kind") == "image"), on=ITEM, how="anti").height
     if n_lost:
         raise LedgerError(f"{n_lost} series of the manifest have no image in the catalog's locator")
