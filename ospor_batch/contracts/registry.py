@@ -22,6 +22,8 @@ FIELD_KEYS = {"name", "type", "unit", "dicom", "item", "access", "suppress", "de
 CONTRACT_KEYS = {
     "name", "version", "title", "grain", "access", "store", "bucket", "primaryKey", "foreignKeys", "fields", "rules",
 }  # fmt: skip
+# the compiled parser of the same safe subset reads all contracts in a tenth of the time
+SAFE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MOST_BUCKETS = 100  # a bucket's number has two digits
 
 
@@ -120,7 +122,7 @@ def contract(name: str) -> Contract:
     if name not in contract_names():
         raise ContractError(f"no contract named {name!r}; there are {', '.join(contract_names())}")
     text = (schemas_folder() / f"{name}.yaml").read_bytes()
-    return _contract(name, yaml.safe_load(text), hashlib.sha256(text).hexdigest()[:16])
+    return _contract(name, yaml.load(text, Loader=SAFE), hashlib.sha256(text).hexdigest()[:16])
 
 
 def _contract(name: str, raw: dict[str, Any], digest: str) -> Contract:
