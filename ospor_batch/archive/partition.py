@@ -31,6 +31,7 @@ from ospor_batch.sources.names import path_name
 FIRST_BYTES = 8192  # of a file: what the headers of CT slices and radiographs take
 MORE = 8  # times as many bytes of the files whose header was longer
 MOST_BYTES = 4 << 20  # of one file; longer headers are read by pydicom
+BACKSLASH = "\\"
 BLOCK_BYTES = 16 << 20  # of first bytes in memory at a time
 
 
@@ -100,7 +101,7 @@ def names_on_disk(paths: Sequence[str], *, root: str) -> list[str] | None:
     folders = {path.rpartition("/")[0] for path in paths}
     if any(next(roots.prefixes(f"{folder}/x"), None) is not None for folder in folders):
         return None
-    return [f"{root}/{path_name(path) if chr(92) in path else path}" for path in paths]
+    return [f"{root}/{path_name(path) if BACKSLASH in path else path}" for path in paths]
 
 
 def _blocks(files: Partition, todo: NDArray[np.int64], *, n_bytes: int) -> Iterator[tuple[NDArray[np.int64], Heads]]:

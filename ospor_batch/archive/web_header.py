@@ -18,7 +18,8 @@ from ospor_batch.errors import ItemRefused
 from ospor_batch.sources.streams import ranged
 
 PIXELS = ("7FE00010", "7FE00008", "7FE00009")
-DECIMAL = ("DS", "IS")
+DECIMAL, SEQUENCE = ("DS", "IS"), "SQ"
+BY_HAND = (*DECIMAL, SEQUENCE)
 MATRIX = ("00280010", "00280011", "00280100")  # rows, columns, bits allocated
 CHARSET, SYNTAX = "00080005", "00083002"  # SpecificCharacterSet, AvailableTransferSyntaxUID
 UTF_8 = "ISO_IR 192"  # what JSON text is, whatever the file's set was
@@ -56,11 +57,7 @@ def as_told(header: Header, told: Mapping[str, Any]) -> Header:
 
 
 def _encoded(told: Mapping[str, Any]) -> bytes:
-    held = {tag: element for tag, element in told.items() if tag not in PIXELS and _is_held(element)}
-    dataset = Dataset.from_json({tag: element for tag, element in held.items() if element.get("vr") not in DECIMAL})
-    for tag, element in held.items():
-        if element.get("vr") in DECIMAL:
-            dataset.add_new(int(tag, 16), element["vr"], [_decimal(value) for value in element.get("Value", [])])
+    dataset = _dataset({tag: element for tag, element in told.items() if tag not in PIXELS})
     dataset.SpecificCharacterSet = UTF_8
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -72,10 +69,22 @@ def _encoded(told: Mapping[str, Any]) -> bytes:
     return content if content[128:132] == b"DICM" else bytes(128) + b"DICM" + content
 
 
+def _dataset(told: Mapping[str, Any]) -> Dataset:
+    """The elements whose values came along; decimals, in the items of sequences too, as a file would have them."""
+    held = {tag: element for tag, element in told.items() if _is_held(element)}
+    dataset = Dataset.from_json({tag: element for tag, element in held.items() if element.get("vr") not in BY_HAND})
+    for tag, element in held.items():
+        if element.get("vr") in DECIMAL:
+            dataset.add_new(int(tag, 16), element["vr"], [_decimal(value) for value in element.get("Value", [])])
+        elif element.get("vr") == SEQUENCE:
+            dataset.add_new(int(tag, 16), SEQUENCE, [_dataset(item or {}) for item in element.get("Value", [])])
+    return dataset
+
+
 def _decimal(value: Any) -> Any:
     """Decimal text, which JSON tells as a number, as a file would have it: 40, never 40.0."""
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+        return f"{value:.0f}"
     return repr(value) if isinstance(value, int | float) else value
 
 
@@ -107,7 +116,7 @@ def _text(told: Mapping[str, Any], tag: str) -> str | None:
     element = told.get(tag)
     if not isinstance(element, dict):
         return None
-    return "\\".join("" if value is None else str(value) for value in element.get("Value", []))
+    return "\\".join("" if value is None else str(_decimal(value)) for value in element.get("Value", []))
 
 
 def _number(told: Mapping[str, Any], tag: str) -> int | None:

@@ -77,11 +77,15 @@ def contrast_route(tags: ContrastTags, *, words: Vocabulary | None = None) -> st
     return "+".join(sorted(found)) or None
 
 
+def told_of_contrast(series: pl.DataFrame) -> pl.DataFrame:
+    """The CT series whose headers are heard on contrast: no scouts, no screens."""
+    is_scan = pl.col("sop_class").is_in(["image", "enhanced_image"]) & ~pl.col("is_localizer")
+    return series.filter(pl.col("contrast_evidence") != "not_applicable", is_scan)
+
+
 def contrast_counts(series: pl.DataFrame, *, by: Sequence[str] = ("center",)) -> pl.DataFrame:
     """How many CT series (no scouts, no screens), their studies and persons each group has of each kind of evidence."""
-    is_scan = pl.col("sop_class").is_in(["image", "enhanced_image"]) & ~pl.col("is_localizer")
-    ct = series.filter(pl.col("contrast_evidence") != "not_applicable", is_scan)
-    counted = ct.group_by(*by, "contrast_evidence").agg(
+    counted = told_of_contrast(series).group_by(*by, "contrast_evidence").agg(
         n_series=pl.len(), n_studies=pl.col("study_key").n_unique(), n_persons=pl.col("patient_key").drop_nulls().n_unique()
     )
     return counted.with_columns(pl.col("n_series", "n_studies", "n_persons").cast(pl.Int64)).sort(*by, "contrast_evidence")

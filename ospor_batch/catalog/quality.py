@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ospor_batch.catalog.vocabulary import sop_class_is
+from ospor_batch.catalog.vocabulary import Vocabulary, sop_class_is
 
 # Pixels cannot be read as a stack or an image of the patient; in this order the first is the reason.
 UNUSABLE = (
@@ -61,6 +61,7 @@ REMARKS = (
     "derived",
     "dose_report",
     "height_out_of_range",
+    "implant_described",
     "localizer_by_description",
     "low_dose_above_limit",
     "mixed_birth_date",
@@ -139,6 +140,12 @@ def radiograph_findings(row: dict[str, Any]) -> set[str]:
     shape = SHAPE_OF.get((row["photometric_interpretation"] or "").strip().lower())
     told = (row["presentation_lut_shape"] or "").strip().lower()
     return {"monochrome_contradicted"} if shape and told in SHAPE_OF.values() and told != shape else set()
+
+
+def is_implant_described(row: dict[str, Any], *, words: Vocabulary) -> bool:
+    """Whether a description names metal or cement in the body, or a reconstruction against streaks; silence denies nothing."""
+    told = (row["series_description"], row["protocol_name"], row["study_description"])
+    return any(words.says(words.without(text, "no_implant", of="image_kinds"), "implant") for text in told)
 
 
 def field_of_view(row: dict[str, Any]) -> float | None:

@@ -217,7 +217,9 @@ def _series(row: dict[str, Any], kind: _Kind, *, persons: Persons, rules: Rules)
         row, sop_class=kind.sop_class, modality=kind.modality, smallest_stack=rules.smallest_stack
     )
     is_human, is_lossy = acquisition.is_human(row, words=rules.words), quality.is_lossy(row)
-    findings |= {name for name, is_so in (("lossy", is_lossy), ("not_human", not is_human)) if is_so}
+    has_implant = quality.is_implant_described(row, words=rules.words)
+    said = (("lossy", is_lossy), ("not_human", not is_human), ("implant_described", has_implant))
+    findings |= {name for name, is_so in said if is_so}
     if kind.sop_class not in quality.IMAGES or row["n_pixels"] == 0:
         findings -= {"position_missing"}
     verdict, reason = quality.grade(findings)

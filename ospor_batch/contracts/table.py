@@ -62,9 +62,10 @@ def conform(rows: pl.DataFrame, name: str) -> pl.DataFrame:
         raise ContractError(f"{name}: columns missing: {', '.join(missing)}")
     if extra := [column for column in rows.columns if column not in wanted]:
         raise ContractError(f"{name}: columns that schemas/{name}.yaml does not declare: {', '.join(extra)}")
+    given = rows.schema  # made anew at every look
     for column, dtype in wanted.items():
-        if rows.schema[column] != dtype and not _may_become(rows[column], dtype):
-            raise ContractError(f"{name}.{column}: type {rows.schema[column]}, the contract says {dtype}")
+        if given[column] != dtype and not _may_become(rows[column], dtype):
+            raise ContractError(f"{name}.{column}: type {given[column]}, the contract says {dtype}")
     return rows.select(pl.col(column).cast(dtype) for column, dtype in wanted.items())
 
 

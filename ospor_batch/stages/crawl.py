@@ -6,13 +6,14 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from ospor_batch.archive.changes import NEEDED, TRANSIENT, Verdicts, compare, count_moved
+from ospor_batch.archive.changes import NEEDED, Verdicts, compare, count_moved
 from ospor_batch.archive.header import reader_version
 from ospor_batch.archive.listing import list_in_folders
 from ospor_batch.archive.reading import Listing, part_schema, read_files, refused_row
@@ -21,34 +22,17 @@ from ospor_batch.compute.executor import Executor
 from ospor_batch.config import Study
 from ospor_batch.contracts import contract
 from ospor_batch.errors import ArchiveError, ItemRefused, LedgerError, StorageError, StudyError
+from ospor_batch.stages.crawl_counts import Tally, as_they_were, counted, counted_anew, crawl_summary, sweep_counts
 from ospor_batch.stages.crawl_rows import IDENTITY, changes, file_key, identities, keyed, unread
 from ospor_batch.stages.listing import Spilled, in_slices
+from ospor_batch.stages.same_folders import Group, SameFolders
 from ospor_batch.stages.summary import Progress, StageSummary
-from ospor_batch.store import Store, SweepCounts, Writing, storage_errors, write_rows, write_text
+from ospor_batch.store import Store, Writing, read_staged, storage_errors, write_staged, write_text
 
 PART_FILES = 2000  # a second of reading from a warm disk, ten from a slow share: what a killed crawl may have to repeat
 SLICE_PARTS = 20  # parts turned into rows at once: 40,000 rows, 0.3 GB
+ROWS = "rows.arrow"  # of a part, beside its work list
 NANOSECONDS_PER_MINUTE = 60 * 10**9
-
-
-@dataclass
-class _Tally:
-    """Counts of a crawl, summed over groups of buckets."""
-
-    n_new: int = 0
-    n_changed: int = 0
-    n_vanished: int = 0
-    n_unchanged: int = 0
-    n_read: int = 0
-    waiting: int = 0
-    unreadable_folders: int = 0
-    files: int = 0
-    done: int = 0
-    transient: int = 0
-
-    def add(self, other: _Tally) -> None:
-        for each in fields(self):
-            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
 @dataclass
@@ -65,21 +49,31 @@ class _Crawl:
     settled_before_ns: int | None
     staging: Path
     listing: Spilled
-    tally: _Tally = field(default_factory=_Tally)
-    work: dict[range, list[tuple[str, Path]]] = field(default_factory=dict)
+    same: SameFolders
+    tally: Tally = field(default_factory=Tally)
+    work: dict[Group, list[tuple[str, Path]]] = field(default_factory=dict)
     n_gone: int = 0
 
-    def verdicts(self, group: range, *, columns: Sequence[str]) -> tuple[Verdicts, pl.DataFrame]:
-        """Verdicts on the files of a group, and what was known of it."""
+    def verdicts(self, group: Group, *, listing: pl.DataFrame, columns: Sequence[str]) -> tuple[Verdicts, pl.DataFrame]:
+        """Verdicts on the files of a group, and what was known of it; folders that are as they were are not compared."""
         known = self.store.current("file", center=self.center, buckets=group, columns=columns, is_sorted=False)
+        seen = self.same.seen(group)
         found = compare(
-            self.listing.read(group),
-            known,
+            listing,
+            known.join(seen, on="folder_key", how="anti", maintain_order="left") if seen.height else known,
             reader_version=reader_version(),
             settled_before_ns=self.settled_before_ns,
             hidden=self.listing.hidden,
         )
+        if seen.height:
+            same = known.join(seen, on="folder_key", how="semi", maintain_order="left")
+            found = replace(found, unchanged=pl.concat([found.unchanged, same]))
         return found, known
+
+    def last_commit(self) -> list[object]:
+        """What names the commit that gave the center its files."""
+        row = self.store.last_commit("crawl", center=self.center) or {}
+        return [row.get("sweep_number"), row.get("finished_at")]
 
 
 def crawl(
@@ -95,25 +89,27 @@ def crawl(
     """Read the files that are new or changed and commit once; a killed crawl goes on where its finished parts end."""
     with store.lock():
         of = _begin(study, center, store=store, key=key, is_sweep=is_sweep)
+        of.same.open(of.last_commit())
         of.listing.take(_list(study, center, skip=study.workspace, cache=store.cache, settled_before_ns=of.settled_before_ns))
-        for group in of.listing.groups(store.sizes("file", center=center)):
+        quiet = of.same.quiet(of.listing.sizes)
+        of.tally.add(as_they_were(quiet))
+        for group in of.listing.groups(store.sizes("file", center=center), quiet=quiet["number"].to_list()):
             _compare(of, group)
         with store.writing("crawl", center=center) as writing:
             n_moved = _read_and_write(of, writing, executor=executor, progress=progress)
-            writing.finish(_counts(of.tally, n_moved=n_moved))
+            writing.finish(sweep_counts(of.tally, n_moved=n_moved))
+        of.same.keep(of.last_commit())
         with storage_errors():
             shutil.rmtree(of.staging, ignore_errors=True)
-    return _summary(center, of.tally, n_moved=n_moved).check()
+    return crawl_summary(center, of.tally, n_moved=n_moved).check()
 
 
 def read_partition(work_list: str) -> int:
     """Read the files of a work list and write their rows beside it, whole or not at all; runs on a worker."""
     listed = Path(work_list)
     work = json.loads(listed.read_text(encoding="utf-8"))
-    rows = read_files(
-        [(path, size, mtime) for path, size, mtime in work["files"]], root=work["root"], cache=Path(work["cache"])
-    )
-    write_rows(rows, target=listed.with_name("rows.parquet"))
+    rows = read_files(_files_of(work), root=work["root"], cache=Path(work["cache"]))
+    write_staged(rows, target=listed.with_name(ROWS))
     return rows.height
 
 
@@ -124,7 +120,9 @@ def _begin(study: Study, center: str, *, store: Store, key: bytes, is_sweep: boo
     def folder_key(archive: str, folder: str) -> str:
         return file_key(archive, folder, center=center, key=key, kind="folder")
 
-    return _Crawl(study, center, store, key, settled, staging, Spilled(staging / "listing", folder_key=folder_key))
+    same = SameFolders(store.private.absolute() / "folders" / center, reader_version=reader_version(), key=key)
+    listing = Spilled(staging / "listing", folder_key=folder_key, same=same)
+    return _Crawl(study, center, store, key, settled, staging, listing, same)
 
 
 def _list(
@@ -155,12 +153,14 @@ def _refuse_other_key(known: pl.DataFrame, *, center: str, key: bytes) -> None:
             )
 
 
-def _compare(of: _Crawl, group: range) -> None:
+def _compare(of: _Crawl, group: Group) -> None:
     """Count what is new in a group of buckets and write its work lists."""
-    verdicts, known = of.verdicts(group, columns=[*NEEDED, "file_key"])
+    listing = of.listing.read(group)
+    verdicts, known = of.verdicts(group, listing=listing, columns=[*NEEDED, "file_key", "folder_key"])
     _refuse_other_key(known, center=of.center, key=of.key)
-    of.tally.add(_found(verdicts))
+    of.tally.add(counted(verdicts))
     of.n_gone += verdicts.vanished.height
+    of.same.learn(group, listing=listing, known=known, unchanged=verdicts.unchanged, is_quiet=verdicts.is_quiet)
     if verdicts.is_quiet:
         return
     of.work[group] = []
@@ -177,7 +177,7 @@ def _compare(of: _Crawl, group: range) -> None:
 class _Slice:
     """Parts whose rows are appended together, as soon as all are read; the first of its group brings what needs no reading."""
 
-    group: range
+    group: Group
     archives: dict[Path, str]
     is_first: bool
     left: set[Path]
@@ -189,9 +189,9 @@ class _Appending:
     def __init__(self, of: _Crawl, writing: Writing) -> None:
         self._of = of
         self._writing = writing
-        self._groups: dict[range, tuple[Verdicts, pl.DataFrame]] = {}
-        self._left: dict[range, int] = {}
-        self._n_fresh: dict[range, int] = {}
+        self._groups: dict[Group, tuple[Verdicts, pl.DataFrame]] = {}
+        self._left: dict[Group, int] = {}
+        self._n_fresh: dict[Group, int] = {}
         self._gone: list[pl.Series] = []
         self._come: list[pl.Series] = []
         self._slices: dict[Path, _Slice] = {}
@@ -221,11 +221,12 @@ class _Appending:
     def _append(self, each: _Slice) -> None:
         of = self._of
         if each.group not in self._groups:
-            self._groups[each.group] = of.verdicts(each.group, columns=contract("file").columns)
+            self._groups[each.group] = of.verdicts(
+                each.group, listing=of.listing.read(each.group), columns=contract("file").columns
+            )
         verdicts, known = self._groups[each.group]
         rows = [
-            pl.read_parquet(path.with_name("rows.parquet")).with_columns(archive=pl.lit(archive))
-            for path, archive in each.archives.items()
+            read_staged(path.with_name(ROWS)).with_columns(archive=pl.lit(archive)) for path, archive in each.archives.items()
         ]
         fresh = _fresh(of, [*rows, unread(verdicts)] if each.is_first else rows)
         gone = verdicts.vanished if each.is_first else verdicts.vanished.clear()
@@ -234,7 +235,7 @@ class _Appending:
             new = fresh.filter(pl.col("fate") == "instance").join(known, on="file_key", how="anti")
             self._come.append(identities(new))
         self._writing.append(changes(fresh, known, gone))
-        of.tally.add(_judged(fresh))
+        of.tally.add(counted_anew(fresh))
         self._n_fresh[each.group] += fresh.height
         self._left[each.group] -= 1
         if self._left[each.group] == 0:
@@ -246,7 +247,7 @@ def _read_and_write(of: _Crawl, writing: Writing, *, executor: Executor, progres
     """Read what must be read and append what differs; return how many files were moved."""
     appending = _Appending(of, writing)
     parts = [path for work in of.work.values() for _, path in work]
-    done = [path for path in parts if path.with_name("rows.parquet").is_file()]
+    done = [path for path in parts if path.with_name(ROWS).is_file()]
     for path in done:
         appending.told(path)
     todo = [str(path) for path in parts if path not in set(done)]
@@ -267,11 +268,17 @@ def _identities_of(of: _Crawl, vanished: pl.DataFrame) -> pl.Series:
 
 
 def _work_list(files: Sequence[Listing], *, root: str, cache: Path, staging: Path) -> Path:
-    text = json.dumps({"root": root, "cache": str(cache), "reader": reader_version(), "files": files})
+    columns = dict(zip(("paths", "sizes", "mtimes_ns"), zip(*files, strict=True), strict=True))
+    text = json.dumps({"root": root, "cache": str(cache), "reader": reader_version(), **columns})
     target = staging / hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32] / "files.json"
     if not target.is_file():
         write_text(text, target=target)
     return target
+
+
+def _files_of(work: Mapping[str, Any]) -> list[Listing]:
+    """The files of a work list."""
+    return list(zip(work["paths"], work["sizes"], work["mtimes_ns"], strict=True))
 
 
 def _work(
@@ -299,8 +306,8 @@ def _work(
 def _bisect(work_list: Path, *, executor: Executor) -> None:
     """Read a partition that killed its worker in halves, until the poisoned file stands alone as a reject."""
     work = json.loads(work_list.read_text(encoding="utf-8"))
-    files = [(path, size, mtime) for path, size, mtime in work["files"]]
-    target = work_list.with_name("rows.parquet")
+    files = _files_of(work)
+    target = work_list.with_name(ROWS)
     if len(files) == 1:
         row = refused_row(files[0], ItemRefused("broken_header", "reading it ended the worker"))
         rows = pl.DataFrame([row], schema=part_schema())
@@ -309,8 +316,8 @@ def _bisect(work_list: Path, *, executor: Executor) -> None:
         place = {"root": work["root"], "cache": Path(work["cache"]), "staging": work_list.parent}
         halves = [_work_list(h, **place) for h in (files[:middle], files[middle:])]
         _work([str(half) for half in halves], executor=executor, n_parts=2, progress=None)
-        rows = pl.concat([pl.read_parquet(half.with_name("rows.parquet")) for half in halves])
-    write_rows(rows, target=target)
+        rows = pl.concat([read_staged(half.with_name(ROWS)) for half in halves])
+    write_staged(rows, target=target)
 
 
 def _check(verdicts: Verdicts, *, n_fresh: int) -> None:
@@ -318,60 +325,3 @@ def _check(verdicts: Verdicts, *, n_fresh: int) -> None:
     listed = verdicts.read.height + verdicts.refused.height + verdicts.waiting.height
     if listed != n_fresh:
         raise LedgerError(f"crawl: {listed} files were to be judged, but {n_fresh} were")
-
-
-def _found(verdicts: Verdicts) -> _Tally:
-    """Counts that a group's verdicts give before anything is read."""
-    fresh = pl.concat([verdicts.read, verdicts.refused, verdicts.waiting])
-    is_new, is_same = pl.col("is_known").not_(), pl.col("is_same").fill_null(value=False)
-    stay = pl.concat([verdicts.unchanged, verdicts.kept])
-    return _Tally(
-        n_new=fresh.filter(is_new).height,
-        n_changed=fresh.filter(~is_new & ~is_same).height,
-        n_vanished=verdicts.vanished.height,
-        n_unchanged=stay.height + fresh.filter(~is_new & is_same).height,
-        n_read=verdicts.read.height,
-        waiting=verdicts.waiting.height,
-        unreadable_folders=verdicts.refused.filter("is_folder").height,
-        files=stay.height,
-        done=stay.filter(pl.col("fate") == "instance").height,
-        transient=verdicts.kept.filter(pl.col("reason").is_in(TRANSIENT)).height,
-    )
-
-
-def _judged(fresh: pl.DataFrame) -> _Tally:
-    """Counts of files that were judged tonight."""
-    is_transient = (pl.col("fate") == "reject") & pl.col("is_transient")
-    return _Tally(
-        files=fresh.height,
-        done=fresh.filter(pl.col("fate") == "instance").height,
-        transient=fresh.filter(is_transient).height,
-    )
-
-
-def _counts(tally: _Tally, *, n_moved: int) -> SweepCounts:
-    return SweepCounts(
-        n_new=tally.n_new - n_moved,
-        n_changed=tally.n_changed,
-        n_moved=n_moved,
-        n_vanished=tally.n_vanished - n_moved,
-        n_unchanged=tally.n_unchanged,
-        n_read=tally.n_read,
-    )
-
-
-def _summary(center: str, tally: _Tally, *, n_moved: int) -> StageSummary:
-    """The whole catalog's ledger; failed: what may succeed on another try."""
-    counts = _counts(tally, n_moved=n_moved)
-    notes = {
-        "new": counts.n_new,
-        "changed": counts.n_changed,
-        "moved": counts.n_moved,
-        "vanished": counts.n_vanished,
-        "unchanged": counts.n_unchanged,
-        "read": counts.n_read,
-        "waiting": tally.waiting,
-        "unreadable folders": tally.unreadable_folders,
-    }
-    excluded = tally.files - tally.done - tally.transient
-    return StageSummary("crawl", center, "file", tally.files, tally.done, excluded, tally.transient, tuple(notes.items()))

@@ -1,7 +1,7 @@
 """The only door to tables on disk: Delta tables for the catalog, atomic Parquet parts for runs."""
 
 from ospor_batch.store.buckets import bucket_groups, full_key, n_buckets, number_of
-from ospor_batch.store.parts import read_part, storage_errors, write_part, write_rows, write_text
+from ospor_batch.store.parts import read_part, read_staged, storage_errors, write_part, write_rows, write_staged, write_text
 from ospor_batch.store.tables import GRACE_HOURS, Change, Store, SweepCounts, Writing
 
 __all__ = [
@@ -15,8 +15,10 @@ __all__ = [
     "n_buckets",
     "number_of",
     "read_part",
+    "read_staged",
     "storage_errors",
     "write_part",
     "write_rows",
+    "write_staged",
     "write_text",
 ]

@@ -48,6 +48,18 @@ def write_rows(rows: pl.DataFrame, *, target: Path, metadata: dict[str, str] | N
     _write_whole(content.getbuffer(), target)
 
 
+def write_staged(rows: pl.DataFrame, *, target: Path) -> None:
+    """Write rows that are read back once and then deleted, whole or not at all: Arrow, a third of what Parquet costs."""
+    content = io.BytesIO()
+    rows.write_ipc(content, compression="zstd")
+    _write_whole(content.getbuffer(), target)
+
+
+def read_staged(source: Path) -> pl.DataFrame:
+    """Read rows that write_staged wrote."""
+    return pl.read_ipc(source.read_bytes())
+
+
 def write_text(text: str, *, target: Path) -> None:
     """Write a whole text file, or nothing."""
     _write_whole(text.encode(), target)

@@ -11,6 +11,8 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedCTImageStorage
 
 from ospor_batch.archive.header import Header, read_header
 from ospor_batch.archive.web_header import as_told, header_file
@@ -22,9 +24,17 @@ def told(**changes: Any) -> dict[str, Any]:
     """The header of a made file as a server tells it: pixels by address."""
     dataset = pydicom.dcmread(io.BytesIO(encoded(ct(**changes))))
     model: dict[str, Any] = json.loads(dataset.to_json(bulk_data_threshold=0, bulk_data_element_handler=lambda _: "http://x/1"))
+    return as_numbers(model)
+
+
+def as_numbers(model: dict[str, Any]) -> dict[str, Any]:
+    """Decimal texts as the numbers that servers make of them, in sequences too."""
     for element in model.values():
         if element["vr"] in {"DS", "IS"} and "Value" in element:
             element["Value"] = [float(value) for value in element["Value"]]
+        elif element["vr"] == "SQ":
+            for item in element.get("Value", []):
+                as_numbers(item)
     return model
 
 
@@ -48,6 +58,54 @@ def of_web(model: dict[str, Any]) -> Header:
 def test_values_equal_those_of_the_file(changes: dict[str, Any]) -> None:
     of_file = read_header(io.BytesIO(encoded(ct(**changes)))).values
     found = of_web(told(**changes)).values
+    differs = {name: (of_file[name], found[name]) for name in of_file if of_file[name] != found[name]}
+    assert differs == {"transfer_syntax_uid": ("1.2.840.10008.1.2.1", None)}
+
+
+def item(**values: Any) -> Dataset:
+    held = Dataset()
+    with pydicom.config.disable_value_validation():
+        held.update(values)
+    return held
+
+
+def frames(*positions: list[str], **shared: Dataset) -> dict[str, Any]:
+    """What makes a multi-frame image of a slice: its geometry stands in functional groups."""
+    groups = [item(PlanePositionSequence=[item(ImagePositionPatient=position)]) for position in positions]
+    lost = dict.fromkeys(
+        ("ImagePositionPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept", "RescaleType", "SliceThickness")
+    )
+    return lost | {
+        "SOPClassUID": EnhancedCTImageStorage,
+        "NumberOfFrames": len(positions),
+        "PixelData": bytes(128 * len(positions)),
+        "PerFrameFunctionalGroupsSequence": groups,
+        "SharedFunctionalGroupsSequence": [item(**{name: [held] for name, held in shared.items()})],
+    }
+
+
+@pytest.mark.parametrize(
+    ("spacing", "positions"),
+    [
+        (["0.8", "0.8"], (["0", "0", "0"], ["0", "0", "5"])),
+        (["0.79999", "0.333333333333333"], (["-120.5", "3", "1e-7"], ["-120.5", "3", "-123.4567890123"])),
+        (["0.1", "12345678.9012345"], (["-1.2345678901e-5", "1E+2", "0.10"], ["+4", "00.5", "-0"])),
+    ],
+)
+def test_decimals_inside_functional_groups_equal_those_of_the_file(
+    spacing: list[str], positions: tuple[list[str], ...]
+) -> None:
+    changes = frames(
+        *positions,
+        PixelMeasuresSequence=item(PixelSpacing=spacing, SliceThickness="1.25"),
+        PixelValueTransformationSequence=item(RescaleIntercept="-1024.0", RescaleSlope="1.0", RescaleType="HU"),
+        FrameVOILUTSequence=item(WindowCenter=["40", "-600"], WindowWidth="400"),
+        CTExposureSequence=item(ExposureInmAs=12.5, CTDIvol=7.123456789012345),
+    )
+    of_file = read_header(io.BytesIO(encoded(ct(**changes)))).values
+    found = of_web(told(**changes)).values
+    assert of_file["frame_positions_mm"] is not None
+    assert of_file["pixel_spacing_row_mm"] == float(spacing[0])
     differs = {name: (of_file[name], found[name]) for name in of_file if of_file[name] != found[name]}
     assert differs == {"transfer_syntax_uid": ("1.2.840.10008.1.2.1", None)}
 

@@ -95,6 +95,7 @@ FIRES: dict[str, Callable[[], Images]] = {
     "derived": lambda: stack(ImageType=["DERIVED", "PRIMARY", "MPR"]),
     "dose_report": screen,
     "height_out_of_range": lambda: stack(PatientSize=163),
+    "implant_described": lambda: stack(SeriesDescription="CT Chest O-MAR"),
     "low_dose_above_limit": lambda: stack(BodyPartExamined="CHEST", SeriesDescription="Low dose", CTDIvol=4.1),
     "mixed_birth_date": lambda: stack(PatientBirthDate=lambda n: f"1960061{n % 2}"),
     "mixed_sex": lambda: stack(PatientSex=lambda n: "FM"[n % 2]),
@@ -167,6 +168,29 @@ def test_the_shape_of_the_presentation_must_fit_the_photometric_interpretation(
     row = only(catalogue({"r": cr(PhotometricInterpretation=photometric, PresentationLUTShape=shape)}))
     assert ("monochrome_contradicted" in findings(row)) is is_contradicted
     assert row["grade"] == ("doubtful" if is_contradicted else "usable")
+
+
+@pytest.mark.parametrize(
+    ("description", "is_told"),
+    [
+        ("CT Chest O-MAR", True),
+        ("iMAR 3.0 Br40", True),
+        ("nach Zement-Augmentation", True),
+        ("胸部 金属", True),
+        ("척추 금속 고정", True),
+        ("Abdomen ohne Metall", False),
+        ("no implant", False),
+        ("implantable port", False),
+        ("CT MAR 2019", False),
+        ("Chest plain", False),
+    ],
+)
+def test_an_implant_is_known_where_a_description_names_it_and_grades_nothing(
+    catalogue: Catalogue, description: str, *, is_told: bool
+) -> None:
+    row = only(catalogue(stack(4, SeriesDescription=description, SpecificCharacterSet="ISO_IR 192")))
+    assert ("implant_described" in findings(row)) is is_told
+    assert row["grade"] == "usable"
 
 
 def test_remarks_grade_nothing() -> None:
