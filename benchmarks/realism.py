@@ -2,8 +2,9 @@
 
 Usage: realism.py [--real FOLDER] [--people N] [--json FILE] [--pictures FOLDER]
 
-FOLDER holds `ct/` and `cxr/` with DICOM series, NIfTI volumes and PNG files; every one with enough slices is measured, and
-for each a generated scan is made with its pixel size, thickness and contrast. Nothing printed is clinical.
+FOLDER holds `ct/` and `cxr/` with DICOM series, NIfTI volumes and PNG files; every one with enough slices is measured, and for
+each generated scans are made of people whose trunk is as large, with its pixel size, thickness, contrast and, where the header
+tells it, dose. Nothing printed is clinical.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +22,33 @@ import nibabel as nib
 import numpy as np
 import pydicom
 from PIL import Image
-from scipy import ndimage
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, by its path
+
+from benchmarks.realism_measures import (
+    Array,
+    Volume,
+    aorta_hu,
+    body_mask,
+    ct_measures,
+    cxr_measures,
+    lung_shares,
+    overlap,
+    trunk_mm,
+)  # fmt: skip
+from ospor_batch.synthetic.body import body_of
 from ospor_batch.synthetic.ct import Sampling, scan
+from ospor_batch.synthetic.latent import BMI_RANGE
 from ospor_batch.synthetic.population import CENTERS, Person, Rates, people
-from ospor_batch.synthetic.radiograph import FIELD_MM, radiograph
+from ospor_batch.synthetic.radiograph import radiograph
+from ospor_batch.synthetic.scanner import diameter_mm
 
-Array = np.ndarray[Any, Any]
-MEASURES_CT = ("fat_mode", "muscle_mode", "lung_mode", "air_mode", "bone_share_pct", "hu_p999", "body_core_hu", "core_sd",
-               "noise_sd", "noise_freq", "edge_mm")  # fmt: skip
+MEASURES_CT = ("trunk_mm", "fat_mode", "muscle_hu", "lung_mode", "air_mode", "cortex_hu", "bone_share_pct", "hu_p999",
+               "core_hu", "core_sd", "noise_sd", "noise_freq", "edge_mm", "overlap")  # fmt: skip
+BRIGHT_HU = 100.0  # of the aorta, from which a scan was made with contrast (methods I4)
 LUNG_SHARE = 0.05  # of the body's pixels, from which a real slice counts as one of the chest
 SPACING_MM = 6.0  # of the generated slices
 MEASURES_CXR = ("q05", "q25", "q50", "q75", "q95", "lung_level", "spine_over_lung", "detail_pct", "grain_pct")
-
-
-@dataclass(frozen=True)
-class Volume:
-    """CT numbers ordered slice, row, column, with the pixel and slice size in mm."""
-
-    name: str
-    hu: Array
-    pixel: float
-    thickness: float
-    is_contrast: bool
 
 
 def main() -> None:
@@ -72,9 +78,9 @@ def _print(kind: str, rows: list[dict[str, Any]], measures: tuple[str, ...]) -> 
 def _ct(folder: Path, drawn: list[Person], pictures: Path | None) -> list[dict[str, Any]]:
     rows = []
     for number, real in enumerate(_volumes(folder)):
-        rows.append({"image": real.name, "kind": "real", **ct_measures(real)})
+        rows.append({"image": real.name, "kind": "real", "contrast": real.is_contrast, **ct_measures(real), "overlap": None})
         made = [_like(real, person) for person in drawn]
-        measured = [ct_measures(volume) for volume in made]
+        measured = [{**ct_measures(volume), "overlap": overlap(real, volume)} for volume in made]
         mean = {m: _mean([x[m] for x in measured]) for m in MEASURES_CT}
         rows.append({"image": f"  generated like it (mean of {len(made)})", "kind": "generated", **mean})
         if pictures:
@@ -83,27 +89,35 @@ def _ct(folder: Path, drawn: list[Person], pictures: Path | None) -> list[dict[s
 
 
 def _like(real: Volume, person: Person) -> Volume:
-    """A generated scan with the real one's pixels, thickness and contrast, of its part of the trunk.
+    """A generated scan with the real one's pixels, thickness and contrast, of its part of a trunk that is as large.
 
-    Real sets with lungs are held against a chest; of the generated slices those count that show as much lung.
+    Noise follows the size of the trunk, so that scans of people of two sizes say nothing of each other's noise. Real sets with
+    lungs are held against a chest; of the generated slices those count that show as much lung.
     """
-    matrix, shares = min(512, round(400 / real.pixel)), _lung_shares(real.hu)
+    if real.is_whole:
+        person = _as_large(person, trunk_mm(real))
+    matrix, shares = min(512, round(400 / real.pixel)), lung_shares(real.hu)
     has_lung = max(shares) > LUNG_SHARE
     made = scan(
         person, sampling=Sampling(matrix, matrix * real.pixel), spacing_mm=max(real.thickness, SPACING_MM),
         thickness_mm=real.thickness, is_contrast=real.is_contrast, protocol="chest" if has_lung else "abdomen",
+        ctdivol_mgy=real.ctdivol_mgy and real.ctdivol_mgy * 65 / person.weight_kg,  # dose follows weight (dose_report)
     )  # fmt: skip
     hu = made.hu.astype(np.float32)
     if has_lung:
-        off = np.abs(np.array(_lung_shares(hu)) - np.median(shares))
+        off = np.abs(np.array(lung_shares(hu)) - np.median(shares))
         hu = hu[np.sort(np.argsort(off, kind="stable")[: max(3, len(hu) // 3)])]
     return Volume("", hu, real.pixel, real.thickness, real.is_contrast)
 
 
-def _lung_shares(hu: Array) -> list[float]:
-    """Share of the body's pixels in each slice that hold lung."""
-    bodies = [_body(plane) for plane in hu]
-    return [float(((p > -950) & (p < -650))[b].sum() / max(b.sum(), 1)) for p, b in zip(hu, bodies, strict=True)]
+def _as_large(person: Person, trunk_mm: float) -> Person:
+    """The same person with the weight that makes the belly so large, within what the generator draws."""
+    low, high = (bmi * person.height_m**2 for bmi in BMI_RANGE)
+    while high - low > 0.5:
+        middle = (low + high) / 2
+        is_small = diameter_mm(body_of(replace(person, weight_kg=middle))) < trunk_mm
+        low, high = (middle, high) if is_small else (low, middle)
+    return replace(person, weight_kg=round((low + high) / 2, 1))
 
 
 def _volumes(folder: Path) -> list[Volume]:
@@ -128,8 +142,20 @@ def _volumes(folder: Path) -> list[Volume]:
         planes = [d.pixel_array * float(d.get("RescaleSlope", 1)) + float(d.get("RescaleIntercept", 0)) for _, d in members]
         name = members[0][0].relative_to(folder).as_posix().split("/")[0 if len(members) > 1 else -1]
         pixel, thick = float(first.PixelSpacing[0]), float(first.get("SliceThickness") or 3)
-        found.append(Volume(name, np.stack(planes).astype(np.float32), pixel, thick, bool(first.get("ContrastBolusAgent"))))
+        found.append(
+            _volume(name, np.stack(planes).astype(np.float32), pixel, thick, told=bool(first.get("ContrastBolusAgent")))
+        )
+        if first.get("CTDIvol"):
+            found[-1] = replace(found[-1], ctdivol_mgy=float(first.CTDIvol))
     return found
+
+
+def _volume(name: str, hu: Array, pixel: float, thickness: float, *, told: bool) -> Volume:
+    """A real volume, with contrast where the header says so or the aorta is bright: not every archive keeps the tag."""
+    cut = np.mean([b[:, [0, -1]].any() or b[[0, -1]].any() for b in map(body_mask, hu)])
+    made = Volume(name, hu, pixel, thickness, told, bool(cut < 0.5))
+    aorta = aorta_hu(made) if made.is_whole else None
+    return replace(made, is_contrast=told or (aorta is not None and aorta > BRIGHT_HU))
 
 
 def _nifti(path: Path, folder: Path) -> list[Volume]:
@@ -139,112 +165,8 @@ def _nifti(path: Path, folder: Path) -> list[Volume]:
         return []
     values = nib.as_closest_canonical(image).get_fdata().transpose(2, 1, 0)[:, ::-1]
     sizes = image.header.get_zooms()
-    return [
-        Volume(
-            path.relative_to(folder).as_posix().split("/")[0],
-            values.astype(np.float32),
-            float(sizes[0]),
-            float(sizes[2]),
-            is_contrast=False,
-        )
-    ]
-
-
-def ct_measures(volume: Volume) -> dict[str, float | None]:
-    """What an image is compared by; null where it does not hold the tissue."""
-    hu = volume.hu
-    body = np.stack([_body(plane) for plane in hu])
-    inner = np.stack([ndimage.binary_erosion(b, iterations=max(1, round(8 / volume.pixel))) for b in body])
-    outside = ~np.stack([ndimage.binary_dilation(b, iterations=max(2, round(20 / volume.pixel))) for b in body]) & (hu > -1023)
-    core = _vertebral_core(hu, inner, volume)
-    return {
-        "fat_mode": _mode(hu[body], -140, -60), "muscle_mode": _mode(hu[body], 20, 100),
-        "lung_mode": _mode(hu[inner], -950, -650),
-        "air_mode": _mode(hu[outside], -1023, -960), "bone_share_pct": 100 * float((hu[body] > 250).mean()),
-        "hu_p999": float(np.quantile(hu[body], 0.999)), "body_core_hu": None if core is None else float(core.mean()),
-        "core_sd": None if core is None else float(core.std()), **_noise(hu, inner, volume), "edge_mm": _edge(hu, body, volume),
-    }  # fmt: skip
-
-
-def _body(plane: Array) -> Array:
-    labels, n = ndimage.label(ndimage.binary_opening(plane > -300, iterations=2))
-    if not n:
-        return np.zeros_like(plane, dtype=bool)
-    sizes = ndimage.sum_labels(np.ones_like(plane), labels, range(1, n + 1))
-    return np.asarray(ndimage.binary_fill_holes(labels == 1 + int(np.argmax(sizes))))
-
-
-def _mode(values: Array, low: float, high: float) -> float | None:
-    """Peak of the smoothed histogram, null where fewer than one in a hundred values lie there."""
-    inside = values[(values >= low) & (values <= high)]
-    if inside.size < max(200, 0.01 * values.size):
-        return None
-    counts, edges = np.histogram(inside, bins=np.arange(low, high + 2, 2))
-    return float(edges[int(np.argmax(ndimage.gaussian_filter1d(counts.astype(float), 3)))] + 1)
-
-
-def _vertebral_core(hu: Array, inner: Array, volume: Volume) -> Array | None:
-    """CT numbers of the middle of the largest bone in each slice: the vertebral body, eroded by 5 mm."""
-    found = []
-    for plane, inside in zip(hu, inner, strict=True):
-        bone = ndimage.binary_closing((ndimage.gaussian_filter(plane, 1.2 / volume.pixel) > 130) & inside, iterations=2)
-        labels, n = ndimage.label(ndimage.binary_fill_holes(bone))
-        if not n:
-            continue
-        largest = labels == 1 + int(np.argmax(ndimage.sum_labels(bone, labels, range(1, n + 1))))
-        core = ndimage.binary_erosion(largest, iterations=max(1, round(8 / volume.pixel)))
-        found.append(plane[core])
-    values = np.concatenate(found) if found else np.zeros(0)
-    return values if values.size > 60 else None
-
-
-def _noise(hu: Array, inner: Array, volume: Volume) -> dict[str, float | None]:
-    """Spread and mean frequency (1/mm) of the flattest patches of soft tissue, the trend of each taken off."""
-    side = max(8, round(24 / volume.pixel))
-    spectra, spreads = [], []
-    for plane, inside in zip(hu, inner, strict=True):
-        for j in range(0, plane.shape[0] - side, side // 2):
-            for i in range(0, plane.shape[1] - side, side // 2):
-                patch = plane[j : j + side, i : i + side]
-                if not inside[j : j + side, i : i + side].all() or not -10 < patch.mean() < 200 or patch.std() > 60:
-                    continue
-                flat = patch - _plane_of(patch)
-                spreads.append(float(flat.std()))
-                spectra.append(np.abs(np.fft.fft2(flat)) ** 2)
-    if len(spreads) < 4:
-        return {"noise_sd": None, "noise_freq": None}
-    best = np.argsort(spreads)[: max(4, len(spreads) // 5)]
-    power = np.mean([spectra[k] for k in best], axis=0)
-    f = np.hypot(np.fft.fftfreq(side, volume.pixel)[:, None], np.fft.fftfreq(side, volume.pixel)[None])
-    return {"noise_sd": float(np.mean([spreads[k] for k in best])), "noise_freq": float((f * power).sum() / power.sum())}
-
-
-def _plane_of(patch: Array) -> Array:
-    y, x = np.mgrid[: patch.shape[0], : patch.shape[1]]
-    terms = np.stack([np.ones(patch.size), x.ravel(), y.ravel(), (x * x).ravel(), (y * y).ravel(), (x * y).ravel()], axis=1)
-    return np.asarray((terms @ np.linalg.lstsq(terms, patch.ravel(), rcond=None)[0]).reshape(patch.shape))
-
-
-def _edge(hu: Array, body: Array, volume: Volume) -> float | None:
-    """Distance in mm from 10 to 90 % of the step from air to skin, along rows at the sides of the body; median."""
-    widths = []
-    for plane, inside in zip(hu, body, strict=True):
-        rows = np.flatnonzero(inside.any(axis=1))
-        for j in rows[len(rows) // 3 : 2 * len(rows) // 3]:
-            left = int(np.argmax(inside[j]))
-            reach = max(4, round(6 / volume.pixel))
-            if left < 2 * reach:
-                continue
-            profile = plane[j, left - reach : left + reach]
-            low, high = np.median(profile[: reach // 2]), np.median(profile[-reach // 2 :])
-            if high - low < 600 or low > -900:
-                continue
-            fine = np.interp(np.linspace(0, len(profile) - 1, 40 * len(profile)), np.arange(len(profile)), profile)
-            share = (fine - low) / (high - low)
-            start, end = np.argmax(share > 0.1), np.argmax(share > 0.9)
-            if end > start:
-                widths.append((end - start) / 40 * volume.pixel)
-    return float(np.median(widths)) if len(widths) > 5 else None
+    name = path.relative_to(folder).as_posix().split("/")[0]
+    return [_volume(name, values.astype(np.float32), float(sizes[0]), float(sizes[2]), told=False)]
 
 
 def _cxr(folder: Path, drawn: list[Person], pictures: Path | None) -> list[dict[str, Any]]:
@@ -289,28 +211,6 @@ def _shrunk(values: Array) -> Array:
     top, left = (values.shape[0] - side) // 2, (values.shape[1] - side) // 2
     square = values[top : top + side, left : left + side].astype(np.float32)
     return np.asarray(Image.fromarray(square).resize((256, 256), Image.Resampling.BOX), dtype=float)
-
-
-def cxr_measures(picture: Array) -> dict[str, float]:
-    """Gray values as shares of the range from the 1st to the 99th percentile, and how much detail and grain they carry."""
-    low, high = np.quantile(picture, (0.01, 0.99))
-    share = np.clip((picture - low) / (high - low), 0, 1)
-    n = len(share)
-    chest = share[n // 8 : -n // 8, n // 8 : -n // 8]
-    quantiles = np.quantile(chest, (0.05, 0.25, 0.5, 0.75, 0.95))
-    pixel = FIELD_MM / n
-    upper = share[round(0.30 * n) : round(0.55 * n)]
-    lung = np.median([upper[:, round(a * n) : round(b * n)] for a, b in ((0.24, 0.36), (0.64, 0.76))])
-    spine = np.median(upper[:, round(0.47 * n) : round(0.53 * n)])
-    band = ndimage.gaussian_filter(share, 2 / pixel) - ndimage.gaussian_filter(share, 8 / pixel)
-    grain = share - ndimage.gaussian_filter(share, 1.0)
-    field = np.s_[round(0.25 * n) : round(0.6 * n), round(0.22 * n) : round(0.38 * n)]
-    named = dict(zip(("q05", "q25", "q50", "q75", "q95"), map(float, quantiles), strict=True))
-    return {
-        **named, "lung_level": float(lung), "spine_over_lung": float(spine - lung),
-        "detail_pct": 100 * float(band[field].std()),
-        "grain_pct": 100 * float(grain[field].std()),
-    }  # fmt: skip
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -18,6 +18,7 @@ from ospor_batch.synthetic.archive import write_study
 from ospor_batch.synthetic.ct import Sampling, Scan, scan
 from ospor_batch.synthetic.instances import stored_values
 from ospor_batch.synthetic.lettering import written
+from ospor_batch.synthetic.painter import TISSUE_CODES
 from ospor_batch.synthetic.patient_files import Detail, patient_files, scan_of
 from ospor_batch.synthetic.population import Person, Rates, people
 from ospor_batch.synthetic.radiograph import CURVES, display_table, radiograph
@@ -27,6 +28,7 @@ Array = np.ndarray[Any, Any]
 TILE = 200
 GRAYEST = 4095  # of a letter of lead
 GRAYS = 40  # so that each file stays small
+SHORT = {"SOMATOM Definition AS+": "Definition AS", "IQon - Spectral CT": "IQon"}
 
 
 def main() -> None:
@@ -45,9 +47,11 @@ def main() -> None:
     variants = (
         replace(person, fractures=(("T12", 0.40), ("L2", 0.30))), replace(person, scoliosis_mm=16.0, spurs=3.0),
         replace(person, implant="pedicle_screws"), replace(person, implant="cement"),
+        replace(person, transitional="sacralised"),
     )  # fmt: skip
     _write(out / "variants.png", [_planes(_scan(v, "spine"), at_screws=v.implant == "pedicle_screws") for v in variants],
-           ("WEDGE FRACTURES", "SCOLIOSIS  SPURS", "SCREWS", "CEMENT"))  # fmt: skip
+           ("WEDGE FRACTURES", "SCOLIOSIS - SPURS", "SCREWS", "CEMENT", "L5 GROWN TO S1"))  # fmt: skip
+    _truth(out, person)
     films = [radiograph(_someone(c, sex=s), matrix=400) for c, s in
              (("north", "female"), ("south", "male"), ("east", "female"), ("west", "male"))]  # fmt: skip
     views = [radiograph(_someone("north", sex="male"), matrix=400, view=v) for v in ("PA", "AP", "LATERAL")]
@@ -70,8 +74,19 @@ def _vendors(out: Path) -> None:
             stored = stored_values(made, habit)[len(made.hu) // 2].astype(np.float32)
             low, high = np.quantile(stored, 0.02), np.quantile(stored, 0.999)
             tiles.append(np.asarray(np.clip((stored - low) / (high - low), 0, 1) * 255, dtype=np.uint8))
-            names.append(f"{vendor} {habit.model.split()[1 if vendor == 'siemens' else 0]}".upper())
+            names.append(f"{vendor} {SHORT.get(habit.model, habit.model)}".upper())
     _save(out / "vendors.png", np.vstack([_sheet([tiles[i : i + 4]], names[i : i + 4]) for i in (0, 4)]))
+
+
+def _truth(out: Path, person: Person) -> None:
+    """A scan beside its true masks: whole vertebrae, their trabecular cores, and the tissues, each in a gray of its own."""
+    made = _scan(person, "spine")
+    grays = np.zeros(256, dtype=np.int16)
+    grays[list(TISSUE_CODES.values())] = np.linspace(60, 440, len(TISSUE_CODES)).astype(np.int16)
+    levels = np.where(made.bodies > 0, made.bodies.astype(np.int16) % 2 * 180 + 220, -180)  # neighbours differ
+    masks = (levels, np.where(made.labels > 0, 440, -180), np.where(made.tissue > 0, grays[made.tissue], -180))
+    shown = [made, *(replace(made, hu=mask.astype(np.int16)) for mask in masks)]
+    _write(out / "truth.png", [_planes(one) for one in shown], ("CT", "VERTEBRAE", "TRABECULAR CORES", "TISSUES"))
 
 
 def _many(center: str, vendor: str) -> list[Person]:

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import Executor
 from ospor_batch.config import Compute
@@ -50,14 +52,17 @@ def synth(
 
 
 def ceilings(study_file: Path) -> list[str]:
-    """The best that any model can reach on a generated study, a line for each recipe and measure."""
+    """The best that any model can reach on a generated study, a line for the recipes of one kind and each target."""
     rows = read_part("ceiling", source=study_file.parent / "ceiling.parquet")
-    wide = rows.pivot("bound", index=["recipe", "metric", "target"], values="value").sort("recipe", "metric", "target")
-    return [
-        f"ceiling of {row['recipe']}: {row['metric']} {row['target']} {_told(row['label_and_image_noise'])}"
-        f" ({_told(row['label_noise'])} by the label's error alone)"
-        for row in wide.iter_rows(named=True)
-    ]
+    kind = ["image", "standard"]
+    named = rows.group_by(kind).agg(pl.col("recipe").unique().sort().str.join(", ").alias("recipes"))
+    wide = rows.pivot("bound", index=[*kind, "target", "metric"], values="value", aggregate_function="first")
+    told: dict[tuple[str, str], list[str]] = {}
+    for row in wide.join(named, on=kind).sort("recipes", "target", "metric").iter_rows(named=True):
+        both = f"{row['metric']} {_told(row['label_and_image_noise'])} ({_told(row['label_noise'])})"
+        told.setdefault((row["recipes"], row["target"]), []).append(both)
+    lines = [f"ceiling of {recipes}: {target}, {', '.join(found)}" for (recipes, target), found in told.items()]
+    return [*lines, "in brackets: by the error of the label alone"] if lines else []
 
 
 def _told(value: float | None) -> str:

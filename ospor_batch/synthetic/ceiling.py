@@ -1,8 +1,8 @@
 """The best that any model can reach on a generated study: what label noise and image noise leave to be known.
 
 A perfect reader knows the body of each person and, from the image, the true density up to the image's noise. The chance of
-the label given that is the Bayes score; its AUC and its correlation with the measured value are ceilings. They hold for the
-people of the study's own population model who are examined, of 50 or older.
+the label given that is the Bayes score; its AUC, its F1 at the best cut and the best guess's correlation with the measured
+value are ceilings. They hold for the people of the study's own population model who are examined, of 50 or older.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ IMAGE_ERROR = {"ct": 1.3, "radiograph": 18.0}
 Image = Literal["ct", "radiograph"]
 Standard = Literal["dxa_who", "qct"]
 T_CUT, VBMD_CUT = -2.45, 80.0  # a printed T of -2.5 starts at -2.45 (methods L2); methods L7
+LOW_T_CUT, LOW_VBMD_CUT, TBS_CUT = -0.95, 120.0, 1.23  # low bone mass (methods L1, L2, L7); degraded texture (methods L9)
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,20 @@ class RecipeLabel:
 def ceiling_table(
     recipes: Sequence[RecipeLabel], *, plans: Sequence[CenterPlan], seed: int, is_referred_by_risk: bool = True
 ) -> pl.DataFrame:
-    """Ceilings of each recipe, with label noise alone and with the image's noise as well."""
-    rows = [
-        row
-        for recipe in recipes
-        for bound in ("label_noise", "label_and_image_noise")
-        for row in _rows(recipe, bound, [p for p in plans if _is_read(p, recipe)], seed=seed, by_risk=is_referred_by_risk)
-    ]
+    """Ceilings of each recipe, with label noise alone and with the image's noise as well.
+
+    Recipes that read the same image and are held against the same standard have the same ceilings.
+    """
+    kinds = {(recipe.image, recipe.standard): recipe for recipe in recipes}
+    found = {
+        kind: [
+            row
+            for bound in ("label_noise", "label_and_image_noise")
+            for row in _rows(recipe, bound, [p for p in plans if _is_read(p, recipe)], seed=seed, by_risk=is_referred_by_risk)
+        ]
+        for kind, recipe in kinds.items()
+    }
+    rows = [{"recipe": recipe.recipe, **row} for recipe in recipes for row in found[recipe.image, recipe.standard]]
     return whole(pl.DataFrame(rows, schema=schema_of("ceiling")).sort("recipe", "bound", "metric", "target"), "ceiling")
 
 
@@ -68,13 +76,20 @@ def _rows(recipe: RecipeLabel, bound: str, plans: Sequence[CenterPlan], *, seed:
     error = IMAGE_ERROR[recipe.image] if bound == "label_and_image_noise" else 0.0
     drawn = [_drawn(plan, recipe.standard, error=error, seed=seed, by_risk=by_risk) for plan in plans]
     found: dict[str, Array] = {name: np.concatenate([d[name] for d in drawn]) for name in drawn[0]}
-    start: dict[str, Any] = {"recipe": recipe.recipe, "image": recipe.image, "standard": recipe.standard, "bound": bound}
-    start |= {"n_people": len(found["sick"]), "n_positive": int(found["sick"].sum())}
-    rows = [{**start, "metric": "auc", "target": "osteoporosis", "value": _auc(found["score"], found["sick"])}]
-    for target in sorted(name[5:] for name in found if name.startswith("mean_")):
+    start: dict[str, Any] = {"image": recipe.image, "standard": recipe.standard, "bound": bound}
+    start |= {"n_people": len(found["is_osteoporosis"])}
+    rows = []
+    for target in sorted(name.removeprefix("is_") for name in found if name.startswith("is_")):
+        score, is_sick = found[f"score_{target}"], found[f"is_{target}"]
+        told = {**start, "target": target, "n_positive": int(is_sick.sum())}
+        rows += [{**told, "metric": m, "value": bound_of(score, is_sick)} for m, bound_of in (("auc", _auc), ("f1", _f1))]
+    for target in sorted(name.removeprefix("mean_") for name in found if name.startswith("mean_")):
         guess, measured = found[f"mean_{target}"], found[target]
-        for metric, (x, y) in (("pearson_r", (guess, measured)), ("spearman_r", (rankdata(guess), rankdata(measured)))):
-            rows.append({**start, "metric": metric, "target": target, "value": float(np.corrcoef(x, y)[0, 1])})
+        r, rho = (float(np.corrcoef(x, y)[0, 1]) for x, y in ((guess, measured), (rankdata(guess), rankdata(measured))))
+        told = {**start, "target": target, "n_positive": int(found["is_osteoporosis"].sum())}
+        # ICC of agreement = 2 cov / (var + var + (mean - mean)^2) <= r, and a reader whose guesses are spread as widely as the
+        # measured values reaches it
+        rows += [{**told, "metric": m, "value": v} for m, v in (("pearson_r", r), ("spearman_r", rho), ("icc", r))]
     return rows
 
 
@@ -101,8 +116,12 @@ def _posterior(bodies: Bodies, vbmd: Array, plan: CenterPlan, *, error: float, n
 
 def _qct(vbmd: Array, guess: Array, spread: float, draw: np.random.Generator) -> dict[str, Array]:
     measured = vbmd + QCT_ERROR_MG_CM3 * draw.standard_normal(len(vbmd))
-    chance = ndtr((VBMD_CUT - guess) / np.hypot(QCT_ERROR_MG_CM3, spread))
-    return {"sick": measured < VBMD_CUT, "score": chance, "vbmd": measured, "mean_vbmd": guess}
+    sd = np.hypot(QCT_ERROR_MG_CM3, spread)
+    return {
+        "is_osteoporosis": measured < VBMD_CUT, "score_osteoporosis": ndtr((VBMD_CUT - guess) / sd),
+        "is_low_bone_mass": measured <= LOW_VBMD_CUT, "score_low_bone_mass": ndtr((LOW_VBMD_CUT - guess) / sd),
+        "vbmd": measured, "mean_vbmd": guess,
+    }  # fmt: skip
 
 
 def _dxa(bodies: Bodies, vbmd: Array, guess: Array, spread: float, draw: np.random.Generator) -> dict[str, Array]:
@@ -113,8 +132,12 @@ def _dxa(bodies: Bodies, vbmd: Array, guess: Array, spread: float, draw: np.rand
     z = bodies.density_z + (guess - vbmd) / latent.VBMD_SD
     guessed_tbs = latent.expected_tbs(bodies, z)
     best_t = latent.expected_t(bodies, guess)[:, 0]
+    lowest = printed.min(axis=1)
     return {
-        "sick": printed.min(axis=1) <= -2.5, "score": _chance_of_low_t(bodies, guess, spread, error),
+        "is_osteoporosis": lowest <= -2.5, "score_osteoporosis": _chance_of_low_t(bodies, guess, spread, error, cut=T_CUT),
+        "is_low_bone_mass": lowest <= -1.0,
+        "score_low_bone_mass": _chance_of_low_t(bodies, guess, spread, error, cut=LOW_T_CUT),
+        "is_tbs_degraded": tbs <= TBS_CUT, "score_tbs_degraded": -guessed_tbs,
         "lumbar_spine_t": printed[:, 0], "mean_lumbar_spine_t": best_t, "tbs": tbs, "mean_tbs": guessed_tbs,
     }  # fmt: skip
 
@@ -125,8 +148,8 @@ def _t_error() -> Array:
     return np.array([PRECISION[s] * (float(m) - 2 * float(sd)) / float(sd) for s, (m, sd) in zip(SITES, found, strict=True)])
 
 
-def _chance_of_low_t(bodies: Bodies, guess: Array, spread: float, error: Array) -> Array:
-    """Chance that the lowest printed T is -2.5 or less: over what is unknown of the density and what the hips share."""
+def _chance_of_low_t(bodies: Bodies, guess: Array, spread: float, error: Array, *, cut: float) -> Array:
+    """Chance that the lowest measured T lies below a cut: over what is unknown of the density and what the hips share."""
     nodes, weights = hermegauss(NODES)
     weights = weights / weights.sum()
     own = np.array(latent.T_OWN_SD)
@@ -135,9 +158,9 @@ def _chance_of_low_t(bodies: Bodies, guess: Array, spread: float, error: Array) 
     fine = np.zeros(len(guess))
     for u, w in zip(nodes, weights, strict=True) if spread else ((0.0, 1.0),):
         mean = latent.expected_t(bodies, np.maximum(guess + spread * u, latent.VBMD_LEAST))
-        spine = ndtr((mean[:, 0] - T_CUT) / np.hypot(own[0], error[0]))
+        spine = ndtr((mean[:, 0] - cut) / np.hypot(own[0], error[0]))
         for h, v in zip(nodes, weights, strict=True):
-            hips = ndtr((mean[:, 1:] + shared * h - T_CUT) / apart).prod(axis=1)
+            hips = ndtr((mean[:, 1:] + shared * h - cut) / apart).prod(axis=1)
             fine += w * v * spine * hips
     return 1 - fine
 
@@ -148,3 +171,12 @@ def _auc(score: Array, is_sick: Array) -> float | None:
     if not n1 or not n0:
         return None
     return float((rankdata(score)[is_sick].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
+
+
+def _f1(score: Array, is_sick: Array) -> float | None:
+    """F1 at the cut that makes it highest, which only someone with the labels can choose; null where one class is missing."""
+    if not is_sick.any() or is_sick.all():
+        return None
+    order = np.argsort(-score, kind="stable")
+    hits = np.cumsum(is_sick[order])
+    return float((2 * hits / (np.arange(1, len(order) + 1) + hits[-1])).max())

@@ -96,11 +96,7 @@ class Scan:
     tissue: NDArray[np.uint8]  # painter.TISSUE_CODES
     protocol: ProtocolName
     phase: Phase
-
-    @property
-    def ctdivol_mgy(self) -> float:
-        """Of the protocol in a person of 65 kg at 120 kV."""
-        return PROTOCOLS[self.protocol].ctdivol_mgy
+    ctdivol_mgy: float  # in a person of 65 kg at 120 kV
 
 
 def expected_hu(vbmd_mg_cm3: float, *, kvp_kv: int) -> float:
@@ -121,15 +117,18 @@ def scan(
     phase: Phase | None = None,
     kernel: KernelName | None = None,
     tilt_deg: float | None = None,
+    ctdivol_mgy: float | None = None,
     arrays: Arrays = NUMPY,
 ) -> Scan:
     """Image a person's trunk; without noise there is no motion either, but hardening, blur and partial volume remain.
 
-    The phase is portal venous where contrast is given and none is named; the gantry tilts as for the person where no tilt is.
+    The phase is portal venous where contrast is given and none is named; the gantry tilts as for the person where no tilt is;
+    the dose is the protocol's where none is named, and noise falls with its root.
     """
     body, asked = fitted(person), PROTOCOLS[protocol]
     seen: Phase = phase or ("portal_venous" if is_contrast else "plain")
     tilt = person.tilt_deg if tilt_deg is None else tilt_deg
+    dose = asked.ctdivol_mgy if ctdivol_mgy is None else ctdivol_mgy
     inner, table = _grid(
         person, body, asked, sampling=sampling, spacing_mm=spacing_mm, thickness_mm=thickness_mm, tilt_deg=tilt
     )
@@ -139,7 +138,8 @@ def scan(
     if laid.metal is not None:
         volume = arrays.on(streaked(arrays.off(volume), laid.metal, inner))
     if is_noisy:
-        level = noise_hu(body, at_reference=asked.noise_hu, thickness_mm=thickness_mm, kvp_kv=person.kvp_kv, kernel=sharpness)
+        quiet = asked.noise_hu * math.sqrt(asked.ctdivol_mgy / dose)  # Brooks & Di Chiro 1976, Phys Med Biol 21:689
+        level = noise_hu(body, at_reference=quiet, thickness_mm=thickness_mm, kvp_kv=person.kvp_kv, kernel=sharpness)
         draw = person.draws("noise", is_contrast) if protocol == "lumbar" else person.draws("noise", protocol, seen)
         if person.motion_mm:
             volume = moved(volume, draw, motion_mm=person.motion_mm, grid=inner, arrays=arrays)
@@ -151,7 +151,7 @@ def scan(
     return Scan(
         grid=replace(inner, origin=origin), hu=hu,
         labels=_cores(laid, inner, sharpness), kvp_kv=person.kvp_kv, is_contrast=is_contrast, bodies=_bodies(laid, inner),
-        tissue=laid.tissue, protocol=protocol, phase=seen,
+        tissue=laid.tissue, protocol=protocol, phase=seen, ctdivol_mgy=dose,
     )  # fmt: skip
 
 

@@ -63,6 +63,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("capture_beside", "east", "paired"),
     Fault("tags_absent", "east", "paired"),
     Fault("cropped_field", "east", "paired"),
+    Fault("lateral_beside", "east", "paired"),  # of the radiograph beside the CT
     Fault("kvp_100_only", "west", "excluded", OTHER_KVP, is_predicted=False),
     Fault("contrast_tag_empty", "west", "excluded", ENHANCEMENT_UNKNOWN, is_predicted=False),
     Fault("radiograph_only", "west", "excluded", NOT_CT, is_predicted=False),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.sr.codedict import codes
+from pydicom.sr.codedict import Code, codes
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
     CTImageStorage,
@@ -32,9 +32,26 @@ from ospor_batch.synthetic.headers import (
     shared_header,
 )
 from ospor_batch.synthetic.pixel_codecs import encode, put_pixels
-from ospor_batch.synthetic.radiograph import CURVES, FIELD_MM, SOURCE_MM, display_table
+from ospor_batch.synthetic.radiograph import CURVES, FIELD_MM, SOURCE_MM, View, display_table
 from ospor_batch.synthetic.template import Template, pixel_element, text_element
 from ospor_batch.synthetic.vendor import ENCAPSULATED, EXPLICIT, IMPLICIT, RADIOGRAPH_HABITS, Habit
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a header says of a view: tag, code, description, and the side that the rows of pixels run to."""
+
+    position: str
+    code: Code
+    description: str
+    rows: str
+
+
+VIEWS: dict[View, Told] = {
+    "PA": Told("PA", codes.SCT.PosteroAnterior, "Chest PA", "L"),
+    "AP": Told("AP", codes.SCT.AnteroPosterior, "Chest AP", "L"),
+    "LATERAL": Told("LL", codes.SCT.LeftLateral, "Chest lateral", "P"),  # the left side lies at the detector
+}
 
 
 @dataclass(frozen=True)
@@ -136,13 +153,13 @@ def derived_image(ds: Dataset, series: Series, *, hu: NDArray[Any], number: int,
     return Instance(number, ds.SOPInstanceUID, as_file(ds, syntax=syntax))
 
 
-def radiograph_file(series: Series, pixels: NDArray[np.uint16]) -> Instance:
-    """Write a PA chest radiograph; pixels are bright in bone.
+def radiograph_file(series: Series, pixels: NDArray[np.uint16], *, view: View = "PA") -> Instance:
+    """Write a chest radiograph; pixels are bright in bone.
 
     MONOCHROME1 units store them inverted; units with a VOI LUT store what their table makes these grays of.
     """
     habit = RADIOGRAPH_HABITS[series.person.manner]
-    ds = radiograph_header(series, pixels.shape)
+    ds = radiograph_header(series, pixels.shape, view=view)
     stored = pixels
     if habit.has_lut:
         stored = np.searchsorted(display_table(CURVES[series.person.manner]), pixels).astype(np.uint16)
@@ -154,20 +171,20 @@ def radiograph_file(series: Series, pixels: NDArray[np.uint16]) -> Instance:
     return Instance(1, ds.SOPInstanceUID, as_file(ds, syntax=habit.transfer_syntax))
 
 
-def radiograph_header(series: Series, shape: tuple[int, ...]) -> Dataset:
+def radiograph_header(series: Series, shape: tuple[int, ...], *, view: View = "PA") -> Dataset:
     """Everything of a radiograph but its pixels."""
-    habit = RADIOGRAPH_HABITS[series.person.manner]
+    habit, told = RADIOGRAPH_HABITS[series.person.manner], VIEWS[view]
     is_cr, ds = habit.modality == "CR", shared_header(series)
     ds.SOPClassUID = ComputedRadiographyImageStorage if is_cr else DigitalXRayImageStorageForPresentation
     ds.SOPInstanceUID, ds.InstanceNumber, ds.Modality = series.sop_uid(1), 1, habit.modality
     ds.Manufacturer, ds.ManufacturerModelName = habit.manufacturer, habit.model
-    ds.update({"SeriesDescription": "Chest PA", "StudyDescription": "Chest X-ray", "BodyPartExamined": "CHEST"})
-    ds.update({"ViewPosition": "PA", "PatientOrientation": ["L", "F"], "KVP": "120", "BurnedInAnnotation": "NO"})
+    ds.update({"SeriesDescription": told.description, "StudyDescription": "Chest X-ray", "BodyPartExamined": "CHEST"})
+    ds.update({"ViewPosition": told.position, "PatientOrientation": [told.rows, "F"], "KVP": "120", "BurnedInAnnotation": "NO"})
     if not is_cr:
-        _digital_xray(ds, is_inverse=habit.photometric == "MONOCHROME1")
+        _digital_xray(ds, is_inverse=habit.photometric == "MONOCHROME1", told=told)
     spacing = round(FIELD_MM / shape[0], 5)
     ds.ImagerPixelSpacing = [spacing, spacing]
-    ds.DistanceSourceToDetector = f"{SOURCE_MM['PA']:g}"
+    ds.DistanceSourceToDetector = f"{SOURCE_MM[view]:g}"
     if habit.has_lut:
         ds.VOILUTSequence = [_voi_table(display_table(CURVES[series.person.manner]))]
     else:
@@ -202,12 +219,12 @@ def _rewritten(instance: Instance, **values: Any) -> Instance:
     return replace(instance, content=as_file(ds, syntax=ds.file_meta.TransferSyntaxUID))
 
 
-def _digital_xray(ds: Dataset, *, is_inverse: bool) -> None:
+def _digital_xray(ds: Dataset, *, is_inverse: bool, told: Told) -> None:
     ds.update({"ImageType": ["ORIGINAL", "PRIMARY", ""], "PresentationIntentType": "FOR PRESENTATION", "ImageLaterality": "U"})
     ds.update({"PixelIntensityRelationship": "LOG", "PixelIntensityRelationshipSign": 1 if is_inverse else -1})
     ds.update({"RescaleIntercept": "0", "RescaleSlope": "1", "RescaleType": "US", "LossyImageCompression": "00"})
     ds.update({"PresentationLUTShape": "INVERSE" if is_inverse else "IDENTITY", "DetectorType": "DIRECT", "PositionerType": ""})
-    view = code_item(codes.SCT.PosteroAnterior)
+    view = code_item(told.code)
     view.ViewModifierCodeSequence = []
     ds.update({"AcquisitionContextSequence": [], "ViewCodeSequence": [view]})
     ds.AnatomicRegionSequence = [code_item(codes.SCT.Chest)]

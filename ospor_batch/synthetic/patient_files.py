@@ -13,13 +13,14 @@ from ospor_batch.synthetic.arrays import arrays_of
 from ospor_batch.synthetic.companions import coronal_reformats, dose_sheet, screen_capture
 from ospor_batch.synthetic.ct import ProtocolName, Sampling, Scan, scan
 from ospor_batch.synthetic.dose_report import dose_of, dose_report
+from ospor_batch.synthetic.faults import NO_FAULT
 from ospor_batch.synthetic.folders import MASK_NAME, MASKS, RESENT, file_of, folder_of
 from ospor_batch.synthetic.headers import Series
 from ospor_batch.synthetic.instances import Instance, ct_slices, other_content, radiograph_file, scout_file, turned
 from ospor_batch.synthetic.masks import CORES, nifti, segmentation
 from ospor_batch.synthetic.multiframe import enhanced_ct
 from ospor_batch.synthetic.population import Person
-from ospor_batch.synthetic.radiograph import radiograph
+from ospor_batch.synthetic.radiograph import View, radiograph
 from ospor_batch.synthetic.scout import scout
 from ospor_batch.synthetic.tag_faults import ALL_FAULTS, SOUND, TagRates, draw_faults
 from ospor_batch.synthetic.vendor import habit_of
@@ -39,8 +40,8 @@ RESENT_SLICES = 3
 CROPPED_MM = 220.0  # field of view that leaves the spine and cuts the trunk
 
 Kind = Literal[
-    "axial", "contrast", "scout", "coronal", "enhanced", "dose_report", "dose_sheet", "capture", "radiograph", "mask_nifti",
-    "mask_seg", "foreign",
+    "axial", "contrast", "scout", "coronal", "enhanced", "dose_report", "dose_sheet", "capture", "radiograph", "lateral",
+    "mask_nifti", "mask_seg", "foreign",
 ]  # fmt: skip
 
 
@@ -62,13 +63,18 @@ class FileOut:
 
 @dataclass(frozen=True)
 class BesideRates:
-    """Share of CT examinations with each kind of series beside the axial one; declared."""
+    """Share of CT examinations with each kind of series beside the axial one; declared.
+
+    lateral: share of radiographs with a lateral view beside; antero_posterior: share that lay in bed and not stood.
+    """
 
     scout: float = 0.0
     coronal: float = 0.0
     dose_report: float = 0.0
     dose_sheet: float = 0.0
     capture: float = 0.0
+    lateral: float = 0.0
+    antero_posterior: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,14 +97,24 @@ def patient_files(person: Person, *, detail: Detail, scanned: Scan | None = None
     if person.is_ct:
         yield from _ct_files(person, detail, scanned or scan_of(person, detail, is_contrast=person.is_contrast))
     if person.is_radiograph:
-        day = person.image_date if not person.is_ct else person.image_date - timedelta(days=3)
-        series = replace(series_of(person, 1), study_word="radiograph", image_date=day)
-        film = radiograph(person, matrix=detail.radiograph_matrix, arrays=arrays_of(detail.device))
-        yield _out(series, radiograph_file(series, film), "radiograph")
+        for series, view in films_of(person, detail):
+            film = radiograph(person, matrix=detail.radiograph_matrix, view=view, arrays=arrays_of(detail.device))
+            yield _out(series, radiograph_file(series, film, view=view), "lateral" if view == "LATERAL" else "radiograph")
     if person.fault == "non_dicom_files":
         yield FileOut("reading list.txt", b"Cases to show on Monday\r\n", "foreign", refusal="not_dicom")
         yield FileOut("screenshot.dcm", _png(), "foreign", refusal="not_dicom")
         yield FileOut("transfer.tmp", b"", "foreign", refusal="empty_file")
+
+
+def films_of(person: Person, detail: Detail) -> Iterator[tuple[Series, View]]:
+    """The radiographs of a person with their views: a frontal one, three days before a CT, at times a lateral one beside."""
+    day = person.image_date if not person.is_ct else person.image_date - timedelta(days=3)
+    (lies, has_lateral), is_free = person.draws("views").random(2), person.fault == NO_FAULT
+    views: list[View] = ["AP" if is_free and lies < detail.beside.antero_posterior else "PA"]
+    if person.fault == "lateral_beside" or (is_free and has_lateral < detail.beside.lateral):
+        views.append("LATERAL")
+    for number, view in enumerate(views, start=1):
+        yield replace(series_of(person, number), study_word="radiograph", image_date=day), view
 
 
 def series_of(person: Person, number: int, *, tags: TagRates = SOUND) -> Series:
@@ -145,7 +161,7 @@ def _ct_files(person: Person, detail: Detail, scanned: Scan) -> Iterator[FileOut
 def _beside(person: Person, scanned: Scan, detail: Detail) -> Iterator[FileOut]:
     """Series that come with an examination; which ones is drawn for each person, or planted."""
     chance, rates = person.draws("beside").random(5), detail.beside
-    is_free = person.fault == "none"
+    is_free = person.fault == NO_FAULT
 
     def has(kind: str, place: int) -> bool:
         return person.fault == f"{kind}_beside" or (is_free and bool(chance[place] < getattr(rates, kind)))

@@ -228,7 +228,7 @@ def _person(plan: CenterPlan, number: int, *, seed: int, night: int, rates: Rate
         vbmd_mg_cm3=vbmd, density_z=float(bodies.density_z[0]),
         vendor=_vendor(draw, plan), kvp_kv=_kvp(draw, rates=rates, fault=fault),
         is_contrast=bool(draw.random() < rates.contrast and not sound) or fault == "contrast_only",
-        is_ct=is_ct, is_radiograph=not is_ct or beside or fault == "photometric_wrong", fault=fault,
+        is_ct=is_ct, is_radiograph=not is_ct or beside or fault in {"photometric_wrong", "lateral_beside"}, fault=fault,
         ancestry=ANCESTRIES[int(bodies.ancestry[0])], menopause_age=_menopause(bodies),
         smi_cm2_m2=float(latent.smi(bodies)[0]), tbs=float(latent.true_tbs(bodies)[0]),
         site_z=(float(bodies.site_z[0, 0]), float(bodies.site_z[0, 1]), float(bodies.site_z[0, 2])),

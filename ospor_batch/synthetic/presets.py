@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ospor_batch.errors import StudyError
 from ospor_batch.synthetic.ceiling import RecipeLabel
@@ -19,6 +20,7 @@ from ospor_batch.synthetic.tag_faults import USUAL
 Preset = Literal["tiny", "demo", "paper-cxr", "paper-ct", "scale"]
 FACTORS = (0.001, 10.0)  # share of a published cohort's people; 10 for those who test larger ones
 FILES = 1_000_000
+OF_RADIOGRAPHS = frozenset({"cxr_osteoporosis"})
 RECIPES = ("cxr_osteoporosis", "ct_cnn_smi", "ct_bmd_tbs", "ct_qct_bmd", "ldct_internal_calibration")
 
 
@@ -51,11 +53,10 @@ class Size:
 
     @property
     def recipe_labels(self) -> tuple[RecipeLabel, ...]:
-        """What each recipe of the study reads and is held against."""
-        if self.cohort is None:
-            return RecipeLabel("mean_hu_dxa", "ct", "dxa_who"), RecipeLabel("mean_hu_qct", "ct", "qct")
-        standard: Literal["dxa_who", "qct"] = "qct" if self.cohort.reference == "qct" else "dxa_who"
-        return (RecipeLabel(self.cohort.recipe, self.cohort.image, standard),)
+        """What each recipe of the study files reads and is held against; the one that the truth is told for comes first."""
+        texts = [self.study_text(preset="", seed=0), self.all_recipes_text(preset="", seed=0)]
+        found = [_labels_of(tomllib.loads(text)) for text in texts if text is not None]
+        return tuple({label.recipe: label for labels in found for label in labels}.values())
 
     def study_text(self, *, preset: str, seed: int) -> str:
         """The study file."""
@@ -79,6 +80,18 @@ class Size:
         )
 
 
+def _labels_of(study: Mapping[str, Any]) -> list[RecipeLabel]:
+    """Recipes by their key; a substudy has the ceiling of its recipe."""
+    standards = {reference["id"]: reference["standard"] for reference in study["references"]}
+    return [
+        RecipeLabel(
+            recipe.get("id", recipe["name"]), "radiograph" if recipe["name"] in OF_RADIOGRAPHS else "ct",
+            standards[recipe["reference"]],
+        )
+        for recipe in study["recipes"]
+    ]  # fmt: skip
+
+
 def _of_four(n: int) -> dict[str, int]:
     return {center.name: n for center in CENTERS}
 
@@ -87,13 +100,13 @@ PRESETS: dict[str, Size] = {
     "tiny": Size(_of_four(12), Detail(Sampling(64), 96), Rates(0.0, 0.0, 0.0, 0.15), tuning=0.5, cluster="in_line"),
     "demo": Size(
         _of_four(60),
-        Detail(Sampling(80), 192, tags=USUAL, beside=BesideRates(0.5, 0.15, 0.3, 0.2, 0.08)),
+        Detail(Sampling(80), 192, USUAL, BesideRates(0.5, 0.15, 0.3, 0.2, 0.08, lateral=0.3, antero_posterior=0.15)),
         Rates(0.06, 0.05, 0.08, 0.6, implant=0.03, motion=0.04, tilt=0.05), tuning=0.2, cluster="local",
         train=0.4, recipes=("cxr_osteoporosis", "ldct_internal_calibration"),
     ),
 }  # fmt: skip
-PAPER = Detail(Sampling(128), 256, tags=USUAL, beside=BesideRates(0.5, 0.1, 0.3, 0.2, 0.05))
-SCALE = Detail(Sampling(512), 2048, tags=USUAL, beside=BesideRates(0.9, 0.0, 0.5, 0.0, 0.0))
+PAPER = Detail(Sampling(128), 256, tags=USUAL, beside=BesideRates(0.5, 0.1, 0.3, 0.2, 0.05, lateral=0.1))
+SCALE = Detail(Sampling(512), 2048, tags=USUAL, beside=BesideRates(0.9, 0.0, 0.5, 0.0, 0.0, antero_posterior=0.15))
 
 
 def sizes_of(preset: str, *, factor: float = 1.0, n_files: int = FILES) -> tuple[Size, ...]:
@@ -107,7 +120,7 @@ def sizes_of(preset: str, *, factor: float = 1.0, n_files: int = FILES) -> tuple
     if preset in PRESETS:
         return (PRESETS[preset],)
     if preset == "scale":
-        rates = Rates(0.25, 0.15, 0.0, 0.30)
+        rates = Rates(0.25, 0.15, 0.0, 0.30, tilt=0.05)
         return (Size(_of_four(0), SCALE, rates, tuning=0.3, cluster="local", is_header_only=True, is_planted=False,
                      n_files=n_files, words={"files": n_files}),)  # fmt: skip
     cohorts = PAPER_CXR if preset == "paper-cxr" else PAPER_CT

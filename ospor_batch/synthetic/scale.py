@@ -10,7 +10,6 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from functools import cache
 from itertools import repeat
 from pathlib import Path
@@ -24,9 +23,10 @@ from ospor_batch.synthetic.dose_report import Dose, dose_report
 from ospor_batch.synthetic.folders import file_of
 from ospor_batch.synthetic.headers import Series, as_file, ct_header
 from ospor_batch.synthetic.instances import Instance, radiograph_header, slices_of
-from ospor_batch.synthetic.patient_files import REPORT_SERIES, SCOUT_SERIES, Detail, index_series, series_of
+from ospor_batch.synthetic.patient_files import REPORT_SERIES, SCOUT_SERIES, Detail, films_of, index_series, series_of
 from ospor_batch.synthetic.pixel_codecs import encode
 from ospor_batch.synthetic.population import CENTERS, Person, Rates, people
+from ospor_batch.synthetic.radiograph import View
 from ospor_batch.synthetic.seeding import stream
 from ospor_batch.synthetic.vendor import ENCAPSULATED, EXPLICIT
 
@@ -130,7 +130,8 @@ def _files(person: Person, wanted: Wanted, detail: Detail) -> Iterator[tuple[Ser
     plain = index_series(person, tags=detail.tags)
     matrix, pixel = detail.sampling.matrix, detail.sampling.pixel_mm
     low = round(float(person.draws("scale").uniform(-900, 300)), 1)
-    grid = Grid((-180.0, -180.0, low), (pixel, pixel, wanted.step_mm), (wanted.n_slices, matrix, matrix), wanted.step_mm)
+    shape = (wanted.n_slices, matrix, matrix)
+    grid = Grid((-180.0, -180.0, low), (pixel, pixel, wanted.step_mm), shape, wanted.step_mm, person.tilt_deg)
     stack = _Stack(grid, person.kvp_kv)
     yield plain, _first(_slices(plain, stack), left)
     left -= wanted.n_slices
@@ -144,9 +145,8 @@ def _files(person: Person, wanted: Wanted, detail: Detail) -> Iterator[tuple[Ser
         yield report, iter([(dose_report(report, dose), 0)])
         left -= 1
     if wanted.is_radiograph and left > 0:
-        day = person.image_date - timedelta(days=3)
-        film = replace(series_of(person, 1), study_word="radiograph", image_date=day)
-        yield film, iter([_radiograph(film, matrix=detail.radiograph_matrix)])
+        film, view = next(films_of(person, detail))
+        yield film, iter([_radiograph(film, view, matrix=detail.radiograph_matrix)])
 
 
 def _first(instances: Iterable[tuple[Instance, int]], n: int) -> Iterator[tuple[Instance, int]]:
@@ -173,11 +173,12 @@ def _scout(series: Series, stack: _Stack) -> tuple[Instance, int]:
     x, y, z = stack.grid.origin
     high = round(z + stack.grid.shape[0] * stack.grid.step[2], 4)
     ds.update({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1], "ImagePositionPatient": [x, y, high]})
+    ds.GantryDetectorTilt = "0"
     return _native(ds, series, syntax=EXPLICIT)
 
 
-def _radiograph(series: Series, *, matrix: int) -> tuple[Instance, int]:
-    return _native(radiograph_header(series, (matrix, matrix)), series, syntax=EXPLICIT)
+def _radiograph(series: Series, view: View, *, matrix: int) -> tuple[Instance, int]:
+    return _native(radiograph_header(series, (matrix, matrix), view=view), series, syntax=EXPLICIT)
 
 
 def _native(ds: Dataset, series: Series, *, syntax: str) -> tuple[Instance, int]:

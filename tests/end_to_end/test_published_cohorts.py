@@ -9,11 +9,10 @@ import polars as pl
 import pytest
 
 from ospor_batch.config import Study, read_study
-from ospor_batch.plan import agenda, run_step
-from ospor_batch.runs import read_run
 from ospor_batch.stages.synth import synth
 from ospor_batch.store import Store
 from ospor_batch.synthetic.cohorts import PAPER_CT, PAPER_CXR, Cohort
+from tests.end_to_end.partly import run_to
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("published_cohorts")]
 FACTORS = {"paper-cxr": 0.004, "paper-ct": 0.01}
@@ -31,15 +30,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def matched(study: Study) -> pl.DataFrame:
-    """The manifest that the stages up to the match write, with the date of each image."""
-    for step in agenda(study):
-        run_step(study, step)
-        if step.stage == "match":
-            assert step.run_id is not None
-            store = Store(study.workspace)
-            days = store.current("series").select("series_key", "image_date")
-            return read_run(store, step.run_id).read("manifest").join(days, on="series_key", how="left")
-    raise AssertionError("no match on the agenda")
+    """The manifest, with the date of each image."""
+    manifest = run_to(study, "match").read("manifest")
+    days = Store(study.workspace).current("series").select("series_key", "image_date")
+    return manifest.join(days, on="series_key", how="left")
 
 
 @pytest.mark.parametrize("recipe", COHORTS)

@@ -14,6 +14,7 @@ from ospor_batch.config import read_key, read_study
 from ospor_batch.contracts.table import whole
 from ospor_batch.errors import StudyError
 from ospor_batch.pseudonym import split_position
+from ospor_batch.stages.synth import ceilings
 from ospor_batch.synthetic.archive import FIRST_NIGHT, PRESETS, SEED, Night, add_night, people_of, write_study
 from ospor_batch.synthetic.population import CENTERS
 from ospor_batch.synthetic.seeding import secret
@@ -80,6 +81,18 @@ def test_study_file_is_ready(tiny: Generated) -> None:
         assert all(study.resolve(export.path).is_file() for export in center.exports)
     assert {r.key for r in study.recipes} == {"mean_hu_dxa", "mean_hu_qct"}
     assert "Nothing in this folder is clinical" in (tiny.folder / "README.txt").read_text()
+
+
+def test_the_ceilings_of_every_recipe_are_told(tiny: Generated) -> None:
+    keys = {
+        r.key for name in ("study.toml", "recipes.toml") for r in read_study(tiny.folder / name).recipes if not r.substudy_of
+    }
+    rows = pl.read_parquet(tiny.folder / "ceiling.parquet")
+    whole(rows, "ceiling")
+    assert set(rows["recipe"]) == keys
+    told = ceilings(tiny.folder / "study.toml")
+    assert all(any(key in line for line in told) for key in keys)
+    assert sum("osteoporosis" in line.split(":")[1] for line in told[:-1]) == rows.unique(["image", "standard"]).height
 
 
 def test_truth_keeps_its_contract(tiny: Generated) -> None:

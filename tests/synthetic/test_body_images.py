@@ -92,6 +92,12 @@ def test_noise_grows_in_thin_slices_and_large_people_and_at_low_dose() -> None:
     assert spread(someone(), thickness=2.5) == pytest.approx(usual * np.sqrt(2), rel=0.1)
     assert spread(replace(someone(), weight_kg=110.0)) > 1.15 * spread(replace(someone(), weight_kg=50.0))
     assert spread(someone(), protocol="low_dose_chest") > 1.2 * spread(someone(), protocol="chest")
+    assert spread(someone(), ctdivol_mgy=PROTOCOLS["lumbar"].ctdivol_mgy / 4) == pytest.approx(2 * usual, rel=0.02)
+    by_dose = sorted(PROTOCOLS.values(), key=lambda asked: asked.ctdivol_mgy)
+    level = [asked.noise_hu for asked in by_dose]
+    assert level == sorted(level, reverse=True)
+    by_root = [asked.noise_hu * np.sqrt(asked.ctdivol_mgy) for asked in by_dose]
+    assert max(by_root) < 1.55 * min(by_root), "noise falls with the root of the dose; lungs take some of it"
 
 
 def test_a_kernel_widens_a_point_by_its_width() -> None:
@@ -135,6 +141,49 @@ def test_chest_holds_lung_and_abdomen_does_not() -> None:
     assert (chest.tissue == TISSUE_CODES["lung"]).mean() > 0.05
     assert -880 < np.median(chest.hu[chest.tissue == TISSUE_CODES["lung"]]) < -780
     assert not (lumbar.tissue == TISSUE_CODES["lung"]).any()
+
+
+def test_every_part_of_the_trunk_is_where_it_belongs() -> None:
+    """Bones and organs of the chest, found from the middle of a vertebral body: mm to the left and to the back."""
+    made = imaged(someone(), matrix=100, protocol="chest")
+    pixel, soft = made.grid.step[0], TISSUE_CODES
+    middle = {name: np.argwhere(made.bodies == VERSE[name]).mean(axis=0).round().astype(int) for name in VERSE if name != "S1"
+              and (made.bodies == VERSE[name]).any()}  # fmt: skip
+
+    def bone(level: str, left: tuple[int, int], back: tuple[int, int]) -> int:
+        """Pixels of bone within a box."""
+        k, j, i = middle[level]
+        x, y = (np.arange(100)[None, :] - i) * pixel, (np.arange(100)[:, None] - j) * pixel
+        box = (x >= left[0]) & (x <= left[1]) & (y >= back[0]) & (y <= back[1])
+        return int(((made.tissue[k] == soft["bone"]) & box).sum())
+
+    def near(level: str, left: float, back: float) -> tuple[int, float]:
+        """Tissue, and CT number over three by three pixels."""
+        k, j, i = middle[level]
+        j, i = j + round(back / pixel), i + round(left / pixel)
+        return int(made.tissue[k, j, i]), float(made.hu[k, j - 1 : j + 2, i - 1 : i + 2].mean())
+
+    assert bone("T5", (-25, 25), (-150, -90)) > 5, "sternum"
+    assert bone("T9", (-25, 25), (-150, -100)) == 0, "which ends above"
+    for side in (-1, 1):
+        flank, girdle = sorted((side * 60, side * 140)), sorted((side * 20, side * 90))
+        assert bone("T2", (girdle[0], girdle[1]), (-90, -30)) > 5, "clavicles"
+        assert bone("T4", (flank[0], flank[1]), (0, 60)) > bone("T8", (flank[0], flank[1]), (0, 60)) + 5, "scapulae"
+        assert near("T7", side * 60, -40)[0] == soft["lung"]
+        assert 25 < near("L1", side * 70, 5)[1] < 40, "kidneys"
+        assert near("L1", side * 30, 45)[0] in {soft["muscle"], soft["fat"]}, "muscle of the back with its clefts"
+        assert bone("T10", (15, 45) if side > 0 else (-45, -15), (5, 40)) > 2, "heads of ribs and transverse processes"
+    assert ndimage.label(made.tissue[middle["T7"][0]] == soft["bone"])[1] > 8, "ribs"
+    assert near("T9", 10, -70)[0] == near("T10", 12, -27)[0] == soft["blood"], "heart and aorta"
+    assert near("L1", -80, -50)[0] == soft["liver"] != near("L1", 80, -50)[0]
+    assert 5 < near("T10", 0, 24)[1] < 40, "canal"
+    (high, j, i), (low, *_) = middle["L1"], middle["L2"]
+    column = made.hu[low : high + 1, j, i].astype(int)
+    assert 60 < column[1:-1].min() < 100 < column.max(), "a disc between two end-plates"
+    behind = made.hu[middle["T10"][0], middle["T10"][1] :, middle["T10"][2]].astype(int)
+    skin = int(np.argmax(behind < -900))
+    assert -900 < behind[skin:].max() < -300, "the table, behind a gap of air"
+    assert {soft["fat"], soft["muscle"], 0} <= set(np.unique(made.tissue[0]))
 
 
 def test_a_wedge_fracture_lowers_the_front_alone() -> None:

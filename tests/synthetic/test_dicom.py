@@ -93,7 +93,9 @@ def every_sound_object() -> tuple[tuple[str, bytes], ...]:
     for center in CENTERS:
         (person,) = people(center.name, range(100, 101), seed=5, night=2, rates=Rates(0, 0, 0, 0))
         series = replace(index_series(person), study_word="radiograph")
-        made.append((f"{center.name} radiograph", instances.radiograph_file(series, radiograph(person, matrix=96)).content))
+        for view in instances.VIEWS:
+            film = instances.radiograph_file(series, radiograph(person, matrix=96, view=view), view=view)
+            made.append((f"{center.name} radiograph {view}", film.content))
     return tuple(made)
 
 

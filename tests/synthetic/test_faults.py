@@ -6,6 +6,7 @@ from collections import Counter
 from datetime import datetime
 
 import numpy as np
+import polars as pl
 import pytest
 
 from ospor_batch.pseudonym import normal_patient_id
@@ -104,6 +105,15 @@ def test_radiograph_only(tiny: Generated) -> None:
     (film,) = tiny.files_of("radiograph_only", modality="DX")
     assert film.header.ViewPosition == "PA"
     assert film.header.PhotometricInterpretation == "MONOCHROME1"
+
+
+def test_a_lateral_view_lies_beside_the_frontal_one(tiny: Generated) -> None:
+    films = [f.header for m in ("CR", "DX") for f in tiny.files_of("lateral_beside", modality=m)]
+    assert sorted((f.ViewPosition, f.PatientOrientation[0], f.SeriesNumber) for f in films) == [("LL", "P", 2), ("PA", "L", 1)]
+    assert len({f.StudyInstanceUID for f in films}) == 1
+    assert len({f.SeriesInstanceUID for f in films}) == len({f.SOPInstanceUID for f in films}) == 2
+    truth = pl.read_parquet(tiny.folder / "truth_file.parquet").filter(pl.col("fault") == "lateral_beside")
+    assert dict(truth["kind"].value_counts().rows())["lateral"] == 1
 
 
 def test_ages(tiny: Generated) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ospor_batch.synthetic.cohorts import PAPER_CT, PAPER_CXR, Cohort
 from ospor_batch.synthetic.labels import exams_of, matched
 from ospor_batch.synthetic.population import people
 from ospor_batch.synthetic.presets import sizes_of
+from ospor_batch.synthetic.scale import plan_shards, write_shard
 
 COHORTS = {cohort.recipe: cohort for cohort in (*PAPER_CXR, *PAPER_CT)}
 # people of each published cohort, as its abstract gives them
@@ -89,8 +91,10 @@ def test_published_radiographs_are_written_with_a_study_file_that_reads(tmp_path
         assert all(study.resolve(archive).is_dir() for archive in center.archives)
         assert all(study.resolve(export.path).is_file() for export in center.exports)
     files = [p for p in (tmp_path / "cxr" / "archives").rglob("*") if p.is_file()]
-    assert len(files) == 13 + 2
-    assert {pydicom.dcmread(p, stop_before_pixels=True).Modality for p in files} <= {"CR", "DX"}
+    headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in files]
+    assert {h.Modality for h in headers} <= {"CR", "DX"}
+    assert sum(h.ViewPosition == "PA" for h in headers) == 13 + 2, "everyone has a frontal view"
+    assert {h.ViewPosition for h in headers} <= {"PA", "LL"}
     write_study(tmp_path / "again", preset="paper-cxr", factor=0.001)
     assert fingerprint(tmp_path / "again") == fingerprint(tmp_path / "cxr"), "the order of the workers must not show"
 
@@ -134,6 +138,30 @@ def test_header_only_files_are_read_like_any_other(headers: Path) -> None:
     native = next(p for p in files if pydicom.dcmread(p, stop_before_pixels=True).get("SliceThickness") and
                   not pydicom.dcmread(p).file_meta.TransferSyntaxUID.is_compressed)  # fmt: skip
     assert not pydicom.dcmread(native).pixel_array.any()
+
+
+def test_header_only_stacks_lean_with_their_gantry(tmp_path: Path) -> None:
+    """Header, orientation and positions of a tilted series say the same, as where there are pixels; its scout does not lean."""
+    (size,) = sizes_of("scale", n_files=400)
+    assert size.rates.tilt > 0
+    shard = plan_shards(400, seed=5, rates=replace(size.rates, tilt=1.0), detail=size.detail)[0]
+    write_shard(replace(shard, out=tmp_path))
+    headers = [pydicom.dcmread(p, stop_before_pixels=True) for p in sorted(tmp_path.rglob("*")) if p.is_file()]
+    series: dict[str, list[pydicom.Dataset]] = {}
+    for ds in headers:
+        if ds.Modality == "CT":
+            series.setdefault(ds.SeriesInstanceUID, []).append(ds)
+    leaning = [found for found in series.values() if "LOCALIZER" not in found[0].ImageType]
+    assert leaning
+    for found in leaning:
+        cosines = np.array(found[0].ImageOrientationPatient, dtype=float)
+        normal = np.cross(cosines[:3], cosines[3:])
+        steps = np.diff([list(map(float, ds.ImagePositionPatient)) for ds in found[:2]], axis=0)[0]
+        angle = np.rad2deg(np.arccos(abs(normal @ steps) / np.linalg.norm(steps)))
+        assert angle == pytest.approx(abs(float(found[0].GantryDetectorTilt)), abs=0.01)
+        assert angle >= 5
+    scouts = [found[0] for found in series.values() if "LOCALIZER" in found[0].ImageType]
+    assert {float(ds.GantryDetectorTilt) for ds in scouts} <= {0.0}
 
 
 def test_header_only_archives_are_the_same_each_time_and_have_a_study(headers: Path, tmp_path: Path) -> None:
