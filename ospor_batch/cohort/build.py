@@ -13,12 +13,13 @@ from ospor_batch.cohort import attrition as flows
 from ospor_batch.cohort.choose import SERIES, choose, selection
 from ospor_batch.cohort.criteria import HAS_LABEL, LEAVES_AT, PERIOD, Step, Steps, judge
 from ospor_batch.cohort.fates import unit_fates
-from ospor_batch.cohort.guards import NOT_ASSESSED, guard_rows, with_guards
-from ospor_batch.cohort.linkage import linkage
+from ospor_batch.cohort.guards import guard_rows, struck_people, with_guards
+from ospor_batch.cohort.linkage import linkage, linked
 from ospor_batch.cohort.manifest import manifest, period, with_sex_of_person
-from ospor_batch.cohort.match import LOT, lots, prevalence_index, rank_pairs, window_table
+from ospor_batch.cohort.match import LOT, lots, prevalence_index, rank_pairs
 from ospor_batch.cohort.pairing import PERSON, in_window, pair
 from ospor_batch.cohort.shared_persons import with_home
+from ospor_batch.cohort.windows import window_table, windowed
 from ospor_batch.config import Match
 from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import empty
@@ -44,15 +45,21 @@ class Question:
 
 @dataclass(frozen=True)
 class Cohort:
-    """What becomes of the catalog under one question; index: everyone's label-blind series, for the split."""
+    """What becomes of the catalog under one question; index: everyone's label-blind series, for the split.
+
+    linked, windowed and struck are the people that linkage, window and guard count.
+    """
 
     selection: pl.DataFrame
     candidate: pl.DataFrame
     manifest: pl.DataFrame
     index: pl.DataFrame
     linkage: pl.DataFrame
+    linked: pl.DataFrame
     window: pl.DataFrame
+    windowed: pl.DataFrame
     guard: pl.DataFrame
+    struck: pl.DataFrame
     fate: pl.DataFrame
     attrition: pl.DataFrame
 
@@ -91,14 +98,20 @@ def build(
     )
     _refuse_lost(series, selected, chosen=chosen, rows=rows)
     fates = unit_fates(selected, pairs, labels=labels, rows=rows, matches=matches, n_criteria=len(question.steps.series))
+    linked_people, linked_counts = _linked(chosen, labels, pairs=pairs, question=question)
+    near, window_counts = _windows(pairs.filter(pl.col(LEAVES_AT) >= len(pair_steps)), question)
+    struck, guard_counts = _guards(judged, pairs, question, events=events)
     return Cohort(
         selection=_of_contract(selected, "selection", question),
         candidate=_of_contract(candidates, "candidate", question),
         manifest=rows,
         index=prevalence.with_columns(period=period()),
-        linkage=_linked(chosen, labels, pairs=pairs, question=question),
-        window=_window(pairs.filter(pl.col(LEAVES_AT) >= len(pair_steps)), question),
-        guard=_guard_table(judged, pairs, question, events=events),
+        linkage=linked_counts,
+        linked=linked_people,
+        window=window_counts,
+        windowed=near,
+        guard=guard_counts,
+        struck=struck,
         fate=_of_contract(fates.rename({LEAVES_AT: "step_number"}), "fate", question),
         attrition=_attrition(fates, question),
     )
@@ -118,17 +131,21 @@ def _judged(
     return judge(at_home, question.steps.series), question
 
 
-def _linked(chosen: pl.DataFrame, labels: pl.DataFrame, *, pairs: pl.DataFrame, question: Question) -> pl.DataFrame:
+def _linked(
+    chosen: pl.DataFrame, labels: pl.DataFrame, *, pairs: pl.DataFrame, question: Question
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The people of the linkage table, and the table."""
     dated = labels if question.label_dates is None else labels.filter(_in_period(question.label_dates))
+    judged = pairs.with_columns(is_candidate=pl.col(LEAVES_AT) > len(_pair_steps(question)))
+    people = linked(chosen, dated, pairs=judged)
     found = linkage(
-        chosen,
-        dated,
-        pairs=pairs.with_columns(is_candidate=pl.col(LEAVES_AT) > len(_pair_steps(question))),
+        people,
+        pairs=judged,
         window=in_window(before_days=question.match.before_days, after_days=question.match.after_days),
         centers=question.centers,
         warning_below=question.linkage_warning_below,
     )
-    return _of_contract(found, "linkage", question)
+    return _of_contract(people, "linked", question), _of_contract(found, "linkage", question)
 
 
 def _chosen(selected: pl.DataFrame, question: Question) -> pl.DataFrame:
@@ -158,19 +175,25 @@ def _guarding(rows: pl.DataFrame, question: Question, *, events: pl.DataFrame, j
     return with_guards(rows, guards, events=events, assessed=question.event_centers)
 
 
-def _guard_table(judged: pl.DataFrame, pairs: pl.DataFrame, question: Question, *, events: pl.DataFrame) -> pl.DataFrame:
-    """What the guards did: those on series among all series, those on pairs among all pairs."""
-    told = [
-        guard_rows(
-            rows,
-            [guard for guard in question.steps.guards if guard.judges_pairs is judges_pairs],
-            events=events,
-            assessed=question.event_centers,
-            centers=question.centers,
+def _guards(
+    judged: pl.DataFrame, pairs: pl.DataFrame, question: Question, *, events: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Whom the guards struck, those on series among all series and those on pairs among all pairs; and the table."""
+    people, told = list[pl.DataFrame](), list[pl.DataFrame]()
+    for rows, judges_pairs in ((judged, False), (pairs, True)):
+        guards = [guard for guard in question.steps.guards if guard.judges_pairs is judges_pairs]
+        people.append(struck_people(rows, guards))
+        told.append(
+            guard_rows(
+                rows,
+                guards,
+                struck=people[-1],
+                events=events,
+                assessed=question.event_centers,
+                centers=question.centers,
+            )
         )
-        for rows, judges_pairs in ((judged, False), (pairs, True))
-    ]
-    return _of_contract(pl.concat(told), "guard", question)
+    return _of_contract(pl.concat(people), "struck", question), _of_contract(pl.concat(told), "guard", question)
 
 
 def _pair_steps(question: Question) -> tuple[Step, ...]:
@@ -208,16 +231,15 @@ def _of_contract(rows: pl.DataFrame, name: str, question: Question) -> pl.DataFr
     return told.select(contract(name).columns).sort(contract(name).primary_key)
 
 
-def _window(pairs: pl.DataFrame, question: Question) -> pl.DataFrame:
-    """The sensitivity table, from the pairs that every step but the window leaves."""
-    rows = window_table(
-        pairs,
-        declared=(question.match.before_days, question.match.after_days),
-        sensitivity_days=question.match.sensitivity_days,
-        event=f"is_{question.target}",
-        **_rule(question.match),
-    )
-    return _of_contract(rows.with_columns(target=pl.lit(question.target)), "window", question)
+def _windows(pairs: pl.DataFrame, question: Question) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The matches under each window, from the pairs that every step but the window leaves; and the table that counts them."""
+    asked: dict[str, Any] = {
+        "declared": (question.match.before_days, question.match.after_days),
+        "sensitivity_days": question.match.sensitivity_days,
+    }
+    rows = windowed(pairs, event=f"is_{question.target}", **asked, **_rule(question.match))
+    counted = window_table(rows, **asked).with_columns(target=pl.lit(question.target))
+    return _of_contract(rows, "windowed", question), _of_contract(counted, "window", question)
 
 
 def _attrition(fates: pl.DataFrame, question: Question) -> pl.DataFrame:
@@ -240,9 +262,11 @@ def _attrition(fates: pl.DataFrame, question: Question) -> pl.DataFrame:
         for level, of_level in steps.items()
     )
     # by reason: at person level every step on pairs is called "label in the window"
-    guards = [step.reason for step in (*question.steps.series, *question.steps.pairs) if step.guard is not None]
-    silent = pl.col("reason").is_in(guards) & ~pl.col("center").is_in(list(question.event_centers))
-    return flow.with_columns(note=pl.when(silent).then(pl.lit(NOT_ASSESSED)))
+    every = (*question.steps.series, *question.steps.pairs)
+    notes = {step.reason: step.guard.note for step in every if step.guard is not None}
+    is_silent = ~pl.col("center").is_in(list(question.event_centers))
+    said = pl.col("reason").replace_strict(notes, default=None, return_dtype=pl.String)
+    return flow.with_columns(note=pl.when(is_silent).then(said))
 
 
 def _refuse_lost(series: pl.DataFrame, selected: pl.DataFrame, *, chosen: pl.DataFrame, rows: pl.DataFrame) -> None:

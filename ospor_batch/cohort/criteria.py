@@ -11,7 +11,7 @@ from typing import Literal
 
 import polars as pl
 
-from ospor_batch.cohort.guards import GUARD_RULES, Guard, guard_of
+from ospor_batch.cohort.guards import GUARD_RULES, Guard, guard_of, is_found
 from ospor_batch.cohort.pairing import GAP, LABEL_CENTER
 from ospor_batch.config import Criterion
 from ospor_batch.contracts import contract
@@ -139,9 +139,8 @@ def compile_steps(
     for number, criterion in enumerate(criteria, start=1):
         if criterion.rule in GUARD_RULES:
             guard = guard_of(criterion)
-            # where it was not assessed nobody leaves; the table `guard` and the note of the step say so
-            strikes = pl.col(guard.column).fill_null(value=False)
-            step = Step(_named(criterion), _slug(criterion.name, number), strikes, guard)
+            # where it was not assessed nobody leaves by an event; the table `guard` and the note of the step say so
+            step = Step(_named(criterion), _slug(criterion.name, number), guard.strikes, guard)
             (pairs if guard.judges_pairs else series).append(step)
             continue
         if criterion.rule in {LABEL_PRESENT, WITHOUT_FINDINGS}:
@@ -209,8 +208,7 @@ def _never_null(criterion: Criterion, findings: Collection[str] | None) -> pl.Ex
         raise StudyError(f'{where}: rule {WITHOUT_FINDINGS} needs findings, such as ["tilted"]')
     for name in sorted(set(criterion.findings) - set(criterion.findings if findings is None else findings)):
         raise StudyError(f"{where}: the catalog has no finding {name!r}{_nearest(name, findings or ())}")
-    found = pl.col("findings").str.split(";")
-    return pl.any_horizontal(found.list.contains(name) for name in sorted(set(criterion.findings)))
+    return pl.any_horizontal(is_found(name) for name in sorted(set(criterion.findings)))
 
 
 def _refuse_keys_of_others(criterion: Criterion, *, where: str) -> None:

@@ -10,25 +10,19 @@ import polars as pl
 from ospor_batch.cohort.pairing import GAP, LABEL_CENTER, PERSON
 
 ALL = "all"
+FLAGS = ["is_imaged", "is_labelled", "is_both", "is_imaged_elsewhere", "is_in_window"]
+COUNTS = ["n_imaged", "n_labelled", "n_both", "n_imaged_elsewhere", "n_in_window"]
+CELL = ["center", "month", "patient_key"]
 SHIFTED_SHARE = 0.2  # of those with both: more with one gap outside the window are a shift of dates (methods M2)
 SAME_SHIFT_DAYS = 7  # gaps of one shift differ by no more than people do from their usual appointment (judgement)
 FEWEST_FOR_A_MONTH = 10  # labelled persons; a judgement: a share of fewer jumps by more than ten points a person
 
 
-def linkage(
-    chosen: pl.DataFrame,
-    labels: pl.DataFrame,
-    *,
-    pairs: pl.DataFrame,
-    window: pl.Expr,
-    centers: Sequence[str],
-    warning_below: float,
-) -> pl.DataFrame:
-    """Persons imaged, labelled, both and label-only, per center and month, with the share linked.
+def linked(chosen: pl.DataFrame, labels: pl.DataFrame, *, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Who is imaged and who labelled in each month of a center, and of the latter who has an image; rows of `linked`.
 
-    A month counts those imaged in it, and those labelled in it; of the latter, both and in_window look at images of any
-    month, since a window spans several, and of any center, since a crosswalk may join two. n_imaged_elsewhere: labelled
-    here, and imaged at other centers alone. pairs: of every gap, judged; window: true of pairs inside it.
+    pairs: of every gap, judged in is_candidate. Of the labelled, is_both and is_in_window look at images of any month, since a
+    window spans several, and of any center, since a crosswalk may join two.
     """
     candidates = pairs.filter("is_candidate")
     imaged = chosen.select(*PERSON, month=_month("image_date")).unique()
@@ -36,13 +30,25 @@ def linkage(
     inside = candidates.select(center=LABEL_CENTER, patient_key="patient_key", month=_month("label_date")).unique()
     both = labelled.join(imaged.select("patient_key").unique(), on="patient_key", how="semi")
     elsewhere = both.join(imaged.select(PERSON).unique(), on=PERSON, how="anti")
-    people = {
-        "n_imaged": imaged, "n_labelled": labelled, "n_both": both, "n_imaged_elsewhere": elsewhere, "n_in_window": inside,
-    }  # fmt: skip
-    found = _grid(centers, imaged, labelled)
-    for name, of in people.items():
-        found = found.join(_counted(of, name), on=["center", "month"], how="left")
-    counts = pl.col(*people).fill_null(0).cast(pl.Int64)
+    found = pl.concat([imaged, labelled]).unique()
+    for name, of in zip(FLAGS, (imaged, labelled, both, elsewhere, inside), strict=True):
+        mark = of.with_columns(pl.lit(value=True).alias(name))
+        found = found.join(mark, on=CELL, how="left")
+    return found.with_columns(pl.col(FLAGS).fill_null(value=False)).sort(CELL)
+
+
+def linkage(
+    people: pl.DataFrame, *, pairs: pl.DataFrame, window: pl.Expr, centers: Sequence[str], warning_below: float
+) -> pl.DataFrame:
+    """Persons imaged, labelled, both and label-only, per center and month, with the share linked.
+
+    people: as linked gives them. n_imaged_elsewhere: labelled here, and imaged at other centers alone. pairs: of every gap;
+    window: true of pairs inside it.
+    """
+    found = _grid(centers, people)
+    for name, flag in zip(COUNTS, FLAGS, strict=True):
+        found = found.join(_counted(people.filter(flag), name), on=["center", "month"], how="left")
+    counts = pl.col(COUNTS).fill_null(0).cast(pl.Int64)
     found = found.with_columns(counts).with_columns(n_label_only=pl.col("n_labelled") - pl.col("n_both"))
     found = found.with_columns(linked_fraction=pl.when(pl.col("n_labelled") > 0).then(pl.col("n_both") / pl.col("n_labelled")))
     found = found.join(_common_gap(pairs, window), on="center", how="left")
@@ -88,8 +94,8 @@ def _month(column: str) -> pl.Expr:
     return pl.col(column).dt.strftime("%Y-%m")
 
 
-def _grid(centers: Sequence[str], *people: pl.DataFrame) -> pl.DataFrame:
-    months = pl.concat([frame.select("center", "month") for frame in people])
+def _grid(centers: Sequence[str], people: pl.DataFrame) -> pl.DataFrame:
+    months = people.select("center", "month")
     totals = pl.DataFrame({"center": list(centers), "month": [ALL] * len(centers)}, schema=months.schema)
     return pl.concat([months, totals]).unique().sort("center", "month")
 

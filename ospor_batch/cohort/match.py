@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
-from ospor_batch.cohort.pairing import GAP, PERSON, in_window
+from ospor_batch.cohort.pairing import GAP, PERSON
 
 IndexRule = Literal["nearest", "first", "last", "random", "all"]
 Preference = Literal["nearest", "before_first", "after_first"]
@@ -79,54 +79,6 @@ def prevalence_index(chosen: pl.DataFrame, *, rule: Literal["first", "random"]) 
     """The label-blind index series of every person: earliest image date, then key; or by lot."""
     order = ["image_date", "series_key"] if rule == "first" else [LOT, "series_key"]
     return chosen.sort(*PERSON, *order).unique(subset=PERSON, keep="first", maintain_order=True).sort("series_key")
-
-
-def window_table(
-    pairs: pl.DataFrame,
-    *,
-    declared: tuple[int, int],
-    sensitivity_days: tuple[int, ...],
-    index_series: IndexRule,
-    event: str,
-    prefer: Preference = "nearest",
-    reuse: Reuse = "allow",
-) -> pl.DataFrame:
-    """Match again under each window: persons paired, events among them, and matches that differ from the declared window.
-
-    pairs: all that label criteria leave, whatever their gap; event: boolean column of the label. n_gained, n_lost:
-    persons paired only here, only under the declared window; n_changed: paired in both, with another series or label.
-    """
-    windows = sorted({declared, *((days, days) for days in sensitivity_days)})
-    rule = {"index_series": index_series, "prefer": prefer, "reuse": reuse}
-    matched = {window: _matched(pairs, window, rule) for window in windows}
-    base = matched[declared]
-    rows = []
-    for window, found in matched.items():
-        persons, known = found.select(PERSON).unique(), base.select(PERSON).unique()
-        both = found.join(known, on=PERSON, how="semi")
-        differing = both.join(base, on=[*PERSON, "series_key", "label_key"], how="anti")
-        gone = base.join(persons, on=PERSON, how="semi").join(found, on=[*PERSON, "series_key", "label_key"], how="anti")
-        # a person's status is that of the first of their matches, as only `all` has several
-        events = found.sort("image_date", "series_key").unique(subset=PERSON, keep="first", maintain_order=True)[event].sum()
-        rows.append(
-            {
-                "before_days": window[0],
-                "after_days": window[1],
-                "is_declared": window == declared,
-                "n_persons": persons.height,
-                "n_pairs": found.height,
-                "n_events": int(events),
-                "n_gained": persons.join(known, on=PERSON, how="anti").height,
-                "n_lost": known.join(persons, on=PERSON, how="anti").height,
-                "n_changed": pl.concat([differing.select(PERSON), gone.select(PERSON)]).n_unique(),
-            }
-        )
-    return pl.DataFrame(rows)
-
-
-def _matched(pairs: pl.DataFrame, window: tuple[int, int], rule: Mapping[str, Any]) -> pl.DataFrame:
-    inside = pairs.filter(in_window(before_days=window[0], after_days=window[1]))
-    return rank_pairs(inside, **rule).filter("is_match")
 
 
 def _with_taken(ordered: pl.DataFrame) -> pl.DataFrame:

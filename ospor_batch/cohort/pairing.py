@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,17 +15,23 @@ PERSON = ("center", "patient_key")
 LABEL_CENTER = "label_center"  # where the label was measured; another center only where a crosswalk joins two numbers
 WHO, WHOSE = "patient_key", "patient_key_of_label"
 SLICE = 2**18  # rows held as text at a time: a row group as Polars writes them
+WORKERS = 2  # slices at work at a time: one is read while another is looked up; more would hold more text
 BUCKET_BITS = 20  # first bits of the hash, by which labels are looked up: about one label a bucket in a million
+SEEN_BITS = 23  # more of them, by which most people without any label are told without a look at a bucket (8 MiB)
 
 
 @dataclass(frozen=True)
 class _Index:
-    """Labels in the order of the hash of their person; those of bucket b stand from starts[b] to starts[b + 1]."""
+    """Labels in the order of the hash of their person; those of bucket b stand from starts[b] to starts[b + 1].
+
+    seen: whether any label's hash begins with these bits.
+    """
 
     who: NDArray[np.uint64]
     day: NDArray[np.int32]
     at_label: NDArray[np.uint32]
     starts: NDArray[np.int32]
+    seen: NDArray[np.bool_]
 
 
 def pair(
@@ -40,8 +46,9 @@ def pair(
     left, right = series.lazy(), labels.lazy()
     ours = left.collect_schema().names()
     own = [column for column in right.collect_schema().names() if column not in ours or column in PERSON]
-    index = _index(right)
-    pairs = pl.concat([_near(part, index, keep=keep) for _, part in _slices(left)])
+    with ThreadPoolExecutor(1) as indexer:
+        index = indexer.submit(_index, right)
+        pairs = pl.concat(_over_slices(left, lambda _, part: _near(part, index.result(), keep=keep)))
     given = _at(right.select(own).rename({"center": LABEL_CENTER, WHO: WHOSE}), pairs["at_label"])
     return pairs.drop("at_label").hstack(given).filter(pl.col(WHO) == pl.col(WHOSE)).drop(WHOSE)
 
@@ -61,31 +68,31 @@ def _hashed(rows: pl.DataFrame | pl.LazyFrame, *, day: str) -> pl.DataFrame:
 def _index(labels: pl.LazyFrame) -> _Index:
     rows = _hashed(labels, day="label_date").sort("who")
     who = rows["who"].to_numpy()
-    starts = np.concatenate(([0], np.cumsum(np.bincount(_bucket(who), minlength=2**BUCKET_BITS)))).astype(np.int32)
-    return _Index(who, rows["day"].to_numpy(), rows["at"].to_numpy(), starts)
+    starts = np.concatenate(([0], np.cumsum(np.bincount(_first(BUCKET_BITS, who), minlength=2**BUCKET_BITS))))
+    seen = np.zeros(2**SEEN_BITS, dtype=np.bool_)
+    seen[_first(SEEN_BITS, who)] = True
+    return _Index(who, rows["day"].to_numpy(), rows["at"].to_numpy(), starts.astype(np.int32), seen)
 
 
-def _bucket(who: NDArray[np.uint64]) -> NDArray[np.int32]:
-    return (who >> np.uint64(64 - BUCKET_BITS)).astype(np.int32)
+def _first(bits: int, who: NDArray[np.uint64]) -> NDArray[np.int32]:
+    """The first bits of hashes, as numbers."""
+    return (who >> np.uint64(64 - bits)).astype(np.int32)
 
 
-def _slices(rows: pl.LazyFrame) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Slices of rows with the number of their first, the next one read meanwhile; one without rows where there are none."""
+def _over_slices(rows: pl.LazyFrame, work: Callable[[int, pl.DataFrame], pl.DataFrame]) -> list[pl.DataFrame]:
+    """What becomes of every slice, given the number of its first row; of one without rows where there are none."""
     n = rows.select(pl.len()).collect().item()
-    starts = range(0, max(n, 1), SLICE)
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(rows.slice(0, SLICE).collect)
-        for start in starts:
-            part = coming.result()
-            coming = reader.submit(rows.slice(start + SLICE, SLICE).collect)
-            yield start, part
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(lambda start: work(start, rows.slice(start, SLICE).collect()), range(0, max(n, 1), SLICE)))
 
 
 def _near(series: pl.DataFrame, index: _Index, *, keep: pl.Expr | None) -> pl.DataFrame:
     """Series beside the row numbers of the labels that may be of the same person."""
     rows = _hashed(series, day="image_date")
+    who = rows["who"].to_numpy()
+    rows = rows[np.flatnonzero(index.seen[_first(SEEN_BITS, who)])]  # hardly any but people with labels
     who, day = rows["who"].to_numpy(), rows["day"].to_numpy()
-    bucket = _bucket(who)
+    bucket = _first(BUCKET_BITS, who)
     first = index.starts[bucket]
     n = index.starts[bucket + 1] - first
     image = np.repeat(np.arange(len(who), dtype=np.int32), n)
@@ -102,8 +109,9 @@ def _near(series: pl.DataFrame, index: _Index, *, keep: pl.Expr | None) -> pl.Da
 def _at(labels: pl.LazyFrame, wanted: pl.Series) -> pl.DataFrame:
     """The rows of the wanted numbers, in their order."""
     rows, place = np.unique(wanted.to_numpy(), return_inverse=True)
-    found = []
-    for start, part in _slices(labels):
+
+    def of_slice(start: int, part: pl.DataFrame) -> pl.DataFrame:
         first, last = np.searchsorted(rows, [start, start + part.height])
-        found.append(part[rows[first:last] - start])
-    return pl.concat(found)[place]
+        return part[rows[first:last] - start]
+
+    return pl.concat(_over_slices(labels, of_slice))[place]

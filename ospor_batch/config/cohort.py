@@ -87,6 +87,7 @@ class Split(Section):
     tuning: Share = 0.0
     internal_test: Share = 1.0
     external: dict[Literal["center", "scanner_vendor", "period"], tuple[str, ...]] = {}
+    site_tuning: dict[str, Share] = {}  # center -> share of its external people on whom a recalibration is fitted
     key: Secret | None = None
     shared_persons: Literal["home_center", "refuse"] = "home_center"  # people whom a crosswalk finds in two centers
 
@@ -95,4 +96,7 @@ class Split(Section):
         total = self.train + self.tuning + self.internal_test
         if abs(total - 1) > 1e-9:
             raise ValueError(f"train + tuning + internal_test is {total:g}, expected 1")
+        for center, share in self.site_tuning.items():
+            if not 0 < share < 1:
+                raise ValueError(f"site_tuning of {center} is {share:g}, expected between 0 and 1, such as 0.3")
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -37,6 +37,11 @@ class MappedFile(Section):
     date_format: str = "%Y-%m-%d"
     codes: dict[str, tuple[str, ...]] = {}
     date_shift: str | None = None  # name of the de-identification that shifted its dates; none: true dates
+    encoding: str | None = None
+    delimiter: str | None = None
+    sheet: str | None = None
+    header_rows: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Rows of the file that hold the header, such as [3], or [1, 2] under merged cells; empty for its first filled row."""
 
     @model_validator(mode="before")
     @classmethod
@@ -45,6 +50,13 @@ class MappedFile(Section):
             return raw
         full = {k: {"column": v} if isinstance(v, str) else v for k, v in raw["columns"].items()}
         return {**raw, "columns": full}
+
+    @model_validator(mode="after")
+    def _header_rows_follow(self) -> Self:
+        rows = self.header_rows
+        if rows and rows != tuple(range(rows[0], rows[0] + len(rows))):
+            raise ValueError(f"header_rows is {list(rows)}, expected rows that follow each other, such as [3] or [1, 2]")
+        return self
 
     def _refuse_missing(self, needed: set[str]) -> None:
         if missing := needed - set(self.columns):
@@ -58,15 +70,19 @@ class Export(MappedFile):
     layout: Literal["wide", "long", "coded"] = "wide"
     t_reference: str = "unknown"
     phantom_material: Literal["k2hpo4", "caha", "unknown"] = "unknown"
-    encoding: str | None = None
-    delimiter: str | None = None
     decimal: Literal[".", ","] = "."
-    sheet: str | None = None
+    thousands: Literal[".", ",", "'", " "] | None = None  # what parts the thousands of a number; none: such a number is refused
     missing: tuple[str, ...] = ("", "NA", "N/A", "n/a", "-", ".", "null", "NULL")
     conflicts: Literal["refuse", "first"] = "refuse"
     sites: dict[Site, tuple[str, ...]] = {}
     units: dict[str, str] = {}
     sex_values: dict[Literal["female", "male", "other", "unknown"], tuple[str, ...]] = {}
+
+    @model_validator(mode="after")
+    def _signs_differ(self) -> Self:
+        if self.thousands == self.decimal:
+            raise ValueError(f"thousands and decimal are both {self.decimal!r}; a number can then be read two ways")
+        return self
 
     @model_validator(mode="after")
     def _columns_are_known(self) -> Self:

@@ -22,6 +22,8 @@ class Slurm(Section):
     """Further lines of the job's head, such as "--gres=gpu:1"."""
     prologue: tuple[str, ...] = ()
     """Lines of shell before the worker starts, such as "module load cuda"."""
+    queue_minutes: Annotated[float, Field(gt=0)] = 720.0
+    """Minutes that a run waits while no job of its own runs; then it ends, and finished work is kept."""
     interface: str | None = None
     """Network interface that nodes reach the scheduler through; null for the host's own address."""
 

@@ -32,7 +32,10 @@ def with_coded_columns(rows: pl.DataFrame, *, export: Export) -> pl.DataFrame:
         pl.Series("site", [None if text is None else words.get(text) for text in written], dtype=pl.String),
     )
     rows = rows.with_columns(pl.when(pl.col("site") == key).then(pl.col("value")).alias(key) for key in export.codes)
-    detail = say("row ", pl.col("row_number"), ": its code is none that codes of the study file names")
+    row = say("row ", pl.col("row_number"))
+    silent = say(row, ": no code; of a report or capture: no number stands in its header, and none is read from pixels")
+    rows = refuse(rows, pl.col("site:written").is_null(), reason="no_measurement", detail=silent)
+    detail = say(row, ": its code is none that codes of the study file names")
     return refuse(rows, pl.col("site").is_null(), reason="unknown_code", detail=detail)
 
 

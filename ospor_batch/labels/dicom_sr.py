@@ -21,7 +21,7 @@ FINDING_SITE = ("363698007", "G-C0E3")  # SNOMED CT and its former SRT code
 
 
 def read_reports(folder: Path, *, name: str) -> RawTable:
-    """Read every file under a folder; a file without numbers is one row without a patient number.
+    """Read every file under a folder; a file without numbers is one row without a code, one that is no DICOM an empty row.
 
     Rows are numbered from 2 over the files in order of their paths, as the rows of a table would be. No path is kept.
     """
@@ -41,7 +41,7 @@ def _rows(path: Path) -> list[tuple[str, ...]]:
         return [("",) * len(HEADER)]
     told = tuple(str(of.get(keyword, "") or "") for keyword in (*PERSON, *EXAM))
     found = [(*told, *item) for item in (*_numbers(of, site=None), *header_numbers(of))]
-    return found or [("",) * len(HEADER)]
+    return found or [(*told, "", "", "", "")]
 
 
 def _numbers(node: Any, *, site: str | None) -> Iterator[tuple[str, str, str, str]]:

@@ -33,7 +33,15 @@ def read_events(path: Path, source: EventFile, *, center: str, key: bytes, linka
     """Read one event file into judged rows; join them with ``settle_events``."""
     refuse_unknown_format(source)
     codes = _codes(source)
-    raw = read_raw(path, name=source.path, wanted=headers(source))
+    raw = read_raw(
+        path,
+        name=source.path,
+        wanted=headers(source),
+        encoding=source.encoding,
+        delimiter=source.delimiter,
+        sheet=source.sheet,
+        header_rows=source.header_rows,
+    )
     return _adapt(raw, source, codes=codes, center=center, key=key, linkage=linkage)
 
 

@@ -8,18 +8,23 @@ import re
 import statistics
 import unicodedata
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import yaml
 
-from ospor_batch.errors import StudyError
-from ospor_batch.labels.raw_table import EAST_ASIAN, RawTable, read_raw
-from ospor_batch.labels.typed_rows import read_date
+from ospor_batch.errors import ArchiveError, StudyError
+from ospor_batch.labels.raw_table import EAST_ASIAN, FIRST_ROWS, RawTable, joined_header, read_raw, sheets_of
+from ospor_batch.labels.typed_rows import DAY_NUMBER, EXCEL, read_date
 
 KINDS = ("dxa", "qct", "body")
+_Rows = tuple[int, ...]
+GUESSED = ("cp1252", "shift_jis")  # encodings that only a proposal tries: many a file is readable as these, too
+WESTERN = "latin-1"  # reads whatever there is
 LOOKED_AT = 200  # cells of a column that forms and units are told from
 
 
@@ -36,7 +41,7 @@ def propose(path: Path, *, name: str) -> Proposal:
 
     No cell of the file stands in the proposal, save the words that a site, a sex or a code is written in.
     """
-    raw = _read(path, name=name)
+    raw, sheet, header_rows = _best_read(path, name=name)
     kind = _kind(raw.header)
     columns = _columns(raw.header, kind=kind)
     layout = "coded" if {"code", "value"} <= columns.keys() else "long" if "site" in columns else "wide"
@@ -46,30 +51,84 @@ def propose(path: Path, *, name: str) -> Proposal:
     every = {"code", "value", "site", "bmd_g_cm2", "t_score", "z_score"}
     columns = {key: header for key, header in columns.items() if key not in every or key in wanted}
     cells = {key: _cells(raw, header) for key, header in columns.items()}
-    decimal = "," if any(re.fullmatch(r"-?\d+,\d+", c) for found in cells.values() for c in found) else "."
+    decimal = "," if any(re.fullmatch(r"-?(\d+|\d{1,3}(\.\d{3})+),\d+", c) for found in cells.values() for c in found) else "."
+    thousands = _thousands([c for found in cells.values() for c in found], decimal=decimal)
     form, ambiguous = _date_form(cells.get("exam_date", []))
     head = [f"path = {_text(name)}", f'kind = "{kind}"', f'layout = "{layout}"']
     head += ['t_reference = "unknown"  # <- the population of the T-scores, where the center knows it'] if kind == "dxa" else []
     head += ['phantom_material = "unknown"  # <- k2hpo4 or caha'] if kind == "qct" else []
     head += [f"date_format = {_text(form)}"] if form else []
     head += [f'decimal = "{decimal}"'] if decimal == "," else []
-    head += [f'encoding = "{raw.form}"'] if raw.form in EAST_ASIAN else []
+    head += [f"thousands = {_text(thousands)}"] if thousands else []
+    head += [f"sheet = {_text(sheet)}"] if sheet else []
+    head += [f"header_rows = {list(header_rows)}"] if header_rows else []
+    head += [f'encoding = "{raw.form}"'] if raw.form in (*EAST_ASIAN, *GUESSED, WESTERN) else []
     head += _words(layout, cells)
-    lines = [f"{key} = {_mapped(key, header, cells[key], decimal)}" for key, header in columns.items()]
+    plain_cells = {key: [c.replace(thousands, "") if thousands else c for c in found] for key, found in cells.items()}
+    lines = [f"{key} = {_mapped(key, header, plain_cells[key], decimal)}" for key, header in columns.items()]
     unused = [header for header in raw.header if header and header not in columns.values()]
     toml = "\n".join(["[[centers.exports]]", *head, "[centers.exports.columns]", *lines, *(f"# not used: {h}" for h in unused)])
-    return Proposal(toml + "\n", tuple(_look_at(columns, form=form, ambiguous=ambiguous, layout=layout)))
+    look_at = _look_at(columns, form=form, ambiguous=ambiguous, layout=layout)
+    if raw.form in (*GUESSED, WESTERN):
+        look_at.append(f"the file is no UTF-8 and was read as {raw.form}; where words look garbled, give another encoding")
+    return Proposal(toml + "\n", tuple(look_at))
 
 
-def _read(path: Path, *, name: str) -> RawTable:
-    """Read under the first encoding that decodes; which headers are wanted is not known yet."""
+def _best_read(path: Path, *, name: str) -> tuple[RawTable, str | None, tuple[int, ...]]:
+    """The table whose header tells most columns: of each sheet, with the header in any of its first rows or in two of them.
+
+    The sheet is null where it is the first, the rows of the header are none where it is the first filled row.
+    """
+    sheets: tuple[str | None, ...] = sheets_of(path) or (None,)
+    read: list[tuple[RawTable, str | None, _Rows]] = []
+    for sheet in sheets:
+        try:
+            read.append((_read(path, name=name, sheet=sheet), sheet, ()))
+        except ArchiveError:  # an empty sheet; told below where every one is
+            if sheet is None:
+                raise
+    if not read:
+        raise ArchiveError(f"{name}: every sheet is empty")
+    more = [
+        (_read(path, name=name, sheet=sheet, header_rows=rows), sheet, rows)
+        for raw, sheet, _ in read
+        for rows in _other_headers(raw)
+    ]
+    raw, sheet, rows = max((*read, *more), key=lambda one: _n_told(one[0].header))
+    return raw, None if sheet == sheets[0] else sheet, rows
+
+
+def _n_told(header: tuple[str, ...]) -> int:
+    """Columns that a header tells."""
+    return len(_columns(header, kind=_kind(header)))
+
+
+def _other_headers(raw: RawTable) -> list[_Rows]:
+    """Rows that tell more columns than the first filled one: a later row, or two rows that follow each other."""
+    filled = [(raw.header_at, raw.header), *zip(raw.numbers[:FIRST_ROWS], raw.rows, strict=False)]
+    found = [((number,), _n_told(joined_header([row]))) for number, row in filled[1:]]
+    for (number, row), (after, below) in pairwise(filled):
+        if after == number + 1 and not any(any(sign.isdigit() for sign in cell) and _is_number(cell) for cell in below):
+            found.append(((number, after), _n_told(joined_header([row, below]))))
+    most = max((n for _, n in found), default=0)
+    return [rows for rows, n in found if n == most and n > _n_told(raw.header)][:1]
+
+
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"[-+]?[\d.,' ]+", cell.strip()) is not None
+
+
+def _read(path: Path, *, name: str, sheet: str | None, header_rows: _Rows = ()) -> RawTable:
+    """Read as the label stage would; where the bytes are no UTF-8, under the encoding whose header tells most columns."""
+    read = partial(read_raw, path, name=name, wanted=(), sheet=sheet, header_rows=header_rows)
     try:
-        return read_raw(path, name=name, wanted=())
+        raw = read()
     except StudyError:
-        found = [read_raw(path, name=name, wanted=(), encoding=form) for form in EAST_ASIAN if _decodes(path, form)]
-        if not found:
-            raise
-        return max(found, key=lambda raw: len(_columns(raw.header, kind=_kind(raw.header))))
+        raw = None
+    if raw is not None and raw.form not in EAST_ASIAN:
+        return raw
+    forms = [form for form in (*EAST_ASIAN, *GUESSED) if _decodes(path, form)] or [WESTERN]
+    return max((read(encoding=form) for form in forms), key=lambda one: _n_told(one.header))
 
 
 def _decodes(path: Path, form: str) -> bool:
@@ -130,8 +189,19 @@ def _date_form(cells: list[str]) -> tuple[str | None, bool]:
         except pl.exceptions.PolarsError:
             n_read[form] = 0
     best = max(n_read.values())
+    if not best and all(re.fullmatch(DAY_NUMBER, cell) for cell in cells):
+        return EXCEL, False
     fitting = [form for form, n in n_read.items() if n == best]
     return (fitting[0], len(fitting) > 1) if best else (None, False)
+
+
+def _thousands(cells: list[str], *, decimal: str) -> str | None:
+    """The sign that parts thousands, where a number has it and its decimal sign too."""
+    for sign in (",", ".", "'", " "):
+        grouped = rf"-?\d{{1,3}}({re.escape(sign)}\d{{3}})+{re.escape(decimal)}\d+"
+        if sign != decimal and any(re.fullmatch(grouped, cell) for cell in cells):
+            return sign
+    return None
 
 
 def _words(layout: str, cells: dict[str, list[str]]) -> list[str]:

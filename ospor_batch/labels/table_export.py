@@ -105,6 +105,7 @@ def read_export_cells(path: Path, export: Export) -> RawTable:
         encoding=export.encoding,
         delimiter=export.delimiter,
         sheet=export.sheet,
+        header_rows=export.header_rows,
     )
 
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import re
 from datetime import date
 
 import polars as pl
 
 from ospor_batch.config import ColumnSource, EventFile, Export
 from ospor_batch.errors import StudyError
-from ospor_batch.labels.raw_table import RawTable, plain
+from ospor_batch.labels.raw_table import FIRST_ROWS, RawTable, plain
 from ospor_batch.labels.units import DIGITS, Measure, factor, measure, unit_meant
 from ospor_batch.labels.verdict import flag, refuse, say, shown, unjudged
 from ospor_batch.labels.words import worded, worded_columns
 from ospor_batch.pseudonym import normal_patient_id
 
+LIKE = 0.5  # similarity from which a header is offered as the one that was meant (judgement)
+MOST_SHOWN = 12  # headers in a message
+PLAIN_FORMS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be")
+EXCEL = "excel"  # date_format of day numbers, as a spreadsheet holds dates: 1 is 1900-01-01, and 60 a day that never was
+EXCEL_ZERO = date(1899, 12, 30)  # day 0 for every day after February 1900
+DAY_NUMBER = r"^\d{4,5}(\.\d+)?$"
+LIKELY_DAYS = (7000, 73050)  # 1919 to 2099: a number of a column of dates that is one of these days
 EARLIEST = date(1900, 1, 1)  # nobody alive was examined or born before; a year of two digits read by %Y falls here
 NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"
 NUMBER_WITH_COMMA = r"^[+-]?(\d+(,\d*)?|,\d+)([eE][+-]?\d+)?$"
@@ -34,21 +42,43 @@ def headers(source: Export | EventFile) -> list[str]:
 
 
 def missing_headers(raw: RawTable, source: Export | EventFile) -> list[str]:
-    """One message for each header of the map that the file lacks or holds twice."""
+    """One message for each header of the map that the file lacks or holds twice; one alone where it has none of them."""
+    wanted = {key: plain(of.column) for key, of in source.columns.items() if of.column is not None}
+    asked = set(wanted.values())
+    if asked and not asked & set(raw.header):
+        return [f"{source.path}: row {raw.header_at}, read as {raw.form}, holds none of the headers that columns names "
+                f"({', '.join(sorted(asked)[:3])} ...); {_where_else(raw, asked)}"]  # fmt: skip
     said = []
-    for key, wanted in source.columns.items():
-        if wanted.column is None:
-            continue
-        n = raw.header.count(plain(wanted.column))
+    for key, header in wanted.items():
+        n = raw.header.count(header)
         if n > 1:
-            said.append(f"{source.path}: columns.{key} is {wanted.column!r}, and the file has {n} columns of that name")
-        if n == 0:
-            near = difflib.get_close_matches(plain(wanted.column), raw.header, n=1, cutoff=0.0)
             said.append(
-                f"{source.path}: columns.{key} is {wanted.column!r}, and the file (read as {raw.form}) has no such column; "
-                f"the nearest is {near[0] if near else ''!r}"
+                f"{source.path}: columns.{key} is {source.columns[key].column!r}, and the file has {n} columns of that name"
             )
+        if n == 0:
+            lacking = f"and the file (read as {raw.form}) has no such column; {_nearest(raw, header, asked=asked)}"
+            said.append(f"{source.path}: columns.{key} is {source.columns[key].column!r}, {lacking}")
     return said
+
+
+def _nearest(raw: RawTable, header: str, *, asked: set[str]) -> str:
+    free = [own for own in raw.header if own and own not in asked]
+    is_below = bool(raw.rows) and not any(any(sign.isdigit() for sign in cell) for cell in raw.rows[0])
+    rows = [raw.header_at, raw.header_at + 1]
+    more = f"; if the header has two rows, declare header_rows = {rows}" if is_below else ""
+    if near := difflib.get_close_matches(header, free, n=1, cutoff=LIKE):
+        return f"the nearest is {near[0]!r}{more}"
+    garbled = "; if these look garbled, declare its encoding" if raw.form not in {*PLAIN_FORMS, "workbook", "parquet"} else ""
+    said = f"its columns not in the map are {', '.join(free[:MOST_SHOWN])}" if free else "every column is in the map already"
+    return said + more + garbled
+
+
+def _where_else(raw: RawTable, asked: set[str]) -> str:
+    """The row that holds the headers, if one of the first does; no cell is quoted, since it may be a person's."""
+    for number, row in zip(raw.numbers[:FIRST_ROWS], raw.rows, strict=False):
+        if 2 * len(asked & {plain(cell) for cell in row}) >= len(asked):
+            return f"row {number} does: header_rows = [{number}]"
+    return "is it another file, another sheet, or another encoding or delimiter? Declare encoding, delimiter or sheet"
 
 
 def picked(raw: RawTable, source: Export | EventFile, *, missing: tuple[str, ...]) -> pl.DataFrame:
@@ -102,7 +132,9 @@ def with_date(rows: pl.DataFrame, key: str, *, source: Export | EventFile, is_re
     expected = f"no date of the form {source.date_format}"
     rows = rows.with_columns(read.alias(f"{key}:read"))
     is_wrong = pl.col(key).is_not_null() & pl.col(f"{key}:read").is_null()
-    detail = say("row ", pl.col("row_number"), f", {where}: {expected}")
+    numbered = pl.col(key).cast(pl.Float64, strict=False).is_between(*LIKELY_DAYS) & pl.col(key).str.contains(DAY_NUMBER)
+    hint = pl.when(numbered).then(pl.lit(f'; it looks like the day number of a spreadsheet: date_format = "{EXCEL}"'))
+    detail = say("row ", pl.col("row_number"), f", {where}: {expected}", hint)
     partial = say("row ", pl.col("row_number"), f", {where}: only a year or a month; a day is not guessed")
     rows = refuse(rows, is_wrong & pl.col(key).str.contains(PARTIAL_DATE), reason="partial_date", detail=partial)
     rows = refuse(rows, is_wrong, reason="invalid_date", detail=detail)
@@ -111,6 +143,8 @@ def with_date(rows: pl.DataFrame, key: str, *, source: Export | EventFile, is_re
 
 def refuse_unknown_format(source: Export | EventFile) -> None:
     """StudyError when date_format cannot say year, month and day."""
+    if source.date_format == EXCEL:
+        return
     example = date(2001, 2, 3)
     try:
         back = pl.select(read_date(pl.lit(example.strftime(source.date_format)), source.date_format)).item()
@@ -118,12 +152,16 @@ def refuse_unknown_format(source: Export | EventFile) -> None:
         back = None
     if back != example:
         raise StudyError(
-            f"{source.path}: date_format is {source.date_format!r}, expected year, month and day, such as '%Y-%m-%d'"
+            f"{source.path}: date_format is {source.date_format!r}, expected year, month and day, such as '%Y-%m-%d', "
+            f"or '{EXCEL}' for the day numbers of a spreadsheet"
         )
 
 
 def read_date(text: pl.Expr, form: str) -> pl.Expr:
     """Null unless the date, written back, is the text: only zeros before a number may be left out ("2022-1-5")."""
+    if form == EXCEL:
+        days = pl.when(text.str.contains(DAY_NUMBER)).then(text.cast(pl.Float64, strict=False).floor().cast(pl.Int64))
+        return pl.when(days.is_between(*LIKELY_DAYS)).then(pl.lit(EXCEL_ZERO) + pl.duration(days=days))
     if any(directive in form for directive in TIME_DIRECTIVES):
         read = text.str.to_datetime(form, strict=False, time_unit="us")
     else:
@@ -154,6 +192,8 @@ def with_numbers(rows: pl.DataFrame, *, export: Export, is_workbook: bool) -> pl
 def _with_number(rows: pl.DataFrame, key: str, *, of: Measure, export: Export, is_workbook: bool) -> pl.DataFrame:
     source = export.columns[key]
     text = pl.col(key).str.replace_all("[\u2212\u2013]", "-")  # minus sign and dash, as word processors write it
+    if export.thousands is not None:
+        text = _without_thousands(text, export.thousands, decimal=export.decimal, is_workbook=is_workbook)
     is_number = text.str.contains(NUMBER_WITH_COMMA if export.decimal == "," else NUMBER)
     if export.decimal == "," and (is_workbook or source.value is not None):
         is_number = is_number | text.str.contains(NUMBER)  # number cells have a point, whatever the text cells have
@@ -165,9 +205,25 @@ def _with_number(rows: pl.DataFrame, key: str, *, of: Measure, export: Export, i
     if of.is_integer:
         is_wrong = is_wrong | (value != value.round(0))
     what = "no whole number" if of.is_integer else f"no number (decimal = {export.decimal!r})"
-    detail = say("row ", pl.col("row_number"), f", {_column(source, key)}: {what}")
+    other = "." if export.decimal == "," else ","
+    is_parted = pl.col(key).str.contains(_grouped(other, decimal=export.decimal)) & pl.lit(export.thousands is None)
+    hint = pl.when(is_parted).then(pl.lit(f"; if {other!r} parts its thousands, declare thousands = {other!r}"))
+    detail = say("row ", pl.col("row_number"), f", {_column(source, key)}: {what}", hint)
     rows = refuse(rows, is_wrong, reason="not_a_number", detail=detail)
     return rows.with_columns(value.cast(pl.Int64, strict=False).alias(key) if of.is_integer else value.alias(key))
+
+
+def _grouped(sign: str, *, decimal: str) -> str:
+    """Numbers whose thousands are parted by a sign, such as 1.580,5."""
+    return rf"^[+-]?\d{{1,3}}({re.escape(sign)}\d{{3}})+({re.escape(decimal)}\d+)?$"
+
+
+def _without_thousands(text: pl.Expr, sign: str, *, decimal: str, is_workbook: bool) -> pl.Expr:
+    """Take the signs out of whole groups of three; in a workbook only beside a decimal sign: 1.234 may be a number."""
+    is_parted = text.str.contains(_grouped(sign, decimal=decimal))
+    if is_workbook and sign == ".":
+        is_parted = is_parted & text.str.contains(decimal, literal=True)
+    return pl.when(is_parted).then(text.str.replace_all(sign, "", literal=True)).otherwise(text)
 
 
 def _with_range(rows: pl.DataFrame, key: str, *, of: Measure, source: ColumnSource) -> pl.DataFrame:

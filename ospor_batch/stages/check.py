@@ -11,10 +11,12 @@ from functools import partial
 from ospor_batch.archive.look import look_at
 from ospor_batch.cohort.estimand import doubts
 from ospor_batch.cohort.split import check_split
-from ospor_batch.config import Center, Recipe, Study, read_key
+from ospor_batch.config import Center, Export, Recipe, Study, read_key
 from ospor_batch.errors import ArchiveError, OsporError, StorageError, StudyError
 from ospor_batch.evaluation.strata import parse_strata
+from ospor_batch.labels.t_reference import t_reference_ids
 from ospor_batch.labels.table_export import inspect_export
+from ospor_batch.labels.words import UNKNOWN
 from ospor_batch.models.registry import kind_of
 from ospor_batch.stages.doctor import CODECS, Verdict, codec_of
 from ospor_batch.stages.label import check_exports
@@ -89,11 +91,24 @@ def _exports(study: Study, center: Center) -> list[Checked]:
         if report.problems:
             continue  # told with the faults of the labels
         found.append(Checked(subject, "ok", f"{export.path}: {report.n_rows} rows; " + "; ".join(report.columns)))
+        found += [Checked(subject, "note", f"{export.path}: {said}") for said in _oddities(export, n_rows=report.n_rows)]
         found += [
             Checked(subject, "note", f"{export.path}: {n} rows would be refused as {reason}, such as {first}")
             for reason, n, first in report.refused
         ]
     return found
+
+
+def _oddities(export: Export, *, n_rows: int) -> list[str]:
+    """What is no fault of an export and yet may not be meant."""
+    said = ["it has a header and no rows, so that nobody is labelled from it"] if n_rows == 0 else []
+    known = t_reference_ids()
+    if export.kind == "dxa" and export.t_reference not in {UNKNOWN, *known}:
+        said.append(
+            f"t_reference is {export.t_reference!r}, a population of its own: no T-score is refused for contradicting its "
+            f"BMD (those known are {', '.join(known)})"
+        )
+    return said
 
 
 def _criteria(study: Study, recipe: Recipe) -> str:
@@ -130,7 +145,9 @@ def _model(study: Study, recipe: Recipe) -> str:
 def _split(study: Study) -> str:
     check_split(study.split, centers=tuple(center.name for center in study.centers))
     parts = (f"{name} {getattr(study.split, name):.0%}" for name in ("train", "tuning", "internal_test"))
-    external = "; ".join(f"external {by}: {', '.join(names)}" for by, names in sorted(study.split.external.items()))
+    told = [f"external {by}: {', '.join(names)}" for by, names in sorted(study.split.external.items())]
+    told += [f"site tuning {share:.0%} of {center}" for center, share in sorted(study.split.site_tuning.items())]
+    external = "; ".join(told)
     return ", ".join(parts) + (f"; {external}" if external else "")
 
 

@@ -24,10 +24,11 @@ from ospor_batch.labels.cut_offs import cut_offs
 from ospor_batch.models.registry import kind_of
 from ospor_batch.runs import Run
 from ospor_batch.stages.summary import StageSummary
-from ospor_batch.store import Store
+from ospor_batch.store import Store, write_part
 
 OVERRIDES = {"study_key": pl.String(), "series_key": pl.String()}
-KEPT_WITH_RUN = ("selection", "candidate", "linkage", "window", "guard", "fate")
+LINKED = "linked"  # in the private folder of the run, since it says in which month a person was imaged
+KEPT_WITH_RUN = ("selection", "candidate", "linkage", "window", "windowed", "guard", "struck", "fate")
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,13 @@ def match(study: Study, run: Run, *, store: Store, split_seed_key: bytes) -> lis
     Tables are written even when nobody is left, so that they say why; then NothingToDoError names the step.
     """
     of = matched(study, store=store, snapshot=run.snapshot, split_seed_key=split_seed_key)
-    for name in KEPT_WITH_RUN:
+    for name in (*KEPT_WITH_RUN, LINKED):
         rows = pl.concat([conform(getattr(cohort, name), name) for cohort in of.cohorts.values()])
-        run.write(name, rows.sort(contract(name).primary_key))
+        rows = rows.sort(contract(name).primary_key)
+        if name == LINKED:
+            write_part(rows, name, target=run.private / f"{name}.parquet", stamp={"run_id": run.run_id})
+        else:
+            run.write(name, rows)
     run.write("cut_off", cut_offs())
     run.write("split", of.split)
     run.write("attrition", of.attrition)

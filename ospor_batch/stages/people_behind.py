@@ -3,103 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import polars as pl
 
-from ospor_batch.errors import LedgerError, StudyError
-from ospor_batch.evaluation.analysis_set import AnalysisSet, People, images_of, people_groups, performance_people
+from ospor_batch.errors import StudyError
+from ospor_batch.evaluation.analysis_set import AnalysisSet
 from ospor_batch.evaluation.cohort_tables import OF_LABEL
-from ospor_batch.evaluation.recalibration import FITTING_PARTITION
 from ospor_batch.evaluation.standardization import OLDEST, WIDTH, group_said
-from ospor_batch.evaluation.strata import EVERYONE, stratum_columns
+from ospor_batch.evaluation.strata import EVERYONE
 from ospor_batch.evaluation.value_tables import CALIBRATED_KVP, comparison
+from ospor_batch.stages.people_compared import OfRecipe, of_classes, of_comparison, of_curve, of_discrimination, of_pool
+from ospor_batch.stages.people_seen import Row, Seen, one_kind, seen
 
-Row = dict[str, Any]
 UNKNOWN = ("unknown", "unverified")
 RAW_METRICS = ("pearson_r", "spearman_rho")  # of the values as predicted; all others of the calibrated ones
 BY_LABEL = ("prev_label", "prev_label_standardised")  # the others count everyone scored
 LABEL_EVENTS = (*BY_LABEL, "prev_label_weighted")  # events by the reference; the others count those called positive
-# Tables of a run whose counts are those of another table, or of no person: what to trace instead.
-INSTEAD = {
-    "heterogeneity": "its people are those of the rows of performance for each group; trace those",
-    "leave_one_out": "its people are those of performance without one group; trace performance",
-    "published": "its n is that of performance and agreement for the same metric; trace those",
-    "risk_curve": "it cuts the people of risk_calibration into tenths by risk; trace risk_calibration",
-    "comparison": "it sets two groups of performance side by side; trace performance for each",
-    "discrimination": "its people are those of performance for the same stratum; trace performance",
-    "three_class": "its people are those of performance; trace performance, or the classes in baseline",
-    "roc_point": "it draws the people of performance; trace performance",
-    "agreement_point": "it draws the people of agreement; trace agreement",
-    "linkage": "it counts people of the catalog by month; the steps no_label and no_eligible_image of attrition have the keys",
-    "contrast": "it counts series of the whole catalog; who left at the criterion stands in attrition under its name",
-    "overlap": "it averages vertebrae of scored series; vertebra.parquet of the run has a row for each",
-    "window": "it matches anew under other windows; a run with that window in [match] has the keys",
-    "guard": "it counts whom an event struck whatever else removed them; who left by it stands in attrition under its name",
+# Tables of a run in which no number counts people: why.
+NOBODY = {
+    "leave_one_out": "its numbers count centers, not people; trace heterogeneity, or performance without one center",
+    "roc_point": "its numbers are rates at every threshold; trace performance, whose counts stand at the locked one",
+    "agreement_point": "its rows are single people, without a key on purpose; trace agreement",
     "cut_off": "it shows definitions and counts nobody",
     "checklist": "it shows items of reporting guidelines and counts nobody",
 }
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The people of one cell; images: every image that may stand for a person; cut: the locked threshold, or null."""
+def people_behind(
+    of: AnalysisSet, *, table: str, row: Row, column: str, cut: float | None, others: OfRecipe | None = None
+) -> pl.DataFrame:
+    """center, patient_key and series_key of those whom a count of a table counts; StudyError where it counts nobody.
 
-    of: AnalysisSet
-    eligible: pl.DataFrame
-    paired: pl.DataFrame
-    images: pl.DataFrame
-    cut: float | None
-
-    @property
-    def tested(self) -> pl.DataFrame:
-        return performance_people(self.paired)
-
-    @property
-    def scored(self) -> pl.DataFrame:
-        return self.eligible.filter(pl.col("score").is_not_null())
-
-    @property
-    def labelled(self) -> pl.DataFrame:
-        return self.paired.filter(pl.col("truth").is_not_null())
-
-    @property
-    def called(self) -> pl.Expr:
-        """Called positive; without a threshold nobody is, and the tables say 0."""
-        return pl.lit(value=False) if self.cut is None else pl.col("score") >= self.cut
-
-
-def people_behind(of: AnalysisSet, *, table: str, row: Row, column: str, cut: float | None) -> pl.DataFrame:
-    """center, patient_key and series_key of those whom a count of a table counts; StudyError where it counts nobody."""
-    seen = _seen(of, row, cut=cut)
+    others: the people of another recipe, for rows that compare two.
+    """
+    mine = seen(of, row, cut=cut)
     if column in {"n_eligible", "n_scored"}:
-        everyone = seen.eligible if column == "n_eligible" else seen.scored
+        everyone = mine.eligible if column == "n_eligible" else mine.scored
         found = _of_age(everyone, row) if table == "age_sex" else everyone
+    elif table == "comparison":
+        found = of_comparison(mine, row, column, others=others or _no_other)
     else:
-        found = COUNTED[table](seen, row, column)
+        found = COUNTED[table](mine, row, column)
     keys = ["center", "patient_key"] if row.get("unit") == "image" and column == "n_persons" else None
     return found.select(keys or ["center", "patient_key", "series_key"])
 
 
-def _seen(of: AnalysisSet, row: Row, *, cut: float | None) -> Seen:
-    group = _group(of, row)
-    named = [c for c in stratum_columns() if row.get(c) not in {None, EVERYONE}]
-    if row.get("grouping") not in {None, "overall"}:
-        named, row = [row["grouping"]], {row["grouping"]: row["group"]}
-    fits = pl.all_horizontal(pl.lit(value=True), *(pl.col(c).cast(pl.String) == row[c] for c in named))
-    eligible, paired, images = (rows.filter(fits) for rows in (group.eligible, group.paired, images_of(of, group)))
-    return Seen(of, eligible, paired, images, cut=cut)
-
-
-def _group(of: AnalysisSet, row: Row) -> People:
-    partition, acquisition = row.get("partition", FITTING_PARTITION), row.get("is_same_acquisition", EVERYONE)
-    for group in people_groups(of):
-        if (group.partition, group.acquisition) == (partition, acquisition):
-            return group
-    if partition is None:  # a threshold that was given rests on nobody
-        return People("none", EVERYONE, of.eligible.clear(), of.paired.clear())
-    raise LedgerError(f"trace: the run has no people of partition {partition}")
+def _no_other(recipe: str) -> AnalysisSet:
+    raise StudyError(f"the row is about recipe {recipe} too, whose people are not at hand")
 
 
 def _tested(seen: Seen, _: Row, column: str) -> pl.DataFrame:
@@ -109,7 +60,7 @@ def _tested(seen: Seen, _: Row, column: str) -> pl.DataFrame:
         "n_persons": pl.lit(value=True), "n_images": pl.lit(value=True), "n_events": truth, "tp": called & truth,
         "fp": called & ~truth, "fn": ~called & truth, "tn": ~called & ~truth,
     }  # fmt: skip
-    return seen.tested.filter(_kind(kinds, column))
+    return seen.tested.filter(one_kind(kinds, column))
 
 
 def _prevalence(seen: Seen, row: Row, column: str) -> pl.DataFrame:
@@ -174,18 +125,13 @@ def _baseline(seen: Seen, row: Row, column: str) -> pl.DataFrame:
     value = pl.col(row["variable"])
     is_missing = value.is_null() if row["level"] == EVERYONE else value.is_null() | value.is_in(UNKNOWN)
     kinds = {"n_persons": pl.lit(value=True), "n_missing": is_missing, "n_level": ~is_missing & (value == row["level"])}
-    return rows.filter(_kind(kinds, column))
-
-
-def _kind(kinds: dict[str, pl.Expr], column: str) -> pl.Expr:
-    if column not in kinds:
-        raise StudyError(f"{column!r} counts no people; the counts of its row are {', '.join(kinds)}")
-    return kinds[column]
+    return rows.filter(one_kind(kinds, column))
 
 
 COUNTED: dict[str, Callable[[Seen, Row, str], pl.DataFrame]] = {
     "performance": _tested, "prevalence": _prevalence, "agreement": _agreement, "agreement_sum": _agreement,
     "calibration": _calibration, "threshold": _tested, "recalibration_point": _tested, "risk_calibration": _tested,
     "decision_curve": _tested, "missingness": _missingness, "age_sex": _age_sex, "score_histogram": _histogram,
-    "baseline": _baseline,
+    "baseline": _baseline, "risk_curve": of_curve, "three_class": of_classes, "discrimination": of_discrimination,
+    "heterogeneity": of_pool, "comparison": partial(of_comparison, others=_no_other),
 }  # fmt: skip

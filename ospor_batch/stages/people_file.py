@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +12,7 @@ from ospor_batch.errors import LedgerError, StudyError
 from ospor_batch.pseudonym import pseudonym
 from ospor_batch.runs import Run, run_at
 from ospor_batch.stages.evaluate import csv_text
+from ospor_batch.stages.run_models import models_of
 from ospor_batch.store import Store, write_text
 
 DATES = ("image_date", "label_date")
@@ -42,7 +42,7 @@ def _with_outcome(rows: pl.DataFrame, run: Run) -> pl.DataFrame:
     """Add score and predicted value; null for who was refused, and for all before inference."""
     if not run.has("prediction"):
         return rows.with_columns(pl.lit(None).alias(name) for name in OUTCOME)
-    models = [(recipe, *digests[1:]) for recipe, digests in json.loads(run.record["models"]).items()]
+    models = [(recipe, *digests) for recipe, digests in models_of(run).items()]
     named = pl.DataFrame(models, schema=["recipe", "model_digest", "parameter_digest"], orient="row")
     found = run.read("prediction").join(named, on=["model_digest", "parameter_digest"])
     return rows.join(found.select("recipe", "item_digest", *OUTCOME), on=["recipe", "item_digest"], how="left")

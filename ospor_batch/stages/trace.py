@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,19 @@ import polars as pl
 
 from ospor_batch.contracts import contract
 from ospor_batch.errors import ContractError, LedgerError, StudyError
-from ospor_batch.evaluation.analysis_set import TEST, AnalysisSet, analysis_set
+from ospor_batch.evaluation.analysis_set import SITE_TUNING, TEST, AnalysisSet
+from ospor_batch.evaluation.strata import EVERYONE, OVERALL
 from ospor_batch.runs import Run, run_at
-from ospor_batch.stages.people_behind import COUNTED, INSTEAD, people_behind
+from ospor_batch.stages.keys_behind import KEPT, analysis_of
+from ospor_batch.stages.people_behind import COUNTED, NOBODY, people_behind
+from ospor_batch.stages.people_seen import Row
 from ospor_batch.store import Store
 
 ANY = ("all", "overall", "person", "test")  # what a table says where it does not part the people
 OF_FATE = ("series", "study", "person", "label")
 KEYS = {"series": "series_key", "study": "study_key", "person": "patient_key", "label": "label_key"}
-TRACED = (*COUNTED, "attrition", "reject_count")
+COPIED = {"published": ("performance", "agreement"), "substudy": ("performance",)}  # tables whose rows repeat others'
+TRACED = (*COUNTED, *KEPT, *COPIED, "attrition", "reject_count")
 FOLLOWED = ", ".join(TRACED)
 
 
@@ -29,7 +32,7 @@ class Traced:
 
     table: str
     column: str
-    row: dict[str, Any]
+    row: Row
     value: Any
     keys: pl.DataFrame
 
@@ -42,9 +45,7 @@ def trace(folder: Path, table: str, *, cell: str, locate: bool = False) -> Trace
     """
     store, run = run_at(folder)
     if table not in TRACED:
-        raise StudyError(
-            f"trace cannot follow {table}: {INSTEAD.get(table, 'it is no table of people')}; it follows {FOLLOWED}"
-        )
+        raise StudyError(f"trace cannot follow {table}: {NOBODY.get(table, 'it is no table of people')}; it follows {FOLLOWED}")
     rows = _table(run, table)
     column, named = parse_cell(cell, columns=rows.columns)
     row = the_row(rows, named, key=contract(table).primary_key)
@@ -53,7 +54,7 @@ def trace(folder: Path, table: str, *, cell: str, locate: bool = False) -> Trace
     elif table == "reject_count":
         keys = _refused(run, store, row)
     else:
-        keys = _people(run, table, row=row, column=column)
+        keys = _people(run, store, table=table, row=row, column=column)
     keys = keys.unique().sort(keys.columns)
     if isinstance(row[column], int) and keys.height != row[column]:
         raise LedgerError(f"trace: {table}.{column} says {row[column]}, and {keys.height} keys stand behind it")
@@ -95,25 +96,45 @@ def _table(run: Run, table: str) -> pl.DataFrame:
         return run.read(table)
 
 
-def _people(run: Run, table: str, *, row: dict[str, Any], column: str) -> pl.DataFrame:
+def _people(run: Run, store: Store, *, table: str, row: Row, column: str) -> pl.DataFrame:
     if not isinstance(row[column], int) or isinstance(row[column], bool):
-        raise StudyError(f"{table}.{column} is {row[column]!r}, which counts nobody; name a column such as n_persons")
-    targets = run.read("performance", under="tables")["target"].unique().to_list()
-    of = analysis_of(run, row["recipe"], reference_id=row["reference_id"], target=row.get("target") or targets[0])
-    cut = run.read("threshold", under="tables").filter(pl.col("recipe") == row["recipe"])["score_cut"].item()
-    return people_behind(of, table=table, row=row, column=column, cut=cut)
+        raise StudyError(f"{table}.{column} is {row[column]!r}, which counts nobody; name a column such as {_counts(table)}")
+    if table in KEPT:
+        return KEPT[table](run, store, row, column)
+    if table in COPIED:
+        table, row = _copied_from(run, table, row=row, column=column)
+    target = row.get("target") or run.read("performance", under="tables")["target"][0]
+    cuts = dict(run.read("threshold", under="tables").select("recipe", "score_cut").iter_rows())
+
+    def people(recipe: str) -> AnalysisSet:
+        return analysis_of(run, recipe, reference_id=row["reference_id"], target=target)
+
+    recipe = row["recipe"]
+    return people_behind(people(recipe), table=table, row=row, column=column, cut=cuts[recipe], others=people)
 
 
-def analysis_of(run: Run, recipe: str, *, reference_id: str, target: str) -> AnalysisSet:
-    """The people of a recipe as evaluate saw them, from the parts of the run alone."""
-    mine = (pl.col("recipe") == recipe) & (pl.col("reference_id") == reference_id)
-    _, model, parameters = json.loads(run.record["models"])[recipe]
-    predicted = run.read("prediction").filter((pl.col("model_digest") == model) & (pl.col("parameter_digest") == parameters))
-    refused = run.read("reject").filter((pl.col("stage") == "infer") & (pl.col("scope") == recipe))
-    return analysis_set(run.read("manifest").filter(mine), predicted, rejects=refused, target=target)
+def _counts(table: str) -> str:
+    counts = [field.name for field in contract(table).fields if field.type == "integer" and field.name.startswith("n_")]
+    return "n_persons" if "n_persons" in counts else counts[0]
 
 
-def _left(run: Run, store: Store, *, row: dict[str, Any], column: str) -> pl.DataFrame:
+def _copied_from(run: Run, table: str, *, row: Row, column: str) -> tuple[str, Row]:
+    """The row that a row of published or substudy repeats; StudyError for a count that is not of this run."""
+    if column not in {"n_persons", "n_events"}:
+        raise StudyError(f"{table}.{column} counts nobody of this run; name n_persons")
+    recipe, partition = row.get("variant") or row["recipe"], row.get("partition", "test")
+    named = {
+        "recipe": recipe, "metric": row["metric"], "partition": partition, "stratum": OVERALL, "is_same_acquisition": EVERYONE,
+    }  # fmt: skip
+    for source in COPIED[table]:
+        rows = run.read(source, under="tables")
+        found = rows.filter(pl.all_horizontal(pl.col(name) == value for name, value in named.items()))
+        if found.height:
+            return source, found.to_dicts()[0]
+    raise LedgerError(f"trace: {table} repeats a row of {' or '.join(COPIED[table])} that is not there")
+
+
+def _left(run: Run, store: Store, *, row: Row, column: str) -> pl.DataFrame:
     if column not in {"n_in", "n_excluded", "n_out"}:
         raise StudyError(f"attrition counts in n_in, n_excluded and n_out; {column!r} is no count")
     if row["stage"] in {"infer", "evaluate"}:
@@ -132,7 +153,7 @@ def _left(run: Run, store: Store, *, row: dict[str, Any], column: str) -> pl.Dat
     return refused.filter(pl.col("scope") == row["reference_id"]) if row["level"] == "exam" else refused
 
 
-def _left_late(run: Run, row: dict[str, Any], *, column: str) -> pl.DataFrame:
+def _left_late(run: Run, row: Row, *, column: str) -> pl.DataFrame:
     """Who left at infer or evaluate; those steps are worked out anew from the parts of the run."""
     if column != "n_excluded":
         raise StudyError(f"of the steps of {row['stage']} only those who left are traced; name n_excluded")
@@ -142,8 +163,10 @@ def _left_late(run: Run, row: dict[str, Any], *, column: str) -> pl.DataFrame:
     refused, is_tested = pl.col("reject_reason"), pl.col("partition").is_in(TEST)
     if row["stage"] == "infer":
         people = people.filter(refused == row["reason"])
+    elif row["reason"] == SITE_TUNING:
+        people = people.filter(refused.is_null() & (pl.col("partition") == SITE_TUNING))
     elif row["reason"] == "train_or_tuning":
-        people = people.filter(refused.is_null() & ~is_tested)
+        people = people.filter(refused.is_null() & ~is_tested & (pl.col("partition") != SITE_TUNING))
     elif row["reason"] == "prevalence_index_only":
         people = people.filter(refused.is_null() & is_tested & ~pl.col("is_performance_index"))
     elif row["reason"] == "further_image":
@@ -154,7 +177,7 @@ def _left_late(run: Run, row: dict[str, Any], *, column: str) -> pl.DataFrame:
     return people.select("center", "patient_key") if row["level"] == "person" else people.select("center", "series_key")
 
 
-def _refused(run: Run, store: Store, row: dict[str, Any]) -> pl.DataFrame:
+def _refused(run: Run, store: Store, row: Row) -> pl.DataFrame:
     return _rejects(run, store, center=row["center"], stage=row["stage"], level=row["level"], reason=row["reason"])
 
 

@@ -96,6 +96,22 @@ def test_implants_are_a_guard_of_their_own_with_usual_codes(series, labels, ques
     assert left_at(cohort_of(series, labels, question, no_overrides, criteria=(narrow,), given=given)) == {}
 
 
+def test_an_implant_that_a_description_names_strikes_where_no_event_was_recorded(series, labels, question, no_overrides):
+    def described(*rows):
+        return series(*({**row, "findings": "implant_described;tilted"} if row["center"] == "south" else row for row in rows))
+
+    guard = Criterion(name="no implant", rule="no_implant")
+    found = cohort_of(described, labels, question, no_overrides, criteria=(guard,), centers=("north", "south"), given=events())
+    assert left_at(found) == {}
+    assert left_at(found, center="south") == {"no_implant": 3}
+    told = found.guard.select("center", "status", "n_struck", "n_described").sort("center").rows()
+    assert told == [("north", "assessed", 0, 0), ("south", "not_assessed", None, 3)]
+    assert set(found.struck.select("center", "criterion", "evidence").rows()) == {("south", "no implant", "finding")}
+    is_silent = (pl.col("reason") == "no_implant") & (pl.col("center") == "south")
+    notes = set(found.attrition.filter(is_silent)["note"])
+    assert notes == {"not assessed: the center has no event table; only descriptions of series were read"}
+
+
 def test_a_center_without_an_event_table_is_said_to_be_not_assessed(series, labels, question, no_overrides):
     found = cohort_of(series, labels, question, no_overrides, criteria=(BETWEEN,), centers=("north", "south"),
                       given=events(("north", "north0", "bone_drug", 3, None)))  # fmt: skip

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ospor_batch.cohort import pairing
-from ospor_batch.cohort.match import lots, prevalence_index, rank_pairs, window_table
+from ospor_batch.cohort.match import lots, prevalence_index, rank_pairs
 from ospor_batch.cohort.pairing import in_window, pair
+from ospor_batch.cohort.windows import window_table, windowed
 
 DAY = date(2022, 1, 1)
 IMAGE = {"center": pl.String, "patient_key": pl.String, "series_key": pl.String, "image_date": pl.Date}
@@ -204,21 +205,19 @@ def test_lots_depend_on_seed_and_key_alone():
 def test_the_window_table_counts_gained_lost_and_changed_matches():
     images = images_of([("A", 10), ("B", 10), ("C", 0)])
     labels = labels_of([("A", 11), ("B", 14), ("C", 12)])
-    pairs = pair(images, labels)
-    found = window_table(pairs, declared=(5, 5), sensitivity_days=(2, 5, 20), index_series="nearest", event="is_osteoporosis")
+    asked = {"declared": (5, 5), "sensitivity_days": (2, 5, 20)}
+    rows = windowed(pair(images, labels), **asked, index_series="nearest", event="is_osteoporosis")
+    found = window_table(rows, **asked)
     assert found.select("before_days", "is_declared", "n_persons", "n_events", "n_gained", "n_lost", "n_changed").rows() == [
         (2, False, 1, 0, 0, 1, 0),
         (5, True, 2, 1, 0, 0, 0),
         (20, False, 3, 2, 1, 0, 0),
     ]
-    first = window_table(
-        pair(images_of([("A", 0), ("A", 9)]), labels_of([("A", 10)])),
-        declared=(2, 2),
-        sensitivity_days=(20,),
-        index_series="first",
-        event="is_osteoporosis",
-    )
-    assert first["n_changed"].to_list() == [0, 1]
+    asked = {"declared": (2, 2), "sensitivity_days": (20,)}
+    two = pair(images_of([("A", 0), ("A", 9)]), labels_of([("A", 10)]))
+    first = windowed(two, **asked, index_series="first", event="is_osteoporosis")
+    assert window_table(first, **asked)["n_changed"].to_list() == [0, 1]
+    assert first.filter(pl.col("after_days") == 20).select("change", "is_event").rows() == [("changed", True)]
 
 
 def oracle(shared):

@@ -109,3 +109,34 @@ def test_what_would_leak_is_refused():
 def test_an_external_rule_that_cannot_be_is_named(external, says):
     with pytest.raises(StudyError, match=says):
         check_split(Split(external=external), centers=("north", "south"))
+
+
+def test_a_share_of_an_external_center_is_set_aside_for_the_site() -> None:
+    rows = people(
+        ("A", "south", "ge", "2022Q1", 0.1), ("B", "south", "ge", "2022Q1", 0.31), ("C", "north", "ge", "2022Q1", 0.1),
+        ("D", "east", "ge", "2022Q1", 0.1),
+    )  # fmt: skip
+    found = partitions(rows, **SHARES, external={"center": ("south", "east")}, site_tuning={"south": 0.3})
+    assert {p: partition for p, (partition, _) in found.items()} == {
+        "A": "site_tuning", "B": "external", "C": "train", "D": "external",
+    }  # fmt: skip
+    assert found["A"][1] == "center=south"
+
+
+def test_a_tuned_site_must_be_external() -> None:
+    for external, site, said in (
+        ({"center": ("south",)}, "nowhere", "site_tuning names 'nowhere', expected one of north, south"),
+        ({"center": ("south",)}, "north", "'north', none of whose people are external"),
+        ({}, "south", "'south', none of whose people are external"),
+    ):
+        with pytest.raises(StudyError, match=said):
+            check_split(Split(**SHARES, external=external, site_tuning={site: 0.3}), centers=("north", "south"))
+    check_split(Split(**SHARES, external={"period": ("2023",)}, site_tuning={"north": 0.3}), centers=("north", "south"))
+    with pytest.raises(ValueError, match="site_tuning of south is 1, expected between 0 and 1"):
+        Split(site_tuning={"south": 1.0})
+
+
+def test_a_site_cannot_be_parted_without_positions() -> None:
+    rows = people(("A", "south", "ge", "2022Q1", None))
+    with pytest.raises(ContractError, match="no split_position"):
+        partitions(rows, external={"center": ("south",)}, site_tuning={"south": 0.3})

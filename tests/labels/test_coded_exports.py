@@ -219,7 +219,7 @@ def test_numbers_in_the_header_of_a_secondary_capture_are_rows_as_those_of_a_rep
     # the number of another element, a decimal comma that the study does not declare, and captures that hold no number
     assert reasons(found) == {
         2: "unknown_code", 5: "unknown_code", 6: "not_a_number", 7: "not_a_number",
-        8: "missing_patient_id", 9: "missing_patient_id", 10: "missing_patient_id",
+        8: "no_measurement", 9: "no_measurement", 10: "no_measurement",
     }  # fmt: skip
     assert "P3" not in str(found.rejects.to_dicts())
 

@@ -56,7 +56,7 @@ def test_every_row_is_an_event_or_a_reject(write: Write, key: bytes) -> None:
 
 def test_a_wrong_map_or_file_is_named(write: Write, key: bytes, tmp_path: Path) -> None:
     path = write(HEADER)
-    with pytest.raises(StudyError, match=r"columns\.start is 'Begin'.*nearest"):
+    with pytest.raises(StudyError, match=r"columns\.start is 'Begin'.*its columns not in the map are From"):
         found(path, key, columns={**COLUMNS, "start": "Begin"})
     with pytest.raises(StudyError, match="codes has no 'frcture'"):
         found(path, key, codes={"frcture": ("x",)})
