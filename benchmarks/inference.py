@@ -1,18 +1,21 @@
 """Series read, decoded, prepared and predicted a second: python benchmarks/inference.py [--images N] [--json FILE]
 
-Against the same network fed from memory (the limit), a plain loop over PyTorch's DataLoader with pydicom, and MONAI's own
-pipeline. The same files, the same network and weights, one thread of computing in every process; peers have one process
-beside it that decodes, as the engine has one thread. Start-up of processes and the first batch are outside of every time.
+Against the same network fed from memory (the limit, in as many processes as compute), a plain loop over PyTorch's DataLoader
+with pydicom, and MONAI's own pipeline. The same files, the same network and weights, one thread of computing in every
+process. Start-up of processes and the first batch are outside of every time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ from ospor_batch.inference.items import Item, read_pixels
 from ospor_batch.inference.shard import Limits, ShardTask, predict_shard
 from ospor_batch.inference.timing import STEPS, bottleneck, summed
 from ospor_batch.models import cxr_osteoporosis, registry
+from ospor_batch.models.forward import Forward
 from ospor_batch.models.registry import Kind, predictor_here, spec_of
 from ospor_batch.models.spec import Pixels, Prediction, PredictorSpec
 from ospor_batch.models.trainable import IMAGE, Preparing
@@ -45,6 +49,8 @@ SIDE = 2000  # rows and columns of a radiograph
 PLAIN, JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.90"
 CR, CT = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.2"
 PARAMETERS = {**cxr_osteoporosis.DEFAULTS, "refuse_lateral": False}
+PRECISION = os.environ.get("OSPOR_BENCH_PRECISION", "float32")  # of the engine's network; workers inherit it
+MEMORY_SECONDS = 5.0
 BATCH = 1  # as trained predictors have it on a CPU, so that no neighbour changes an answer
 
 
@@ -64,19 +70,21 @@ class Bench:
     def __init__(self, spec: PredictorSpec) -> None:
         _, name, pixels = spec.predictor.split("-")
         torch.set_num_threads(1)
-        self.network, self.pixels = network(name, int(pixels)), int(pixels)
+        self.forward, self.pixels = Forward(network(name, int(pixels)), device=spec.device, precision=PRECISION), int(pixels)
 
     def prepare(self, pixels: Pixels) -> torch.Tensor:
         if pixels.radiograph is not None:
             parameters = {**PARAMETERS, "image_pixels": self.pixels}
             array = cxr_osteoporosis.prepare(pixels, Preparing(parameters, None)).arrays[IMAGE]  # type: ignore[arg-type]
-            return torch.from_numpy(array[0].astype(np.float32))
+            return torch.from_numpy(array[0])
         assert pixels.volume is not None
         return sagittal(torch.from_numpy(pixels.volume.hu), self.pixels)
 
+    def to_device(self, batch: list[torch.Tensor]) -> list[torch.Tensor]:
+        return self.forward.to_device([image[None] for image in batch])
+
     def predict(self, batch: list[torch.Tensor]) -> list[Prediction]:
-        with torch.inference_mode():
-            found = self.network(torch.stack(batch).to(memory_format=torch.channels_last))
+        found = np.concatenate([self.forward(image) for image in batch])
         return [Prediction(float(value), float(value), "t_score", (), (), ()) for value in found[:, 0]]
 
 
@@ -132,25 +140,28 @@ def chest(random: np.random.Generator) -> np.ndarray:
     return np.clip(body + ribs + random.normal(0, 12, body.shape), 0, 4095).astype(np.uint16)
 
 
-def write_radiographs(folder: Path, n: int, *, syntax: str) -> list[list[Path]]:
+def write_radiographs(folder: Path, *, n: int, syntax: str) -> list[list[Path]]:
     random = np.random.default_rng(20220101)
-    frames = [chest(random) for _ in range(min(n, 4))]  # four patterns are enough for a codec
+    n_frames = min(n, 4)  # patterns; enough for a codec
     more = {"Modality": "DX", "PixelSpacing": [0.15, 0.15], "ImagerPixelSpacing": [0.15, 0.15], "ViewPosition": "PA"}
-    for i in range(n):
-        write_image(folder / f"{i:04d}" / "0.dcm", frames[i % len(frames)], syntax=syntax, sop_class=CR, more=more)
+    for i in range(n_frames):
+        write_image(folder / f"{i:04d}" / "0.dcm", chest(random), syntax=syntax, sop_class=CR, more=more)
+    for i in range(n_frames, n):
+        shutil.copytree(folder / f"{i % n_frames:04d}", folder / f"{i:04d}")
     return [[folder / f"{i:04d}" / "0.dcm"] for i in range(n)]
 
 
-def write_volumes(folder: Path, n: int, n_slices: int) -> list[list[Path]]:
+def write_volumes(folder: Path, *, n: int, n_slices: int) -> list[list[Path]]:
     random = np.random.default_rng(20220102)
     frame = np.clip(random.normal(1100, 40, (512, 512)), 0, 4095).astype(np.uint16)
-    for i in range(n):
-        for k in range(n_slices):
-            more = {
-                "Modality": "CT", "ImagePositionPatient": [-180, -180, float(k)], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-                "PixelSpacing": [0.7, 0.7], "SliceThickness": 1.0, "RescaleSlope": 1, "RescaleIntercept": -1024,
-            }  # fmt: skip
-            write_image(folder / f"{i:04d}" / f"{k:04d}.dcm", frame, syntax=PLAIN, sop_class=CT, more=more)
+    for k in range(n_slices):
+        more = {
+            "Modality": "CT", "ImagePositionPatient": [-180, -180, float(k)], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+            "PixelSpacing": [0.7, 0.7], "SliceThickness": 1.0, "RescaleSlope": 1, "RescaleIntercept": -1024,
+        }  # fmt: skip
+        write_image(folder / "0000" / f"{k:04d}.dcm", frame, syntax=PLAIN, sop_class=CT, more=more)
+    for i in range(1, n):
+        shutil.copytree(folder / "0000", folder / f"{i:04d}")
     return [sorted((folder / f"{i:04d}").iterdir()) for i in range(n)]
 
 
@@ -180,17 +191,18 @@ def from_memory(spec: PredictorSpec, series: list[list[Path]]) -> float:
     predictor = predictor_here(spec)
     items = [Item(str(i), str(i), "one", tuple(paths), ()) for i, paths in enumerate(series[:4])]
     prepared = [predictor.prepare(read_pixels(item, spec)) for item in items]
-    predictor.predict(prepared[:BATCH])
-    began = time.perf_counter()
-    for i in range(len(series)):
-        predictor.predict([prepared[i % len(prepared)]])
-    return len(series) / (time.perf_counter() - began)
+    predictor.predict(predictor.to_device(prepared[:BATCH]))
+    n, began = 0, time.perf_counter()
+    while time.perf_counter() - began < MEMORY_SECONDS:
+        predictor.predict(predictor.to_device([prepared[n % len(prepared)]]))
+        n += 1
+    return n / (time.perf_counter() - began)
 
 
 def engine(
     spec: PredictorSpec, series: list[list[Path]], folder: Path, *, n_workers: int, n_processes: int
-) -> tuple[float, dict[str, float]]:
-    """Items a second through shards on worker processes, parts written; and where the seconds went."""
+) -> tuple[float, float, dict[str, float]]:
+    """Items a second through shards on worker processes, parts written; of the networks alone in them; where seconds went."""
     folder.mkdir(parents=True)
     shards = write_shards(folder, series[n_workers:], 2 * n_workers)
     (folder / "warm").mkdir()
@@ -198,17 +210,20 @@ def engine(
     limits = Limits(n_processes=n_processes, is_expendable=True)
     with open_executor(Compute(cluster="local", workers=n_workers)) as executor:
         assert isinstance(executor, DaskExecutor)
-        executor.client.register_plugin(Register())
+        client = executor.client
+        client.register_plugin(Register())
         # every worker loads the network before the clock starts
-        task = ShardTask(warm[0], folder / "warm", folder / "store_warm", spec, limits)
-        executor.client.run(predict_shard, task)
+        tasks = [ShardTask(name, folder / "warm", folder / "store_warm", spec, limits) for name in warm]
+        workers = list(client.scheduler_info()["workers"])
+        client.gather([client.submit(predict_shard, t, workers=[w]) for t, w in zip(tasks, workers, strict=True)])
+        of_memory = sum(client.run(from_memory, spec, series).values())
         tasks = [ShardTask(name, folder, folder / "store", spec, limits) for name in shards]
         began = time.perf_counter()
         receipts = [outcome.value for outcome in executor.map(predict_shard, tasks)]
         took = time.perf_counter() - began
     assert all(receipt is not None and receipt.n_rejected == 0 for receipt in receipts), receipts
     n_done = sum(receipt.n_items for receipt in receipts if receipt is not None)
-    return n_done / took, summed(receipt.seconds for receipt in receipts if receipt is not None)
+    return n_done / took, of_memory, summed(receipt.seconds for receipt in receipts if receipt is not None)
 
 
 class Radiographs(Dataset):  # type: ignore[type-arg]
@@ -239,7 +254,7 @@ class SameReader(Radiographs):
     def __getitem__(self, index: int) -> torch.Tensor:
         item = Item(str(index), str(index), "one", tuple(self.series[index]), ())
         made: torch.Tensor = predictor_here(self.spec).prepare(read_pixels(item, self.spec))
-        return made
+        return made.float()
 
 
 class Volumes(Radiographs):
@@ -298,66 +313,77 @@ def computing_share(spec: PredictorSpec, series: list[list[Path]], folder: Path)
     return sum(event.self_cpu_time_total for event in profile.key_averages()) / 1e6 / took
 
 
-def measure(case: str, series: list[list[Path]], *, net: str, pixels: int, is_ct: bool, folder: Path) -> list[dict[str, Any]]:
+def measure(
+    case: str, series: list[list[Path]], *, net: str, pixels: int, is_ct: bool, folder: Path, rows: str
+) -> Iterator[dict[str, Any]]:
+    """The rows of one case as they are found; a rate, and the limit that it is held against."""
     spec = spec_of(f"{'ct' if is_ct else 'radiograph'}-{net}-{pixels}", parameters={}, pattern="*", labels={"L1": 1})
     torch.set_num_threads(1)
     model = network(net, pixels)
     dataset = (Volumes if is_ct else Radiographs)(series, pixels)
     limit = from_memory(spec, series)
-    rows: list[dict[str, Any]] = [{"what": "network alone, fed from memory", "processes": 1, "rate": limit}]
+
+    def row(what: str, rate: float, **more: Any) -> dict[str, Any]:
+        return {"case": case, "network": f"{net} {pixels}", "what": what, "rate": rate, "limit": limit, **more}
+
+    yield row("network alone, fed from memory", limit)
     for n_workers, n_processes in ((1, 0), (1, 1), (2, 0)):
-        place = folder / f"{n_workers}-{n_processes}"
-        rate, seconds = engine(spec, series, place, n_workers=n_workers, n_processes=n_processes)
-        beside = "decoder process" if n_processes else "decoder thread"
-        what = f"ospor_batch, {n_workers} worker(s), a {beside} each"
-        rows += [{"what": what, "processes": n_workers, "rate": rate, "seconds": seconds, "slowest": bottleneck(seconds)}]
-    for n in (0, 1):
-        rate = plain_loop(dataset, model, n_workers=n)
-        rows += [{"what": f"DataLoader + pydicom, {n} loading process(es)", "processes": 1 + n, "rate": rate}]
-    rate = plain_loop(SameReader(series, spec), model, n_workers=1)
-    rows += [{"what": "DataLoader + the same reader, 1 loading process", "processes": 2, "rate": rate}]
-    rate = monai_loop(series, pixels, model, is_ct=is_ct)
-    rows += [{"what": "MONAI pipeline, 1 loading process", "processes": 2, "rate": rate}]
-    rows.append({"what": "share of time computing (torch profiler)", "share": computing_share(spec, series[:4], folder / "p")})
-    return [{"case": case, "network": f"{net} {pixels}", "limit": limit, **row} for row in rows]
+        what = f"ospor_batch, {n_workers} worker(s), a decoder {'process' if n_processes else 'thread'} each"
+        if rows in what:
+            place = folder / f"{n_workers}-{n_processes}"
+            rate, of_memory, seconds = engine(spec, series, place, n_workers=n_workers, n_processes=n_processes)
+            yield row(what, rate, seconds=seconds, slowest=bottleneck(seconds)) | {"limit": of_memory}
+    peers: list[tuple[str, Callable[[], float]]] = [
+        (f"DataLoader + pydicom, {n} loading process(es)", partial(plain_loop, dataset, model, n_workers=n)) for n in (0, 1, 2)
+    ]
+    same = SameReader(series, spec)
+    peers.append(("DataLoader + the same reader, 1 loading process", partial(plain_loop, same, model, n_workers=1)))
+    peers.append(("MONAI pipeline, 1 loading process", partial(monai_loop, series, pixels, model, is_ct=is_ct)))
+    for what, rate_of in peers:
+        if rows in what:
+            yield row(what, rate_of())
+    what = "share of time computing (torch profiler)"
+    if rows in what:
+        yield row(what, 0.0, share=computing_share(spec, series[:8], folder / "p"))
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        said = f"{row['share']:8.2f}" if "share" in row else f"{row['rate']:8.2f}/s {row['rate'] / row['limit']:5.2f} of limit"
-        if "seconds" in row:
-            steps = ", ".join(f"{step} {row['seconds'][step]:.2f}" for step in STEPS)
-            said += f"  {steps}; slowest: {row['slowest']}"
-        print(f"{row['case']:28} {row['network']:16} {row['what']:46} {said}", flush=True)
+def show(row: dict[str, Any]) -> None:
+    said = f"{row['share']:8.2f}" if "share" in row else f"{row['rate']:8.2f}/s {row['rate'] / row['limit']:5.2f} of limit"
+    if "seconds" in row:
+        steps = ", ".join(f"{step} {row['seconds'][step]:.2f}" for step in STEPS)
+        said += f" {row['limit']:.2f}/s; {steps}; slowest: {row['slowest']}"
+    print(f"{row['case']:28} {row['network']:16} {row['what']:46} {said}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=14)
-    parser.add_argument("--volumes", type=int, default=6)
-    parser.add_argument("--slices", type=int, default=100)
+    parser.add_argument("--images", type=int, default=40)
+    parser.add_argument("--volumes", type=int, default=8)
+    parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--only", default="", help="Cases whose name and network hold this text.")
+    parser.add_argument("--rows", default="", help="Rows whose name holds this text.")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     cloudpickle.register_pickle_by_value(__import__("__main__"))
     warnings.simplefilter("ignore")
+    radiographs = partial(write_radiographs, n=given.images)
+    cases: list[tuple[str, str, int, Callable[[Path], list[list[Path]]]]] = [
+        ("radiograph, not compressed", "resnet18", 224, partial(radiographs, syntax=PLAIN)),
+        ("radiograph, JPEG 2000", "resnet18", 224, partial(radiographs, syntax=JPEG_2000)),
+        ("radiograph, not compressed", "densenet121", 512, partial(radiographs, syntax=PLAIN)),
+        ("radiograph, JPEG 2000", "densenet121", 512, partial(radiographs, syntax=JPEG_2000)),
+        (f"CT of {given.slices} slices", "resnet18", 224, partial(write_volumes, n=given.volumes, n_slices=given.slices)),
+    ]
     rows = []
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        plain = write_radiographs(folder / "plain", given.images, syntax=PLAIN)
-        packed = write_radiographs(folder / "packed", given.images, syntax=JPEG_2000)
-        volumes = write_volumes(folder / "ct", given.volumes, given.slices)
-        for case, series, net, pixels, is_ct in (
-            ("radiograph, not compressed", plain, "resnet18", 224, False),
-            ("radiograph, JPEG 2000", packed, "resnet18", 224, False),
-            ("radiograph, JPEG 2000", packed, "densenet121", 512, False),
-            (f"CT of {given.slices} slices", volumes, "resnet18", 224, True),
-        ):
-            if given.only not in f"{case} {net}":
-                continue
-            found = measure(case, series, net=net, pixels=pixels, is_ct=is_ct, folder=folder / f"{len(rows)}")
-            show(found)
-            rows += found
+        for number, (case, net, pixels, files) in enumerate(cases):
+            if given.only in f"{case} {net}":
+                series, place = files(Path(made) / f"files{number}"), Path(made) / str(number)
+                is_ct = case.startswith("CT")
+                for row in measure(case, series, net=net, pixels=pixels, is_ct=is_ct, folder=place, rows=given.rows):
+                    show(row)
+                    rows.append(row)
+                shutil.rmtree(Path(made) / f"files{number}")
     if given.json:
         given.json.write_text(json.dumps({"rows": rows, "threads": torch.get_num_threads()}, indent=1))
 

@@ -2,6 +2,7 @@
 
 Methods I5: (1) each tissue has a density of its own, and a line through the tissues of a scan gives that of bone;
 (2) density is regressed on bone and tissues. A calibration holds for the tube voltage and the patients it was fitted on.
+The rods of a phantom are (1) with densities that are known; bias and spread are still those of reference patients.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from ospor_batch.errors import ItemRefused, StudyError
 
 Array = npt.NDArray[np.float64]
-Method = Literal["reference_tissue", "regression"]
+Method = Literal["reference_tissue", "regression", "phantom"]
 METHODS: tuple[Method, ...] = get_args(Method)
 # methods I5: bounds outside which a tissue was mistaken, or contrast was given; judgement
 PLAUSIBLE_HU = {"muscle": (20.0, 90.0), "fat": (-140.0, -70.0), "air": (-1030.0, -940.0), "blood": (15.0, 75.0)}
@@ -29,7 +30,7 @@ SPARE_CASES = 3  # beyond one for each coefficient, below which a fit says nothi
 class Calibration:
     """Coefficients of one tube voltage, and what is known of the patients behind them.
 
-    coefficients: density of each tissue in mg/cm3 (reference_tissue), or intercept, bone and tissues (regression).
+    tissues: or rods. coefficients: density of each in mg/cm3, or intercept, bone and tissues (regression).
     residual_mg_cm3: root mean square of fitted minus reference density. tissue_hu, tissue_sd_hu: of the patients.
     bone_hu: least and greatest. bias: intercept and slope of the calibrated on the reference density.
     """
@@ -47,7 +48,7 @@ class Calibration:
     def density(self, bone_hu: float, tissue_hu: Sequence[float]) -> float:
         """mg/cm3; ItemRefused calibration_impossible when the tissues of the scan allow no rising line."""
         tissues = np.array([tissue_hu], np.float64)
-        if self.method == "reference_tissue" and not _slopes(tissues, self.coefficients)[0] > 0:
+        if self.method != "regression" and not _slopes(tissues, self.coefficients)[0] > 0:
             raise ItemRefused("calibration_impossible", "the line through the tissues does not rise")
         return float(_design(self.method, np.array([bone_hu]), tissues)[0] @ self.coefficients)
 
@@ -71,15 +72,21 @@ class Calibration:
 
 
 def fit_calibration(
-    bone_hu: npt.ArrayLike, tissue_hu: npt.ArrayLike, *, density: npt.ArrayLike, method: Method, tissues: Sequence[str]
+    bone_hu: npt.ArrayLike,
+    tissue_hu: npt.ArrayLike,
+    *,
+    density: npt.ArrayLike,
+    method: Method,
+    tissues: Sequence[str],
+    rods: Sequence[float] = (),
 ) -> Calibration:
-    """Fit by least squares on reference patients; tissue_hu: (patient, tissue).
+    """Fit by least squares on reference patients; tissue_hu: (patient, tissue). rods: densities of a phantom's, not fitted.
 
     StudyError when there are too few patients or their tissues do not allow it.
     """
     bone, hu, known = (np.asarray(values, np.float64) for values in (bone_hu, tissue_hu, density))
     design = _design(method, bone, hu)
-    n, n_coefficients = design.shape
+    n, n_coefficients = len(design), 0 if method == "phantom" else design.shape[1]
     if n < n_coefficients + SPARE_CASES:
         least = n_coefficients + SPARE_CASES
         raise StudyError(f"calibration: {n} reference patients for {n_coefficients} coefficients, expected {least} or more")
@@ -87,9 +94,7 @@ def fit_calibration(
         raise StudyError("calibration: the reference patients are alike in bone or density: nothing can be fitted")
     if method == "regression" and (same := [t for t, values in zip(tissues, hu.T, strict=True) if np.ptp(values) == 0]):
         raise StudyError(f"calibration: {', '.join(same)} reads the same in every patient: leave it out of a regression")
-    coefficients = (
-        _least_squares(design, known) if method == "regression" else _tissue_densities(design, known, bone=bone, hu=hu)
-    )
+    coefficients = _coefficients(method, design, known, bone=bone, hu=hu, rods=rods)
     fitted = design @ coefficients
     slope = float(np.cov(known, fitted)[0, 1] / known.var(ddof=1))
     rise = coefficients[1] if method == "regression" else _slopes(hu, coefficients).mean()
@@ -106,6 +111,12 @@ def fit_calibration(
         bone_hu=(float(bone.min()), float(bone.max())),
         bias=(float(fitted.mean() - slope * known.mean()), slope),
     )
+
+
+def _coefficients(method: Method, design: Array, known: Array, *, bone: Array, hu: Array, rods: Sequence[float]) -> Array:
+    if method == "phantom":
+        return np.asarray(rods, np.float64)
+    return _least_squares(design, known) if method == "regression" else _tissue_densities(design, known, bone=bone, hu=hu)
 
 
 def _design(method: Method, bone: Array, tissues: Array) -> Array:

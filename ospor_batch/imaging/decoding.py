@@ -18,14 +18,22 @@ import pydicom
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.utils import get_j2k_parameters
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000TransferSyntaxes
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+)
 
 from ospor_batch.errors import ItemRefused
+from ospor_batch.imaging.codecs import preferred
 from ospor_batch.sources import Location, open_bytes
 
 # pydicom logs faulty values as they stand, names and dates among them: they must not reach a log file
 logging.getLogger("pydicom").propagate = False
 Stored = npt.NDArray[np.integer]
+NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}
 
 
 class _Quiet:
@@ -85,12 +93,41 @@ def _found_syntax(dataset: Any) -> str:
 
 
 def frames_of(dataset: Any) -> Stored:
-    """All frames as stored values, (frame, row, column); sign and unused bits set right by pydicom."""
+    """All frames as stored values, (frame, row, column), with sign and unused bits set right; perhaps not to be written to."""
     if int(dataset.get("SamplesPerPixel", 1)) != 1:
         raise ItemRefused("decode_failed", "colour")
-    pixels: Stored = dataset.pixel_array
+    pixels = _in_memory(dataset) if dataset.file_meta.TransferSyntaxUID in NATIVE else _decompressed(dataset)
     pixels = pixels.reshape(-1, *pixels.shape[-2:])
     return _signed(pixels, int(dataset.BitsStored)) if _is_sign_lost(dataset) else pixels
+
+
+def _in_memory(dataset: Any) -> Stored:
+    """Plain pixels as they lie in the file; pydicom would copy them and shift unused bits out that are nearly always empty."""
+    dataset.pixel_array_options(view_only=True, correct_unused_bits=False)
+    pixels: Stored = dataset.pixel_array
+    unused = 8 * pixels.dtype.itemsize - int(dataset.get("BitsStored", 0))
+    if pixels.dtype.kind not in "iu" or dataset.BitsAllocated == 1 or unused <= 0 or not pixels.size:
+        return pixels
+    least, greatest = (int(end) << unused for end in (pixels.min(), pixels.max()))
+    holds = np.iinfo(pixels.dtype)
+    return pixels if holds.min <= least and greatest <= holds.max else (pixels << unused) >> unused
+
+
+def _decompressed(dataset: Any) -> Stored:
+    plugin = preferred(dataset.file_meta.TransferSyntaxUID)
+    if plugin:
+        try:
+            return _by_plugin(dataset, plugin)
+        # codecs raise anything; what one cannot read, another may
+        except Exception:  # noqa: BLE001, S110
+            pass
+    return _by_plugin(dataset, "")
+
+
+def _by_plugin(dataset: Any, plugin: str) -> Stored:
+    dataset.pixel_array_options(decoding_plugin=plugin)
+    pixels: Stored = dataset.pixel_array
+    return pixels
 
 
 def _is_sign_lost(dataset: Any) -> bool:

@@ -12,6 +12,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.decoding import declared, frames_of, open_dataset, padding_of, refusals
+from ospor_batch.imaging.tones import Tones, coded, mapped, toned
 from ospor_batch.sources import Location
 
 FOR_PROCESSING = {
@@ -21,7 +22,8 @@ FOR_PROCESSING = {
 }  # PS3.4 B.5
 SPACINGS = ("ImagerPixelSpacing", "PixelSpacing", "NominalScannedPixelSpacing")  # at the detector before any calibrated one
 # None of the following stands in a paper; they are declared here and moved by no study
-LOW, HIGH = 1.0, 99.0  # percentiles of the field that become 0 and 1
+FIELD_ENDS = (0.01, 0.99)  # quantiles of the field that become 0 and 1
+LINE_ENDS = (0.05, 0.95)  # quantiles of a row or column whose distance says whether it shows something
 FLAT = 0.02  # share of the image's range below which a border row or column shows nothing
 MOST_CROPPED = 0.45  # share of a side that may be cut; more is no border
 FEWEST_LEVELS = 16  # gray values of an image that shows something
@@ -64,8 +66,8 @@ def read_radiograph(paths: Sequence[Location]) -> Radiograph:
     if len(frontal) != 1:
         raise ItemRefused("several_radiographs", f"{len(frontal)} of {len(datasets)} images may be the frontal view")
     with refusals("decode_failed"):
-        values, is_padding, flags = _dense_is_high(frontal[0])
-        (values, is_padding), is_turned = _upright(frontal[0], values, is_padding)
+        tones, is_padding, flags = _dense_is_high(frontal[0])
+        (codes, is_padding), is_turned = _upright(frontal[0], tones.codes, is_padding)
         spacing = _spacing_mm(frontal[0])
     done = [
         *flags,
@@ -73,7 +75,7 @@ def read_radiograph(paths: Sequence[Location]) -> Radiograph:
         *["several_images"] * (len(datasets) > 1),
         *["spacing_missing"] * (spacing is None),
     ]
-    image, field, seen = normalised(values, is_padding=is_padding)
+    image, field, seen = _normalised(Tones(codes, tones.levels), is_padding)
     return Radiograph(image=image, spacing_mm=spacing, field=field, flags=(*done, *seen))
 
 
@@ -82,24 +84,46 @@ def normalised(values: npt.NDArray[Any], *, is_padding: npt.NDArray[np.bool_] | 
 
     Returns the image, its field and flags. ItemRefused: image_blank, image_saturated.
     """
-    values = values.astype(np.float32)
-    is_seen = np.isfinite(values) if is_padding is None else np.isfinite(values) & ~is_padding
-    inside = values[is_seen]
-    if not len(inside) or len(np.unique(_sampled(inside))) < FEWEST_LEVELS:
+    codes, found = coded(values)
+    return _normalised(toned(codes, np.asarray(found, np.float64)), is_padding)
+
+
+def _normalised(tones: Tones, is_padding: npt.NDArray[np.bool_] | None) -> tuple[Gray, Field, list[str]]:
+    tones = Tones(tones.codes, tones.levels.astype(np.float32))
+    is_seen = _seen(tones, is_padding)
+    inside = _flat(tones.codes, is_seen)
+    if not len(inside) or tones.n_levels(_sampled(inside)) < FEWEST_LEVELS:
         raise ItemRefused("image_blank", "too few gray values to show anything")
-    top, bottom, left, right = field = _exposed(np.where(is_seen, values, inside.min()))
-    cut, is_seen = values[top:bottom, left:right], is_seen[top:bottom, left:right]
-    inside = cut[is_seen]
-    low, high = (float(end) for end in np.percentile(_sampled(inside), (LOW, HIGH)))
-    at_end = _clipped(inside)
+    whole = tones if is_seen is None else Tones(np.where(is_seen, tones.codes, inside.min()), tones.levels)
+    top, bottom, left, right = field = _exposed(whole)
+    cut, seen = whole.codes[top:bottom, left:right], None if is_seen is None else is_seen[top:bottom, left:right]
+    inside = _flat(cut, seen)
+    low, high = (float(end) for end in tones.quantiles(_sampled(inside), FIELD_ENDS))
+    at_end = tones.share_at_an_end(inside)
     if at_end > MOST_CLIPPED:
         raise ItemRefused("image_saturated", f"{100 * at_end:.0f} % of the field at one end of the gray scale")
     if not high > low:
         raise ItemRefused("image_blank", "no contrast between the percentiles of the field")
-    image = np.clip((np.where(is_seen, cut, low) - low) / (high - low), 0, 1).astype(np.float32)
-    flags = ["cropped"] * (field != (0, values.shape[0], 0, values.shape[1])) + ["padded"] * (not is_seen.all())
+    image = mapped(cut, np.clip((tones.levels - low) / (high - low), 0, 1).astype(np.float32))
+    is_padded = seen is not None and not seen.all()
+    if seen is not None and is_padded:
+        image[~seen] = 0
+    flags = ["cropped"] * (field != (0, tones.codes.shape[0], 0, tones.codes.shape[1])) + ["padded"] * is_padded
     flags += ["clipped"] * (at_end > MOST_CLIPPED / 2)
     return image, field, flags + looks(image)
+
+
+def _seen(tones: Tones, is_padding: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.bool_] | None:
+    """Pixels that show something; null where all do."""
+    is_finite = np.isfinite(tones.levels)
+    seen = None if is_finite.all() else mapped(tones.codes, is_finite)
+    if is_padding is None or not is_padding.any():
+        return seen
+    return ~is_padding if seen is None else seen & ~is_padding
+
+
+def _flat(codes: npt.NDArray[np.integer], is_seen: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.integer]:
+    return np.ascontiguousarray(codes).reshape(-1) if is_seen is None else codes[is_seen]
 
 
 def looks(image: Gray) -> list[str]:
@@ -118,7 +142,9 @@ def shrunk(image: Gray, size: int) -> Gray:
     n_rows, n_columns = image.shape
     rows = np.minimum(np.arange(size) * n_rows // size, n_rows - 1)
     columns = np.minimum(np.arange(size) * n_columns // size, n_columns - 1)
-    sums = np.add.reduceat(np.add.reduceat(image.astype(np.float64), rows, axis=0), columns, axis=1)
+    ends = np.maximum([*rows[1:], n_rows], rows + 1)
+    of_rows = np.stack([image[first:last].sum(axis=0, dtype=np.float64) for first, last in zip(rows, ends, strict=True)])
+    sums = np.add.reduceat(of_rows, columns, axis=1)
     counts = np.outer(np.diff([*rows, n_rows]).clip(1), np.diff([*columns, n_columns]).clip(1))
     return np.asarray(sums / counts, np.float32)
 
@@ -133,21 +159,25 @@ def _spine_ridge(coarse: Gray) -> float:
     return max(found)
 
 
-def _exposed(values: Gray) -> Field:
+def _exposed(tones: Tones) -> Field:
     """The box without the borders that show nothing: shutters, and air beside the patient."""
-    least = FLAT * float(np.ptp(np.percentile(_sampled(values.ravel()), (LOW, HIGH))))
-    box = [0, values.shape[0], 0, values.shape[1]]
+    codes = tones.codes
+    least = FLAT * float(np.ptp(tones.quantiles(_sampled(_flat(codes, None)), FIELD_ENDS)))
+    box = [0, codes.shape[0], 0, codes.shape[1]]
     for _ in range(2):  # a shutter at the side hides how flat one at the top is, and the other way round
+        before = tuple(box)
         for axis in (0, 1):
-            part = values[box[0] : box[1], box[2] : box[3]]
+            part = codes[box[0] : box[1], box[2] : box[3]]
             part = part[:, :: -(-part.shape[1] // LINE_SAMPLES)] if axis == 0 else part[:: -(-part.shape[0] // LINE_SAMPLES)]
-            spread = np.ptp(np.percentile(part, (5, 95), axis=1 - axis), axis=0)
+            spread = np.ptp(tones.quantiles(part, LINE_ENDS, axis=1 - axis), axis=0)
             shows = np.flatnonzero(spread > least)
             first, last = (int(shows[0]), int(shows[-1]) + 1) if len(shows) else (0, len(spread))
             most = int(MOST_CROPPED * len(spread))
             start = box[2 * axis]
             box[2 * axis] = start + (first if first <= most else 0)
             box[2 * axis + 1] = start + (last if len(spread) - last <= most else len(spread))
+        if tuple(box) == before:
+            break
     return box[0], box[1], box[2], box[3]
 
 
@@ -156,23 +186,24 @@ def _sampled(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values[:: (len(values) // SAMPLES) | 1]
 
 
-def _dense_is_high(dataset: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_] | None, list[str]]:
-    """Values that rise with density, after modality LUT, VOI LUT and photometric interpretation; padding; what was done."""
+def _dense_is_high(dataset: Any) -> tuple[Tones, npt.NDArray[np.bool_] | None, list[str]]:
+    """Levels that rise with density, after modality LUT, VOI LUT and photometric interpretation; padding; what was done."""
     frames = frames_of(dataset)
     if len(frames) != 1:
         raise ItemRefused("several_radiographs", f"{len(frames)} frames in one object")
     stored, padding = frames[0], padding_of(dataset)
     is_padding = None if padding is None else (stored >= padding[0]) & (stored <= padding[1])
-    values = np.asarray(apply_modality_lut(stored, dataset), np.float64)
+    codes, found = coded(stored)
+    values = np.asarray(apply_modality_lut(found, dataset), np.float64)
     if str(dataset.get("SOPClassUID", "")) in FOR_PROCESSING:
-        return _from_detector(dataset, values), is_padding, ["for_processing"]
-    shown, flags = _as_displayed(dataset, values, is_padding)
+        return toned(codes, _from_detector(dataset, values)), is_padding, ["for_processing"]
+    shown, flags = _as_displayed(dataset, values, codes=codes, is_padding=is_padding)
     kind = str(dataset.get("PhotometricInterpretation", ""))
     if kind not in {"MONOCHROME1", "MONOCHROME2"}:
         raise ItemRefused("decode_failed", "photometric interpretation is neither MONOCHROME1 nor MONOCHROME2")
     if kind == "MONOCHROME1":
-        return -shown, is_padding, ["monochrome1", *flags]
-    return shown, is_padding, flags
+        return toned(codes, -shown), is_padding, ["monochrome1", *flags]
+    return toned(codes, shown), is_padding, flags
 
 
 def _from_detector(dataset: Any, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -185,7 +216,7 @@ def _from_detector(dataset: Any, values: npt.NDArray[np.float64]) -> npt.NDArray
 
 
 def _as_displayed(
-    dataset: Any, values: npt.NDArray[np.float64], is_padding: npt.NDArray[np.bool_] | None
+    dataset: Any, values: npt.NDArray[np.float64], *, codes: npt.NDArray[np.integer], is_padding: npt.NDArray[np.bool_] | None
 ) -> tuple[npt.NDArray[np.float64], list[str]]:
     """The values through the first VOI LUT or window; as they are when there is none or when it hides most of the image."""
     has_table = bool(dataset.get("VOILUTSequence"))
@@ -195,13 +226,9 @@ def _as_displayed(
         shown = np.asarray(apply_voi_lut(np.rint(values).astype(np.int64) if has_table else values, dataset), np.float64)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError):
         return values, ["voi_not_used"]  # a broken window must not cost the image
-    inside = slice(None) if is_padding is None else ~is_padding
-    return (values, ["voi_not_used"]) if _clipped(shown[inside]) > MOST_CLIPPED else (shown, ["voi_lut"])
-
-
-def _clipped(values: npt.NDArray[Any]) -> float:
-    """Share of the values at the more crowded end of their range."""
-    return max(float((values <= values.min()).mean()), float((values >= values.max()).mean())) if values.size else 1.0
+    tones = toned(codes, shown)
+    inside = _flat(tones.codes, None if is_padding is None or not is_padding.any() else ~is_padding)
+    return (values, ["voi_not_used"]) if tones.share_at_an_end(inside) > MOST_CLIPPED else (shown, ["voi_lut"])
 
 
 def _upright(dataset: Any, *arrays: npt.NDArray[Any] | None) -> tuple[list[Any], bool]:

@@ -6,6 +6,8 @@ Whatever cannot be read is an ItemRefused with the class of what went wrong, nev
 from __future__ import annotations
 
 import contextlib
+import itertools
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import numpy.typing as npt
 
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.decoding import Stored, declared, frames_of, open_dataset, padding_of, refusals
+from ospor_batch.imaging.memory import empty
 from ospor_batch.imaging.segments import structure_named
 from ospor_batch.imaging.volume import AIR_HU, Array, LabelGrid, Stack, Volume, affine_of, regular_stack
 from ospor_batch.sources import Location
@@ -53,8 +56,23 @@ class _Plane:
 @dataclass(frozen=True)
 class _Slice:
     plane: _Plane
-    stored: Stored
-    padding: tuple[float, float] | None  # least and greatest stored value of padding
+    image: npt.NDArray[Any]  # HU; of a segmentation its labels
+    is_padding: npt.NDArray[np.bool_] | None = None
+
+
+class _Room:
+    """Memory for the slices of a series that has one in each file; made when the size of a slice is known."""
+
+    def __init__(self, n_files: int) -> None:
+        self.n_files = n_files
+        self.whole: npt.NDArray[np.float32] | None = None
+        self._lock = threading.Lock()
+
+    def slice(self, number: int, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        with self._lock:
+            if self.whole is None:
+                self.whole = empty((self.n_files, *shape), np.float32)
+        return self.whole[number] if shape == self.whole.shape[1:] else np.empty(shape, np.float32)
 
 
 def read_volume(paths: Sequence[Location], *, n_threads: int = 1) -> Volume:
@@ -64,7 +82,8 @@ def read_volume(paths: Sequence[Location], *, n_threads: int = 1) -> Volume:
     marked. n_threads: files that are read and decoded at a time; the answer, refusals too, does not depend on it.
     ItemRefused: decode_failed, geometry_changed, and what sources.open_bytes raises.
     """
-    slices = [piece for pieces in _in_order(paths, n_threads) for piece in pieces]
+    room = _Room(len(paths))
+    slices = [piece for pieces in _in_order(paths, n_threads, room) for piece in pieces]
     if not slices:
         raise ItemRefused("geometry_changed", "no images")
     first = slices[0].plane
@@ -75,11 +94,11 @@ def read_volume(paths: Sequence[Location], *, n_threads: int = 1) -> Volume:
     n_missing = stack.n_slices - len(slices)
     if n_missing > MOST_MISSING * stack.n_slices:
         raise ItemRefused("geometry_changed", f"{n_missing} of {stack.n_slices} slices are missing")
-    hu, is_padding = _fill(slices, stack)
+    hu, is_padding = _fill(slices, stack, room)
     return Volume(
         hu=hu,
         affine=affine_of(stack, rows=first.rows, columns=first.columns),
-        is_padding=is_padding if is_padding.any() else None,
+        is_padding=is_padding,
         n_missing_slices=n_missing,
         kvp_kv=first.kvp_kv if {piece.plane.kvp_kv for piece in slices} == {first.kvp_kv} else None,
         height_m=first.height_m,
@@ -114,28 +133,49 @@ def read_segmentation(path: Location, *, levels: Mapping[str, int]) -> LabelGrid
         raise ItemRefused("mask_geometry_mismatch", refusal.detail) from None
 
 
-def _in_order(paths: Sequence[Location], n_threads: int) -> Iterator[list[_Slice]]:
+def _in_order(paths: Sequence[Location], n_threads: int, room: _Room) -> Iterator[list[_Slice]]:
     """The slices of each file in the order of the paths; the first file that is refused ends it."""
     if n_threads <= 1 or len(paths) <= 1:
-        yield from (_slices(path) for path in paths)
+        yield from (_slices(path, number, room) for number, path in enumerate(paths))
         return
     with ThreadPoolExecutor(min(n_threads, len(paths))) as pool:
-        yield from pool.map(_slices, paths)
+        yield from pool.map(_slices, paths, range(len(paths)), itertools.repeat(room))
 
 
-def _slices(path: Location) -> list[_Slice]:
+def _slices(path: Location, number: int, room: _Room) -> list[_Slice]:
     with refusals("decode_failed"):
         dataset = open_dataset(path)
         frames = frames_of(dataset)
         padding = padding_of(dataset)
     found = []
-    for number, stored in enumerate(frames):
+    for place, stored in enumerate(frames):
         with refusals("geometry_changed"):
-            plane = _plane(dataset, number)
+            plane = _plane(dataset, place)
         if not plane.slope or plane.intercept is None or not np.isfinite([plane.slope, plane.intercept]).all():
             raise ItemRefused("decode_failed", "no rescale slope and intercept: HU are not known")
-        found.append(_Slice(plane, stored, padding))
+        hu = room.slice(number, stored.shape) if len(frames) == 1 else np.empty(stored.shape, np.float32)
+        found.append(_Slice(plane, hu, _to_hu(stored, plane, padding, hu=hu)))
     return found
+
+
+def _to_hu(
+    stored: Stored, plane: _Plane, padding: tuple[float, float] | None, *, hu: npt.NDArray[np.float32]
+) -> npt.NDArray[np.bool_] | None:
+    """Fill a slice with HU, padding with -1024; where padding is, null for nowhere."""
+    assert plane.slope is not None
+    assert plane.intercept is not None
+    slope, intercept = np.float32(plane.slope), np.float32(plane.intercept)
+    if stored.dtype.itemsize > 2:  # float32 does not hold them all
+        hu[...] = stored * slope + intercept
+    else:
+        np.add(np.multiply(stored, slope, out=hu), intercept, out=hu)
+    if padding is None or not max(plane.slope * end + plane.intercept for end in padding) < PADDING_BELOW_HU:
+        return None
+    outside: npt.NDArray[np.bool_] = (stored >= padding[0]) & (stored <= padding[1])
+    if not outside.any():
+        return None
+    hu[outside] = AIR_HU
+    return outside
 
 
 def _plane(dataset: Any, number: int) -> _Plane:
@@ -191,11 +231,11 @@ def _group(groups: list[Any], name: str, dataset: Any) -> Any:
 
 
 def _refuse_mixed(slices: Sequence[_Slice]) -> None:
-    first, shape = slices[0].plane, slices[0].stored.shape
+    first, shape = slices[0].plane, slices[0].image.shape
     scale = np.concatenate([first.rows, first.columns])
     length = float(np.linalg.norm(scale))
     for piece in slices:
-        if piece.stored.shape != shape:
+        if piece.image.shape != shape:
             raise ItemRefused("geometry_changed", "slices of different size")
         other = np.concatenate([piece.plane.rows, piece.plane.columns])
         if np.abs(other - scale).max() > max(SAME_DIRECTION, SAME_SPACING) * length:
@@ -204,19 +244,25 @@ def _refuse_mixed(slices: Sequence[_Slice]) -> None:
         raise ItemRefused("geometry_changed", "rows and columns are not at right angles")
 
 
-def _fill(slices: Sequence[_Slice], stack: Stack) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    shape = (stack.n_slices, *slices[0].stored.shape)
-    hu = np.full(shape, AIR_HU, np.float32)
-    is_padding = np.ones(shape, np.bool_)
-    for piece, place in zip(slices, stack.places, strict=True):
-        slope, intercept = piece.plane.slope, piece.plane.intercept
-        assert slope is not None
-        assert intercept is not None
-        hu[place] = piece.stored * np.float32(slope) + np.float32(intercept)
-        is_padding[place] = False
-        if piece.padding is not None and max(slope * end + intercept for end in piece.padding) < PADDING_BELOW_HU:
-            is_padding[place] = (piece.stored >= piece.padding[0]) & (piece.stored <= piece.padding[1])
-            hu[place][is_padding[place]] = AIR_HU
+def _fill(slices: Sequence[_Slice], stack: Stack, room: _Room) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None]:
+    """HU on the grid, and what of it is padding; null where nothing is."""
+    places = np.asarray(stack.places)
+    shape = (stack.n_slices, *slices[0].image.shape)
+    # of n files in order with one slice each, every slice lies where it belongs
+    if room.whole is not None and room.whole.shape == shape and np.array_equal(places, np.arange(len(slices))):
+        hu = room.whole
+    else:
+        hu = empty(shape, np.float32)
+        for piece, place in zip(slices, places, strict=True):
+            hu[place] = piece.image
+    missing = np.setdiff1d(np.arange(stack.n_slices), places)
+    if not len(missing) and all(piece.is_padding is None for piece in slices):
+        return hu, None
+    is_padding = np.zeros(hu.shape, np.bool_)
+    hu[missing], is_padding[missing] = AIR_HU, True
+    for piece, place in zip(slices, places, strict=True):
+        if piece.is_padding is not None:
+            is_padding[place] = piece.is_padding
     return hu, is_padding
 
 
@@ -247,7 +293,7 @@ def _labelled(dataset: Any, frame: Stored, number: int, named: Mapping[int, int]
 
 def _placed(planes: Sequence[_Plane], masks: Sequence[npt.NDArray[np.int32]]) -> LabelGrid:
     first = planes[0]
-    _refuse_mixed([_Slice(plane, mask, None) for plane, mask in zip(planes, masks, strict=True)])
+    _refuse_mixed([_Slice(plane, mask) for plane, mask in zip(planes, masks, strict=True)])
     positions = np.array([plane.position for plane in planes])
     # several segments share a position: one place for each height, and its frames laid over one another
     _, representative, place_of = np.unique(np.round(positions @ first.normal, 3), return_index=True, return_inverse=True)

@@ -12,6 +12,7 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ospor_batch.errors import ItemRefused, OsporError
+from ospor_batch.inference.allocator import keep_freed_memory
 from ospor_batch.inference.device import failed
 from ospor_batch.inference.items import Item, fetch, read_pixels
 from ospor_batch.inference.journal import Journal
@@ -34,8 +36,8 @@ Prepared = tuple[Any, dict[str, float]]
 Submit = Callable[[Item], "Future[Prepared]"]
 
 
-def prepare(item: Item, spec: PredictorSpec, *, journal: Journal, item_seconds: float) -> Prepared:
-    """Read, decode and prepare one item; ItemRefused says why it cannot be."""
+def prepare(item: Item, spec: PredictorSpec, *, journal: Journal, item_seconds: float, n_threads: int = 1) -> Prepared:
+    """Read, decode and prepare one item; ItemRefused says why it cannot be. n_threads: that decode its files."""
     watch = Stopwatch()
     journal.begins([item.item_digest])
     try:
@@ -43,14 +45,14 @@ def prepare(item: Item, spec: PredictorSpec, *, journal: Journal, item_seconds: 
             with watch.on("read"):
                 fetch(item)
             with watch.on("decode"):
-                return _prepared(item, spec), watch.seconds
+                return _prepared(item, spec, n_threads), watch.seconds
     finally:
         journal.rests([item.item_digest])
 
 
-def _prepared(item: Item, spec: PredictorSpec) -> Any:
+def _prepared(item: Item, spec: PredictorSpec, n_threads: int) -> Any:
     try:
-        return predictor_here(spec).prepare(read_pixels(item, spec))
+        return predictor_here(spec).prepare(read_pixels(item, spec, n_threads=n_threads))
     except OsporError:
         raise
     except MemoryError:
@@ -62,13 +64,25 @@ def _prepared(item: Item, spec: PredictorSpec) -> Any:
 
 
 @contextmanager
-def threads(n: int, spec: PredictorSpec, *, journal: Journal, item_seconds: float) -> Iterator[Submit]:
-    """Prepare in so many threads."""
-    pool = ThreadPoolExecutor(n, thread_name_prefix="decode")
+def threads(n: int, spec: PredictorSpec, *, journal: Journal, item_seconds: float, n_items: int) -> Iterator[Submit]:
+    """Prepare in so many threads; when fewer items than that may be held decoded, several threads decode the files of one."""
+    n_items = min(n, n_items)
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        torch.get_num_threads()  # from here on the computing thread keeps its own number
+    pool = ThreadPoolExecutor(n_items, thread_name_prefix="decode", initializer=one_thread_each)
+    each = functools.partial(prepare, spec=spec, journal=journal, item_seconds=item_seconds, n_threads=n // n_items)
     try:
-        yield lambda item: pool.submit(prepare, item, spec, journal=journal, item_seconds=item_seconds)
+        yield lambda item: pool.submit(each, item)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def one_thread_each() -> None:
+    """Let what torch does in this thread be done in it alone; else every decoding thread would have a team of its own."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 @contextmanager
@@ -102,6 +116,7 @@ def _pool(n: int) -> ProcessPoolExecutor:
 
 def _follow(parent: int) -> None:
     """End with the worker, also when it is killed; on systems without prctl, when it is next asked for work."""
+    keep_freed_memory()
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(PARENT_DEATH, signal.SIGKILL)

@@ -71,12 +71,12 @@ def fetch(item: Item) -> None:
                     pass
 
 
-def read_pixels(item: Item, spec: PredictorSpec) -> Pixels:
-    """Decode an item as its predictor reads it; ItemRefused says why it cannot be."""
+def read_pixels(item: Item, spec: PredictorSpec, *, n_threads: int = 1) -> Pixels:
+    """Decode an item as its predictor reads it, its files in so many threads; ItemRefused says why it cannot be."""
     kind = kind_of(spec.predictor)
     if kind.reads == "radiograph":
         return Pixels(radiograph=read_radiograph(item.images))
-    volume = read_volume(item.images)
+    volume = read_volume(item.images, n_threads=n_threads)
     if not kind.reads_masks:
         return Pixels(volume)
     masked = labels_of(volume, item.masks, rule=spec.masks, device=spec.device)

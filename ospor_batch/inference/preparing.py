@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ospor_batch.errors import ItemRefused, LedgerError, StorageError
+from ospor_batch.inference.allocator import keep_freed_memory
 from ospor_batch.inference.items import Item, fetch, read_items, read_pixels
 from ospor_batch.models.prepared import write_examples
 from ospor_batch.models.registry import kind_of
@@ -36,6 +37,7 @@ class PrepareReceipt:
 
 def prepare_shard(task: PrepareTask) -> PrepareReceipt:
     """Prepare every series of a shard."""
+    keep_freed_memory()
     items = read_items(task.source)
     examples: dict[str, Example] = {}
     refused: dict[str, ItemRefused] = {}

@@ -21,6 +21,7 @@ from typing import Any
 from ospor_batch.contracts import contract
 from ospor_batch.errors import ItemRefused, LedgerError, OsporError
 from ospor_batch.inference.ahead import in_batches
+from ospor_batch.inference.allocator import keep_freed_memory
 from ospor_batch.inference.decoders import Prepared, Submit, processes, threads
 from ospor_batch.inference.device import Answer, Device, DeviceLostError, OutOfMemory
 from ospor_batch.inference.items import Item, read_items
@@ -112,6 +113,7 @@ def predict_shard(task: ShardTask) -> ShardReceipt:
     """Predict every item of a shard and write its parts; each item ends as a prediction or as a reject."""
     if task.receipt.exists():
         return ShardReceipt(**json.loads(task.receipt.read_text()))
+    keep_freed_memory()
     items, watch = read_items(task.source), Stopwatch()
     device = Device(task.spec, out_of_memory=task.limits.out_of_memory, watch=watch)
     with Journal(task.journal) as journal:
@@ -162,23 +164,23 @@ def _answers(
         watch.add(seconds)
         return prepared
 
-    n_ahead = limits.n_processes or limits.n_threads
-    with _decoders(task, journal) as submit:
+    n_decoded = limits.n_decoded or 2 * max(device.batch_items, limits.n_processes or limits.n_threads)
+    with _decoders(task, journal, n_decoded) as submit:
         yield from in_batches(
             items,
             submit=submit,
             predict=predict,
             waiting_for=waiting_for,
             batch_items=lambda: device.batch_items,
-            n_decoded=limits.n_decoded or 2 * max(device.batch_items, n_ahead),
+            n_decoded=n_decoded,
         )
 
 
-def _decoders(task: ShardTask, journal: Journal) -> AbstractContextManager[Submit]:
+def _decoders(task: ShardTask, journal: Journal, n_decoded: int) -> AbstractContextManager[Submit]:
     limits, spec, seconds = task.limits, task.spec, task.limits.item_seconds
     if limits.n_processes and limits.is_expendable:
         return processes(limits.n_processes, spec, journal=task.journal, item_seconds=seconds)
-    return threads(limits.n_threads, spec, journal=journal, item_seconds=seconds)
+    return threads(limits.n_threads, spec, journal=journal, item_seconds=seconds, n_items=n_decoded)
 
 
 class _Kept:

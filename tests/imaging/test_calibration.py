@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ospor_batch.errors import ItemRefused, StudyError
 from ospor_batch.imaging.calibration import METHODS, as_arrays, fit_calibration, from_arrays, implausible, phantom_line
 
-DENSITY = {"muscle": 30.0, "fat": -70.0, "air": -820.0}  # mg/cm3 on the line of mineral, made
+DENSITY = {"muscle": 30.0, "fat": -70.0, "air": -820.0, "blood": 25.0}  # mg/cm3 on the line of mineral, made
 
 
 def patients(n: int, *, tissues: tuple[str, ...], drift: float = 0.0, noise: float = 0.0) -> tuple[np.ndarray, ...]:
@@ -23,7 +23,10 @@ def patients(n: int, *, tissues: tuple[str, ...], drift: float = 0.0, noise: flo
     return bone, hu, density
 
 
-@pytest.mark.parametrize("tissues", [("muscle", "fat"), ("muscle", "fat", "air")])
+@pytest.mark.parametrize(
+    "tissues",
+    [("muscle", "fat"), ("blood", "fat"), ("air", "blood"), ("muscle", "fat", "air"), ("muscle", "fat", "air", "blood")],
+)
 def test_scale_and_offset_of_a_scanner_do_not_show(tissues: tuple[str, ...]) -> None:
     bone, hu, density = patients(60, tissues=tissues, drift=0.06)
     assert np.abs(np.polyval(np.polyfit(bone, density, 1), bone) - density).max() > 8  # one line for all is wrong
@@ -55,7 +58,8 @@ def test_regression_equals_ordinary_least_squares() -> None:
 def test_recalibration_takes_the_bias_off(noise: float, method: str) -> None:
     """After it, the calibrated density regresses on the reference with intercept 0 and slope 1 on the patients of the fit."""
     bone, hu, density = patients(80, tissues=("muscle", "fat"), drift=0.02, noise=noise)
-    found = fit_calibration(bone, hu, density=density, method=method, tissues=("muscle", "fat"))  # type: ignore[arg-type]
+    rods = [DENSITY["muscle"], DENSITY["fat"]]  # of the method that is given them
+    found = fit_calibration(bone, hu, density=density, method=method, tissues=("muscle", "fat"), rods=rods)  # type: ignore[arg-type]
     fitted = np.array([found.density(b, t) for b, t in zip(bone, hu, strict=True)])
     slope, intercept = np.polyfit(density, [found.recalibrated(value) for value in fitted], 1)
     assert (slope, intercept) == (pytest.approx(1, abs=1e-6), pytest.approx(0, abs=1e-3))

@@ -39,6 +39,31 @@ def pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
                     yield image, mask
 
 
+def test_real_series_lie_where_simpleitk_puts_them(shared: Path) -> None:
+    """Every series of three and more files: HU, and each corner in the patient."""
+    sitk = pytest.importorskip("SimpleITK")
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    n_compared = 0
+    folders = sorted({path.parent for path in (shared / "data" / "real" / "ct").rglob("*") if path.is_file()})
+    for folder in folders:
+        for series in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)):
+            names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series)
+            if len(names) < 3:
+                continue
+            volume, theirs = read_volume([Path(name) for name in names]), sitk.ReadImage(names)
+            assert volume.hu.shape == theirs.GetSize()[::-1]
+            last = np.array(volume.hu.shape) - 1
+            for corner in np.ndindex(2, 2, 2):
+                index = np.array(corner) * last
+                place = theirs.TransformIndexToPhysicalPoint([int(at) for at in index[::-1]])  # their axes run x, y, z
+                np.testing.assert_allclose((volume.affine @ [*index, 1])[:3], place, atol=1e-2)
+            kept = np.ones(volume.hu.shape, bool) if volume.is_padding is None else ~volume.is_padding
+            np.testing.assert_allclose(volume.hu[kept], sitk.GetArrayFromImage(theirs)[kept], atol=NEAREST_HU)
+            n_compared += 1
+    if not n_compared:
+        pytest.skip("no real series")
+
+
 def rule_of(values: np.ndarray) -> MaskRule:
     """Any ten labels of a map, under the names of levels."""
     labels = [int(label) for label in np.unique(values) if label > 0]

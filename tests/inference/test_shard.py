@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ospor_batch.contracts import contract
-from ospor_batch.errors import StorageError
+from ospor_batch.errors import ItemRefused, StorageError
+from ospor_batch.inference import decoders
+from ospor_batch.inference.items import Item
+from ospor_batch.inference.journal import Journal
 from ospor_batch.inference.parts import PARTS
 from ospor_batch.inference.shard import ShardReceipt, ShardTask, predict_shard
 from ospor_batch.models.registry import predictor_here
@@ -147,7 +152,7 @@ def test_a_full_disk_ends_the_run_and_leaves_no_half_part(task: ShardTask, archi
 def test_too_little_memory_is_a_reject_worth_another_try(
     task: ShardTask, archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_room(paths: object) -> None:
+    def no_room(paths: object, **_: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr("ospor_batch.inference.items.read_volume", no_room)
@@ -163,7 +168,7 @@ def test_a_value_that_cannot_be_is_a_reject(
 ) -> None:
     from ospor_batch.imaging import reader
 
-    def spoiled(paths: list[Path]) -> object:
+    def spoiled(paths: list[Path], **_: object) -> object:
         volume = reader.read_volume(paths)
         volume.hu[:] = hu
         return volume
@@ -172,3 +177,54 @@ def test_a_value_that_cannot_be_is_a_reject(
     write_shard(task.source, archive, ["a"])
     assert predict_shard(task).n_rejected == 1
     assert stored("reject", task)["reason"].to_list() == [reason]
+
+
+@pytest.mark.parametrize(("n", "n_items", "expected"), [(4, 2, (2, 2)), (3, 8, (3, 1)), (1, 6, (1, 1)), (5, 2, (2, 2))])
+def test_threads_that_may_hold_no_item_decode_the_files_of_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, n: int, n_items: int, expected: tuple[int, int]
+) -> None:
+    torch = pytest.importorskip("torch")
+    before, busy, seen = torch.get_num_threads(), [], []
+
+    def told(item: Item, _spec: object, *, n_threads: int) -> None:
+        busy.append(item)
+        time.sleep(0.05)
+        seen.append((len(busy), n_threads, torch.get_num_threads()))
+        busy.remove(item)
+        raise ItemRefused("image_blank", "nothing")
+
+    monkeypatch.setattr(decoders, "read_pixels", told)
+    items = [Item(f"{i:032x}", "0", "north", (), ()) for i in range(8)]
+    with (
+        Journal(tmp_path / "j") as journal,
+        decoders.threads(n, SPEC, journal=journal, item_seconds=60, n_items=n_items) as submit,
+    ):
+        verdicts = [future.exception() for future in [submit(item) for item in items]]
+    assert all(isinstance(verdict, ItemRefused) for verdict in verdicts)
+    assert (max(n_busy for n_busy, _, _ in seen), *{n_each for _, n_each, _ in seen}) == expected
+    assert {team for _, _, team in seen} == {1}  # what torch does while it prepares has no team of its own
+    assert torch.get_num_threads() == before
+
+
+def test_a_worker_keeps_what_it_frees() -> None:
+    """Dask's setting makes every larger array come from the system anew; a worker undoes it."""
+    code = """
+import sys, resource
+import numpy as np
+from ospor_batch.inference.allocator import keep_freed_memory
+has_setting = keep_freed_memory() if sys.argv[1] == "kept" else True
+began = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    np.ones(2**19)
+print(has_setting, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - began)
+"""
+    n_faults = {}
+    for how in ("kept", "given back"):
+        said = subprocess.run(
+            [sys.executable, "-c", code, how], capture_output=True, text=True, check=True,
+            env={**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536", "NUMPY_MADVISE_HUGEPAGE": "0"},
+        ).stdout.split()  # fmt: skip
+        if said[0] == "False":
+            pytest.skip("the C library has no such setting")
+        n_faults[how] = int(said[1])
+    assert n_faults["kept"] < n_faults["given back"] / 4
