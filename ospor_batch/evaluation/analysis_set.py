@@ -11,6 +11,7 @@ from ospor_batch.errors import LedgerError
 from ospor_batch.evaluation.strata import ACQUISITION
 
 TEST = ("internal_test", "external")
+SITE_TUNING = "site_tuning"  # external people on whom a site's recalibration is fitted; they stand in no other table
 PARTITIONS = (*TEST, "tuning", "train")
 AS_LABELLED = ("mg/cm3", "tbs")  # units of label values that a measurement is compared with as they are
 NO_MAKER = {"unknown", "other", "unverified"}

@@ -71,6 +71,29 @@ def proportional_bias(reference: ArrayLike, predicted: ArrayLike, *, level: floa
     return ProportionalBias(slope, *(float(number) for number in numbers))
 
 
+def bias_at(reference: ArrayLike, predicted: ArrayLike, *, at: float, level: float = LEVEL) -> Estimate:
+    """Mean of predicted minus reference in people whose reference value is ``at``: off the line of the difference on it.
+
+    A model that shrinks towards the mean has none over all people and one here, where a cut-off decides (methods S4). Not
+    estimable beyond the reference values of the people.
+    """
+    x, y = pairs(reference, predicted)
+    if x.size < FEWEST_FOR_A_SLOPE or np.ptp(x) == 0:
+        return not_estimable(
+            "no_persons" if not x.size else "too_few_persons" if x.size < FEWEST_FOR_A_SLOPE else "zero_variance"
+        )
+    if not x.min() <= at <= x.max():
+        return not_estimable("cut_off_out_of_range")
+    n, away, difference = x.size, x - at, y - x
+    line = stats.linregress(away, difference)
+    residual = difference - line.intercept - line.slope * away
+    spread = math.sqrt(float(residual @ residual) / (n - 2))
+    error = spread * math.sqrt(1 / n + float(away.mean()) ** 2 / float(((away - away.mean()) ** 2).sum()))
+    half = float(stats.t.ppf(0.5 + level / 2, n - 2)) * error
+    value = float(line.intercept)
+    return estimated(value, Interval(value - half, value + half), method="t_of_line")
+
+
 def mover_limits(found: BlandAltman, *, level: float = LEVEL) -> tuple[Interval, Interval] | None:
     """Intervals of the lower and the upper limit by MOVER with normal limits of the bias (Zou 2013)."""
     sd, bias = found.sd_of_differences.value, found.bias.value

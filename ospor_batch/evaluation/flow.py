@@ -9,9 +9,10 @@ import polars as pl
 
 from ospor_batch.contracts.table import conform
 from ospor_batch.errors import LedgerError
-from ospor_batch.evaluation.analysis_set import TEST, AnalysisSet
+from ospor_batch.evaluation.analysis_set import SITE_TUNING, TEST, AnalysisSet
 
 SCORED = "scored by the predictor"
+AT_SITE = ("not of the site's tuning people", "site_tuning")
 IN_TEST = ("in a test partition", "train_or_tuning")
 TARGET_KNOWN = ("target condition known", "target_unknown")
 MATCHED = ("matched index series", "prevalence_index_only")
@@ -37,7 +38,9 @@ def _fates(rows: pl.DataFrame, *, is_person: bool) -> pl.DataFrame:
     """Center and first step that each unit leaves at (stage, step, reason); null reason when it stays."""
     refused = pl.col("reject_reason").is_not_null()
     outside = pl.col("partition").is_in(TEST).not_()
-    rules = [(refused, "infer", SCORED, pl.col("reject_reason")), (outside, "evaluate", *_said(IN_TEST))]
+    at_site = pl.col("partition") == SITE_TUNING
+    rules = [(refused, "infer", SCORED, pl.col("reject_reason")), (at_site, "evaluate", *_said(AT_SITE))]
+    rules.append((outside, "evaluate", *_said(IN_TEST)))
     if not is_person:
         rules.append((pl.col("is_performance_index").not_(), "evaluate", *_said(MATCHED)))
         rules.append((pl.col("is_counted").not_(), "evaluate", *_said(ONE_EACH)))
@@ -78,6 +81,7 @@ def _steps(before: pl.DataFrame, fates: pl.DataFrame, *, level: str) -> list[dic
 def _order(fates: pl.DataFrame, *, level: str) -> Sequence[tuple[str, str, str]]:
     """Infer's reasons that occur anywhere, in alphabetical order; then evaluate's steps, the rare ones where they occur."""
     refused = fates.filter(pl.col(STAGE) == "infer")[REASON].unique().sort()
-    evaluate = [IN_TEST, *([MATCHED] if level == "series" else [])]
+    evaluate = [AT_SITE] if fates.filter(pl.col(STEP) == AT_SITE[0]).height else []
+    evaluate += [IN_TEST, *([MATCHED] if level == "series" else [])]
     evaluate += [step for step in (ONE_EACH, TARGET_KNOWN) if fates.filter(pl.col(STEP) == step[0]).height]
     return [("infer", SCORED, reason) for reason in refused] + [("evaluate", *step) for step in evaluate]

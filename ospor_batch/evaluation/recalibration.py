@@ -1,4 +1,4 @@
-"""Recalibration of a score to a risk: intercept, slope or isotonic, fitted on tuning people only, under its own id."""
+"""Recalibration of a score to a risk: intercept, slope or isotonic, fitted off the test people only, under its own id."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ospor_batch.evaluation.risk_calibration import intercept_alone, is_separate
 Floats = NDArray[np.float64]
 METHODS = ("intercept", "logistic", "isotonic")
 FITTING_PARTITION = "tuning"
+SITE_PARTITION = "site_tuning"  # of one external center: what is fitted there stands beside the original, never in its place
 SMALLEST_CLASS = 5  # judgement: below it a line through the tuning people is noise
 
 
@@ -32,11 +33,12 @@ class Recalibration:
     slope_error: float | None = None
     knots: tuple[tuple[float, float], ...] = ()
     reason: str | None = None
+    partition: str = FITTING_PARTITION
 
     @property
     def id(self) -> str:
         """Method, partition and size, such as ``logistic@tuning n=63``; its own name, never the density calibration's."""
-        return f"{self.method}@{FITTING_PARTITION} n={self.n_persons}"
+        return f"{self.method}@{self.partition} n={self.n_persons}"
 
     def apply(self, score: ArrayLike) -> Floats:
         """Risks of scores; ValueError where nothing could be fitted."""
@@ -51,17 +53,17 @@ class Recalibration:
 
 
 def recalibrate(truth: ArrayLike, score: ArrayLike, *, method: str, partition: str, is_probability: bool) -> Recalibration:
-    """Fit on tuning people; StudyError for any other partition (design section 6).
+    """Fit on tuning people, or on those of a site; StudyError for any other partition (design section 6).
 
     intercept keeps the slope of a probability at 1; logistic fits both; isotonic is the monotone least-squares step
     curve, joined by straight lines. A score that is no probability has no intercept-only form.
     """
-    if partition != FITTING_PARTITION:
+    if partition not in {FITTING_PARTITION, SITE_PARTITION}:
         raise StudyError(f"a recalibration is fitted on tuning people only, not on {partition}")
     event, value = classes(truth, score)
     n, n_events = event.size, int(event.sum())
-    said = {"method": method, "n_persons": n, "n_events": n_events, "is_probability": is_probability}
-    if reason := _refusal(event, value, method=method, is_probability=is_probability):
+    said = {"method": method, "n_persons": n, "n_events": n_events, "is_probability": is_probability, "partition": partition}
+    if reason := _refusal(event, value, method=method, is_probability=is_probability, partition=partition):
         return Recalibration(**said, reason=reason)  # type: ignore[arg-type]
     if method == "isotonic":
         order = np.argsort(value, kind="stable")
@@ -81,16 +83,16 @@ def recalibrate(truth: ArrayLike, score: ArrayLike, *, method: str, partition: s
     return Recalibration(**said, **fitted)  # type: ignore[arg-type]
 
 
-def _refusal(event: NDArray[np.bool_], value: Floats, *, method: str, is_probability: bool) -> str | None:
+def _refusal(event: NDArray[np.bool_], value: Floats, *, method: str, is_probability: bool, partition: str) -> str | None:
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     n_events = int(event.sum())
     if not event.size:
-        return "no_tuning_people"
+        return f"no_{partition}_people"
     if n_events < SMALLEST_CLASS:
-        return "too_few_tuning_events"
+        return f"too_few_{partition}_events"
     if event.size - n_events < SMALLEST_CLASS:
-        return "too_few_tuning_non_events"
+        return f"too_few_{partition}_non_events"
     if method == "intercept" and not is_probability:
         return "score_is_no_probability"
     if is_probability and ((value < 0) | (value > 1)).any():

@@ -42,6 +42,7 @@ NOT_RELEASED = {
     "recalibration_point": "isotonic steps are scores of persons",
     "linkage": "monthly counts of few persons",
     "contrast": "counts of series in the whole catalog, some of few persons; the steps of attrition say who left by contrast",
+    "site_recalibration": "few people of one hospital, cut twice; the run has them",
     "overlap": "means over few persons per vendor and level; the run has them",
     "window": "differences between windows are counts of few persons",
     "exhibit": "figures and tables of other stages, which the rules for small cells do not cover",

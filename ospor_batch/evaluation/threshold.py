@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ospor_batch.errors import StudyError
 from ospor_batch.evaluation.discrimination import classes, operating_counts
 
+CHOSEN_ON = ("tuning", "site_tuning")  # the latter for what is recalibrated at a site, under its own id
 SMALLEST_TUNING_CLASS = 2  # with one person of a class the cut-off is that person's score
 ROUNDING = 1e-12  # a share that equals its target but for rounding has reached it
 
@@ -36,6 +37,22 @@ class LockedThreshold:
         return f"{origin} -> {value}"
 
 
+@dataclass(frozen=True)
+class ThresholdRule:
+    """How a recipe finds its cut-off: fixed before (score_cut), or by name, some with a target, on tuning people."""
+
+    name: str
+    unit: str
+    target: float | None = None
+    score_cut: float | None = None
+
+    def locked(self, truth: ArrayLike, score: ArrayLike, *, partition: str = "tuning") -> LockedThreshold:
+        """The cut-off, with the people it was chosen on."""
+        if self.score_cut is not None:
+            return fixed_threshold(self.score_cut, unit=self.unit)
+        return lock_threshold(truth, score, rule=self.name, target=self.target, partition=partition, unit=self.unit)
+
+
 def fixed_threshold(score_cut: float, *, unit: str) -> LockedThreshold:
     """A cut-off that was set before the study."""
     return LockedThreshold("fixed", "", unit, 0, 0, "", float(score_cut) + 0.0)
@@ -49,7 +66,7 @@ def lock_threshold(
     Ties of Youden's J: highest sensitivity, then lowest threshold. sensitivity_at_least takes the highest threshold
     that reaches the target (the lowest would call everyone positive), specificity_at_least the lowest one.
     """
-    if partition != "tuning":
+    if partition not in CHOSEN_ON:
         raise StudyError(f"a threshold is chosen on tuning people only, not on {partition}")
     event, value = classes(truth, score)
     n_events, n_others = int(event.sum()), int((~event).sum())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ospor_batch.evaluation.agreement import bland_altman, mean_absolute_error, pearson, root_mean_squared_error, spearman
 from ospor_batch.evaluation.analysis_set import AnalysisSet, People, one_of
 from ospor_batch.evaluation.calibration import FITTING_PARTITIONS, DensityLine, fit_density_line
-from ospor_batch.evaluation.differences import bias_in_bands, proportional_bias, repeated_pairs
+from ospor_batch.evaluation.differences import bias_at, bias_in_bands, proportional_bias, repeated_pairs
 from ospor_batch.evaluation.intervals import Estimate, estimated, not_estimable
 from ospor_batch.evaluation.reliability import concordance, icc
 from ospor_batch.evaluation.strata import OVERALL, Cell
@@ -23,7 +23,7 @@ CALIBRATED_KVP = (120.0,)  # kV; HU falls as kVp rises, so one line serves one t
 KIND = "density_calibration"
 NO_CALIBRATION = "none"
 DIFFERENCES = (
-    "icc_a_1", "concordance", "proportional_bias", "bias", "bias_below_cut", "bias_near_cut", "bias_above_cut",
+    "icc_a_1", "concordance", "proportional_bias", "bias", "bias_at_cut", "bias_below_cut", "bias_near_cut", "bias_above_cut",
     "sd_of_differences", "loa_lower", "loa_upper", "mae", "rmse",
 )  # fmt: skip
 # clinical cut-offs of the reference value; near: between them (methods L1, L7, L9)
@@ -52,7 +52,7 @@ def comparison(of: AnalysisSet) -> Comparison:
     from_unit, to_unit = one_of(of.paired["predicted_value_unit"]), one_of(of.paired["compared_unit"])
     if from_unit == to_unit:
         return Comparison(from_unit, to_unit, None, None if from_unit != "unverified" else "no_values")
-    usable = _calibrated(_compared(of.paired))
+    usable = _calibrated(with_both_values(of.paired))
     for partition in FITTING_PARTITIONS:
         rows = usable.filter(pl.col("partition") == partition)
         line = fit_density_line(rows["reference_value"].to_numpy(), rows["predicted_value"].to_numpy(), partition=partition)
@@ -95,7 +95,7 @@ def agreement_rows(context: Context, people: People, *, fitted: Comparison) -> l
 
 def repeated_rows(context: Context, people: People, *, images: pl.DataFrame, fitted: Comparison) -> list[Row]:
     """Limits of agreement of single images where persons have several, overall and per center; none where nobody has."""
-    rows = _in_common_unit(_compared(images), fitted)
+    rows = in_common_unit(with_both_values(images), fitted)
     if fitted.reason is not None or rows.height == rows["patient_key"].n_unique():
         return []
     return [
@@ -126,7 +126,7 @@ def agreement_point_rows(context: Context, people: People, *, fitted: Comparison
     """Mean and difference of each person, without a key, sorted by value; none without a common unit."""
     if fitted.reason is not None:
         return []
-    rows = _in_common_unit(_compared(people.paired), fitted).select(
+    rows = in_common_unit(with_both_values(people.paired), fitted).select(
         "center",
         "scanner_vendor",
         "reference_value",
@@ -147,24 +147,24 @@ def agreement_point_rows(context: Context, people: People, *, fitted: Comparison
 
 def compared_values(paired: pl.DataFrame, fitted: Comparison, *, is_calibrated: bool) -> pl.DataFrame:
     """Pairs of reference_value and value, the latter as predicted or calibrated to the unit of the reference."""
-    raw = _compared(paired)
+    raw = with_both_values(paired)
     if not is_calibrated:
         return raw.select("reference_value", value="predicted_value")
-    return _in_common_unit(raw, fitted).select("reference_value", value="calibrated")
+    return in_common_unit(raw, fitted).select("reference_value", value="calibrated")
 
 
 def _agreement(context: Context, people: People, *, cell: Cell, fitted: Comparison) -> Iterator[Row]:
     base = common(context, people, cell) | {"predicted_value_unit": fitted.from_unit, "compared_unit": fitted.to_unit}
-    raw = _compared(cell.frames[1])
+    raw = with_both_values(cell.frames[1])
     reference, predicted = raw["reference_value"].to_numpy(), raw["predicted_value"].to_numpy()
     for metric, estimate in (("pearson_r", pearson(reference, predicted)), ("spearman_rho", spearman(reference, predicted))):
         yield base | _behind(raw) | {"metric": metric, "calibration_id": NO_CALIBRATION, **stated(estimate)}
-    in_unit = _in_common_unit(raw, fitted)
-    for metric, estimate in _differences(in_unit, fitted).items():
+    in_unit = in_common_unit(raw, fitted)
+    for metric, estimate in _differences(in_unit, fitted, target=context.target).items():
         yield base | _behind(in_unit) | {"metric": metric, "calibration_id": fitted.id, **stated(estimate)}
 
 
-def _differences(rows: pl.DataFrame, fitted: Comparison) -> dict[str, Estimate]:
+def _differences(rows: pl.DataFrame, fitted: Comparison, *, target: str) -> dict[str, Estimate]:
     if fitted.reason is not None:
         return dict.fromkeys(DIFFERENCES, not_estimable(fitted.reason))
     reference, calibrated = rows["reference_value"].to_numpy(), rows["calibrated"].to_numpy()
@@ -174,6 +174,7 @@ def _differences(rows: pl.DataFrame, fitted: Comparison) -> dict[str, Estimate]:
         "concordance": concordance(reference, calibrated),
         "proportional_bias": proportional_bias(reference, calibrated).slope,
         "bias": limits.bias,
+        "bias_at_cut": _bias_at_cut(reference, calibrated, unit=fitted.to_unit, target=target),
         **_bias_by_band(reference, calibrated, unit=fitted.to_unit),
         "sd_of_differences": limits.sd_of_differences,
         "loa_lower": limits.loa_lower,
@@ -188,6 +189,13 @@ def _icc(reference: Floats, calibrated: Floats) -> Estimate:
     return icc(np.column_stack([reference, calibrated])) if reference.size else not_estimable("no_persons")
 
 
+def _bias_at_cut(reference: Floats, calibrated: Floats, *, unit: str, target: str) -> Estimate:
+    """Bias at the cut-off of the study's target: the lower clinical one of osteoporosis, the upper one of low bone mass."""
+    if unit not in CLINICAL_CUTS:
+        return not_estimable("no_clinical_cut_off")
+    return bias_at(reference, calibrated, at=CLINICAL_CUTS[unit][0 if target == "osteoporosis" else 1])
+
+
 def _bias_by_band(reference: Floats, calibrated: Floats, *, unit: str) -> dict[str, Estimate]:
     names = ("bias_below_cut", "bias_near_cut", "bias_above_cut")
     if unit not in CLINICAL_CUTS:
@@ -196,7 +204,7 @@ def _bias_by_band(reference: Floats, calibrated: Floats, *, unit: str) -> dict[s
     return {name: limits.bias for name, (_, limits) in zip(names, bands, strict=True)}
 
 
-def _in_common_unit(rows: pl.DataFrame, fitted: Comparison) -> pl.DataFrame:
+def in_common_unit(rows: pl.DataFrame, fitted: Comparison) -> pl.DataFrame:
     """Rows that can be compared, with the calibrated value; a line serves its tube voltages only."""
     if fitted.line is None:
         kept = rows if fitted.reason is None else rows.clear()
@@ -205,7 +213,8 @@ def _in_common_unit(rows: pl.DataFrame, fitted: Comparison) -> pl.DataFrame:
     return kept.with_columns(calibrated=pl.Series(fitted.line.apply(kept["predicted_value"].to_numpy()), dtype=pl.Float64))
 
 
-def _compared(paired: pl.DataFrame) -> pl.DataFrame:
+def with_both_values(paired: pl.DataFrame) -> pl.DataFrame:
+    """People who have a predicted and a reference value."""
     return paired.filter(pl.col("predicted_value").is_not_null() & pl.col("reference_value").is_not_null())
 
 

@@ -41,9 +41,14 @@ class Bundle:
 def write_bundle(
     folder: Path, *, state: Mapping[str, Array], metadata: Mapping[str, Any], spec: Mapping[str, Any], card: str
 ) -> str:
-    """Write a model folder, whole or not at all, and return its digest; the same content makes the same bytes."""
+    """Write a model folder, whole or not at all, and return its digest; the same content makes the same bytes.
+
+    A model folder that stands there is replaced; StudyError when it is anything else.
+    """
     from safetensors.numpy import save  # late: only trained recipes need it
 
+    if folder.exists() and not (folder / SEAL).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise StudyError(f"{folder.name} exists and is no model folder: nothing was written; name a new folder")
     arrays = {name: np.ascontiguousarray(value) for name, value in sorted(state.items())}
     files = {
         WEIGHTS: save(arrays),

@@ -135,7 +135,7 @@ RECIPE = TrainableRecipe(
     version="1",
     defaults=DEFAULTS,
     preparing=(*PREPARING, "slices_in_training", "slices_in_test", "slice_step_mm", "image_mm", "image_pixels", "is_masked"),
-    reading=("reports", "aggregate"),
+    reading=("reports", "aggregate", "precision"),
     targets=lambda _parameters: tuple(TARGETS.values()),
     prepare=prepare,
     learner=NetworkLearner(network=network, answer=answer, augment=augmented),

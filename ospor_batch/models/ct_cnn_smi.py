@@ -57,6 +57,8 @@ MUSCLE: dict[str, Parameter] = {
 DEFAULTS: dict[str, Parameter] = {
     **TRAINING,
     **AUGMENTATION,
+    "augment_contrast": 0.0,  # CT numbers are what tells one bone from another: 0.1 of brightness would be 40 HU
+    "augment_brightness": 0.0,
     **VERTEBRAE,
     **MUSCLE,
     "network": "densenet121",
@@ -207,6 +209,7 @@ RECIPE = TrainableRecipe(
     prepare=prepare,
     learner=NetworkLearner(network=network, answer=answer, augment=augmented),
     reads_masks=True,
+    reading=("precision",),
     check=check,
     description="Classifies osteoporosis from images of one vertebral body and of the skeletal muscle in the same axial slice.",
 )

@@ -136,7 +136,7 @@ RECIPE = TrainableRecipe(
     version="1",
     defaults=DEFAULTS,
     preparing=(*PREPARING, "crop", "crop_mm", "crop_pixels", "is_masked"),
-    reading=("aggregate",),
+    reading=("aggregate", "precision"),
     targets=lambda _parameters: (Target("vbmd_mg_cm3", "value", "mg/cm3"),),
     prepare=prepare,
     learner=NetworkLearner(network=network, answer=answer, augment=augment),

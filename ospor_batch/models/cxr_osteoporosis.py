@@ -148,7 +148,7 @@ RECIPE = TrainableRecipe(
     prepare=prepare,
     learner=NetworkLearner(network=network, answer=answer, augment=augmented),
     reads="radiograph",
-    reading=("explain_images", "explain_pictures"),
+    reading=("explain_images", "explain_pictures", "precision"),
     regions={name: box for name, box in REGIONS.items() if name != WHOLE},
     check=check,
     description="Chance that the lowest T-score of the declared sites is -2.5 or less, from a frontal chest radiograph.",

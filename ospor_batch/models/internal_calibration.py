@@ -23,6 +23,7 @@ from ospor_batch.imaging.calibration import (
     from_arrays,
     implausible,
 )
+from ospor_batch.imaging.phantom import MATERIALS, Rod, find_rods, rods_of
 from ospor_batch.imaging.regions import measure, trabecular_roi
 from ospor_batch.imaging.tissues import TISSUES, Tissue, sample_tissues
 from ospor_batch.models.spec import Parameter, Pixels, Prediction
@@ -47,7 +48,9 @@ DEFAULTS: dict[str, Parameter] = {
     "takes_cut_levels": False,
     "erosion_mm": 0.0,  # taken off the masks; 0 for masks of the trabecular core, 4 or more for whole bodies
     "tissues": ("muscle", "fat"),  # muscle, fat, air, blood; two or more
-    "method": "reference_tissue",  # reference_tissue | regression, methods I5
+    "method": "reference_tissue",  # reference_tissue | regression, methods I5; phantom: by rods under the patient
+    "phantom_material": "",  # k2hpo4 | caha of the rods; method phantom needs it
+    "phantom_rods": (),  # density in that material and diameter of each, such as "100 mg/cm3 18 mm"
     "implausible": "refuse",  # refuse | flag a tissue beyond its bounds, methods I5; fatty muscle of old people may be
     "kvp": "separate",  # separate: coefficients for each tube voltage; pooled: one set for all
     "report": "calibrated",  # calibrated | recalibrated: the bias against the reference of the train partition taken off
@@ -61,7 +64,10 @@ DEFAULTS: dict[str, Parameter] = {
 
 
 def prepare(pixels: Pixels, preparing: Preparing) -> Example:
-    """Measure bone and tissues; ItemRefused levels_missing, levels_cut, tissue_implausible, and those of sample_tissues."""
+    """Measure bone and tissues or rods.
+
+    ItemRefused levels_missing, levels_cut, tissue_implausible, and those of sample_tissues and find_rods.
+    """
     places, flags = entering(pixels, preparing)
     volume, labels, parameters = pixels.volume, pixels.labels, preparing.parameters
     assert volume is not None
@@ -71,19 +77,30 @@ def prepare(pixels: Pixels, preparing: Preparing) -> Example:
     regions = measure(volume, roi, levels=known)
     if len(regions) < int(str(parameters["minimum_levels"])):
         raise ItemRefused("levels_missing", "too little bone left in the masks after erosion")
-    samples = sample_tissues(volume, labels, levels=known, tissues=_tissues(parameters))
+    if parameters["method"] == "phantom":
+        tissue_hu = [rod.hu for rod in find_rods(volume, labels, levels=known, rods=rods_in(parameters))]
+    else:
+        tissue_hu, doubts = _tissue_hu(pixels, parameters, known=known)
+        flags = (*flags, *doubts)
+    levels = tuple(region.level for region in regions)
+    arrays = {
+        "bone_hu": np.array([region.mean_hu for region in regions]),
+        "tissue_hu": np.array(tissue_hu),
+        "kvp_kv": np.array([volume.kvp_kv or UNKNOWN_KVP]),
+    }
+    return Example(arrays, levels, levels, (*pixels.mask_flags, *flags), regions)
+
+
+def _tissue_hu(pixels: Pixels, parameters: Parameters, *, known: Mapping[str, int]) -> tuple[list[float], tuple[str, ...]]:
+    """CT numbers of the tissues, and flags of those beyond their bounds where they are kept."""
+    assert pixels.volume is not None
+    assert pixels.labels is not None
+    samples = sample_tissues(pixels.volume, pixels.labels, levels=known, tissues=_tissues(parameters))
     doubted = implausible({tissue: sample.hu for tissue, sample in samples.items()})
     if doubted and parameters["implausible"] == "refuse":
         said = ", ".join(f"{tissue} {samples[cast(Tissue, tissue)].hu:.0f} HU" for tissue in doubted)
         raise ItemRefused("tissue_implausible", f"{said}: beyond the bounds of methods I5")
-    flags = (*flags, *(f"tissue_implausible:{tissue}" for tissue in doubted))
-    levels = tuple(region.level for region in regions)
-    arrays = {
-        "bone_hu": np.array([region.mean_hu for region in regions]),
-        "tissue_hu": np.array([sample.hu for sample in samples.values()]),
-        "kvp_kv": np.array([volume.kvp_kv or UNKNOWN_KVP]),
-    }
-    return Example(arrays, levels, levels, (*pixels.mask_flags, *flags), regions)
+    return [sample.hu for sample in samples.values()], tuple(f"tissue_implausible:{tissue}" for tissue in doubted)
 
 
 @dataclass(frozen=True)
@@ -94,11 +111,11 @@ class CalibrationLearner:
         """Fit each tube voltage with enough patients; StudyError when there is none."""
         p = work.parameters
         rows = _rows(data, is_training=True)
-        groups = {UNKNOWN_KVP} if p["kvp"] == "pooled" else set(rows["kvp_kv"].tolist()) - {UNKNOWN_KVP}
+        groups = {UNKNOWN_KVP} if _is_pooled(p) else set(rows["kvp_kv"].tolist()) - {UNKNOWN_KVP}
         fitted: dict[float, Calibration] = {}
         skipped: dict[str, int] = {}
         for kvp in sorted(groups):
-            own = np.full(len(rows["kvp_kv"]), True) if p["kvp"] == "pooled" else rows["kvp_kv"] == kvp  # noqa: FBT003
+            own = np.full(len(rows["kvp_kv"]), True) if _is_pooled(p) else rows["kvp_kv"] == kvp  # noqa: FBT003
             if own.sum() < int(str(p["minimum_cases"])):
                 skipped[f"{kvp:g}"] = int(own.sum())
             else:
@@ -106,8 +123,9 @@ class CalibrationLearner:
                     rows["bone_hu"][own],
                     rows["tissue_hu"][own],
                     density=rows["density"][own],
-                    method=_method(p),
-                    tissues=_tissues(p),
+                    method=method_of(p),
+                    tissues=read_against(p),
+                    rods=[rod.density_mg_cm3 for rod in rods_in(p)],
                 )
         if not fitted:
             raise StudyError(
@@ -127,7 +145,7 @@ class CalibrationLearner:
     ) -> Callable[[Sequence[Example]], Sequence[Answer]]:
         """Read the coefficients; the answer of a scan depends on nothing but the scan and them."""
         del targets, device  # there is one target, and sums of a dozen numbers want no device
-        calibrations = from_arrays(dict(state), method=_method(parameters), tissues=_tissues(parameters))
+        calibrations = opened(state, parameters)
         return lambda examples: [_answer(example, calibrations, parameters) for example in examples]
 
 
@@ -152,7 +170,7 @@ def _answer(example: Example, calibrations: Mapping[float, Calibration], paramet
 
 
 def _of_scan(arrays: Mapping[str, Array], calibrations: Mapping[float, Calibration], parameters: Parameters) -> Calibration:
-    kvp = UNKNOWN_KVP if parameters["kvp"] == "pooled" else float(arrays["kvp_kv"][0])
+    kvp = UNKNOWN_KVP if _is_pooled(parameters) else float(arrays["kvp_kv"][0])
     if kvp in calibrations:
         return calibrations[kvp]
     if kvp == UNKNOWN_KVP:
@@ -220,7 +238,7 @@ def _mean(values: Sequence[float] | Array) -> float | None:
 
 
 def _words(calibration: Calibration) -> dict[str, Any]:
-    names = calibration.tissues if calibration.method == "reference_tissue" else ("intercept", "bone_hu", *calibration.tissues)
+    names = ("intercept", "bone_hu", *calibration.tissues) if calibration.method == "regression" else calibration.tissues
     return {
         "method": calibration.method,
         "coefficients": dict(zip(names, calibration.coefficients.tolist(), strict=True)),
@@ -236,7 +254,27 @@ def _tissues(parameters: Parameters) -> tuple[Tissue, ...]:
     return cast(tuple[Tissue, ...], parameters["tissues"])
 
 
-def _method(parameters: Parameters) -> Method:
+def opened(state: Mapping[str, Array], parameters: Parameters) -> dict[float, Calibration]:
+    """The calibrations of a model folder by tube voltage in kV; 0 is all."""
+    return from_arrays(dict(state), method=method_of(parameters), tissues=read_against(parameters))
+
+
+def rods_in(parameters: Parameters) -> tuple[Rod, ...]:
+    """The rods of method phantom; none with any other."""
+    return rods_of(cast(tuple[str, ...], parameters["phantom_rods"])) if parameters["method"] == "phantom" else ()
+
+
+def read_against(parameters: Parameters) -> tuple[str, ...]:
+    """The tissues, or the rods, that density is read against."""
+    return tuple(rod.name for rod in rods_in(parameters)) or _tissues(parameters)
+
+
+def _is_pooled(parameters: Parameters) -> bool:
+    """Whether one set of coefficients is for all tube voltages; rods tell of their own scan."""
+    return parameters["kvp"] == "pooled" or parameters["method"] == "phantom"
+
+
+def method_of(parameters: Parameters) -> Method:
     return cast(Method, parameters["method"])
 
 
@@ -252,6 +290,11 @@ def check(parameters: Parameters) -> None:
     check_one_of(parameters, "method", known=METHODS)
     check_one_of(parameters, "implausible", known=("refuse", "flag"))
     check_one_of(parameters, "kvp", known=("separate", "pooled"))
+    if parameters["method"] == "phantom":
+        check_one_of(parameters, "phantom_material", known=MATERIALS)
+    elif parameters.get("phantom_rods") or parameters.get("phantom_material"):
+        raise StudyError('recipes.parameters.phantom_rods and phantom_material are for method = "phantom" alone')
+    rods_in(parameters)
     check_one_of(parameters, "report", known=("calibrated", "recalibrated"))
     if not 1 <= int(str(parameters["minimum_levels"])) <= len(levels):
         raise StudyError(f"recipes.parameters.minimum_levels: expected 1 to the number of levels ({len(levels)})")
@@ -263,7 +306,16 @@ RECIPE = TrainableRecipe(
     name="ldct_internal_calibration",
     version="1",
     defaults=DEFAULTS,
-    preparing=("levels", "minimum_levels", "takes_cut_levels", "erosion_mm", "tissues", "implausible"),
+    preparing=(
+        "levels",
+        "minimum_levels",
+        "takes_cut_levels",
+        "erosion_mm",
+        "tissues",
+        "implausible",
+        "method",
+        "phantom_rods",
+    ),
     reading=("report", "unusual_spreads", "misfit_limit_mg_cm3"),
     targets=lambda _parameters: (Target("vbmd_mg_cm3", "value", "mg/cm3"),),
     prepare=prepare,
@@ -271,5 +323,6 @@ RECIPE = TrainableRecipe(
     reads_masks=True,
     wants_gpu=False,
     check=check,
-    description="Trabecular vBMD (mg/cm3) from CT numbers of bone, calibrated by the patient's own tissues; reference QCT.",
+    description="Trabecular vBMD (mg/cm3) from CT numbers of bone, calibrated by the patient's own tissues "
+    "or by rods in the scan; reference QCT.",
 )

@@ -179,7 +179,9 @@ def _as_trained(name: str, folder: Path, *, asked: Mapping[str, Parameter]) -> d
                 f"recipes.parameters.{key} of {name} is {value!r}, but the model {folder.name} was trained with "
                 f"{trained.get(key)!r}; leave the key out, or train a model of your own"
             )
-    return {**trained, **{key: value for key, value in asked.items() if key in recipe.reading}}
+    # a model that was trained before a parameter came to be is read with its default, which is written out too
+    read = {key: asked.get(key, trained.get(key, recipe.defaults[key])) for key in recipe.reading}
+    return {**trained, **read}
 
 
 def _refuse_types(name: str, parameters: Mapping[str, Parameter], *, defaults: Mapping[str, Parameter]) -> None:

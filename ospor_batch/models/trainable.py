@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Parameters = Mapping[str, Parameter]
 Answer = Prediction | ItemRefused
+PRECISIONS = ("float32", "bfloat16")
 IMAGE = "image"  # the array that a network reads: (unit, channel, *space), of one shape for the whole recipe
 
 # Schedule of every network, visible in the study file as parameters of its recipe. None is from a paper: the abstracts name
@@ -34,7 +35,8 @@ TRAINING: dict[str, Parameter] = {
     "patience_epochs": 10,  # stops when tuning did not improve for so long
     "stop_on": "loss",  # loss | auc | pearson_r, on the tuning people
     "is_balanced": True,  # both classes weigh the same in the loss
-    "mixed_precision": True,  # bfloat16 on CUDA; a CPU always computes in float32
+    "mixed_precision": True,  # of the training: bfloat16 on CUDA; a CPU always learns in float32
+    "precision": "float32",  # float32 | bfloat16, of the trained network when it predicts, on CPU and GPU
     "threads": 2,  # of the CPU; sums depend on it in their last digits, so it is declared and not the machine's
     "minimum_cases": 8,  # of the train partition
     "minimum_events": 2,  # of each class of a binary target, in the train partition
@@ -126,6 +128,9 @@ def check_training(parameters: Parameters) -> None:
         value = parameters.get(name)
         if isinstance(value, int | float) and value < least:
             raise StudyError(f"recipes.parameters.{name} is {value:g}, expected {least:g} or more")
+    precision = parameters.get("precision", PRECISIONS[0])
+    if precision not in PRECISIONS:
+        raise StudyError(f"recipes.parameters.precision is {precision!r}, expected {' or '.join(PRECISIONS)}")
     rate = parameters.get("learning_rate")
     if isinstance(rate, int | float) and not rate > 0:
         raise StudyError(f"recipes.parameters.learning_rate is {rate:g}, expected more than 0")
@@ -148,8 +153,8 @@ class TrainableRecipe:
     """One recipe: how its inputs are cut, what it learns, who learns it.
 
     version: raise it with every change that can move a value. preparing: names of the parameters that ``prepare`` reads;
-    reading: names of those that only ``answer`` reads, so that two recipes may share one trained model. All others are the
-    training's.
+    reading: names of those that only predicting reads (``answer``, the precision), so that two recipes may share one trained
+    model. All others are the training's.
     """
 
     name: str

@@ -24,6 +24,12 @@ class TrainedPredictor:
         """Cut the inputs of one series."""
         return self.recipe.prepare(pixels, self.preparing)
 
+    def to_device(self, batch: Sequence[Example]) -> Sequence[Example]:
+        """The examples where a network reads them; unchanged for what is no network."""
+        to_device = getattr(self.answers, "to_device", None)
+        there: Sequence[Example] = batch if to_device is None else to_device(batch)
+        return there
+
     def predict(self, batch: Sequence[Example]) -> Sequence[Answer]:
         """Answer for each series."""
         return self.answers(batch)

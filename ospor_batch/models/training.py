@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -22,12 +22,12 @@ from torch import nn
 from torch.nn import functional
 
 from ospor_batch.errors import StudyError
+from ospor_batch.models.forward import Forward, NetworkAnswers, in_units
 from ospor_batch.models.trainable import (
     IMAGE,
-    Answer,
+    PRECISIONS,
     Array,
     Case,
-    Example,
     Fitted,
     NetworkLearner,
     Parameters,
@@ -57,19 +57,11 @@ def fit_network(learner: NetworkLearner, data: TrainingSet, *, work: Work) -> Fi
 
 def opened_network(
     learner: NetworkLearner, state: Mapping[str, Array], *, parameters: Parameters, targets: tuple[Target, ...], device: str
-) -> Callable[[Sequence[Example]], Sequence[Answer]]:
-    """A function from examples to answers; on a CPU each series is a batch of its own, so that no neighbour changes it."""
+) -> NetworkAnswers:
+    """The learner's network with its weights, from examples to answers."""
     network, mean, spread = loaded_network(learner, state, parameters=parameters, device=device)
-
-    def answers(batch: Sequence[Example]) -> Sequence[Answer]:
-        images = [torch.from_numpy(np.ascontiguousarray(e.arrays[IMAGE], dtype=np.float32)) for e in batch]
-        together = [images] if device != "cpu" else [[image] for image in images]
-        raw = [_outputs(network, torch.cat(some), device=device) for some in together]
-        values = _in_units(np.concatenate(raw), mean, spread, targets)
-        ends = np.cumsum([len(image) for image in images])[:-1]
-        return [learner.answer(part, example, parameters) for part, example in zip(np.split(values, ends), batch, strict=True)]
-
-    return answers
+    forward = Forward(network, device=device, precision=str(parameters.get("precision", PRECISIONS[0])))
+    return NetworkAnswers(learner, forward, parameters, targets, mean, spread)
 
 
 def loaded_network(
@@ -154,7 +146,7 @@ class _Run:
         if self.data.tuning:
             outputs, targets = self._tuning_outputs()
             loss = float(self._loss(torch.from_numpy(outputs), torch.from_numpy(targets), is_weighted=False))
-            known = _in_units(outputs, self.mean, self.spread, self.work.targets)
+            known = in_units(outputs, self.mean, self.spread, self.work.targets)
             said |= {"tuning_loss": round(loss, 6), **_metrics(known, targets, self.work.targets)}
             score = _monitored(str(self.work.parameters["stop_on"]), loss=loss, said=said)
         self.history.append(said)
@@ -288,17 +280,6 @@ def _precision(work: Work) -> Iterator[None]:
 def _outputs(network: nn.Module, images: torch.Tensor, *, device: str) -> Array:
     with torch.inference_mode():
         found: Array = network(images.to(device)).float().cpu().numpy()
-    return found
-
-
-def _in_units(outputs: Array, mean: Array, spread: Array, targets: tuple[Target, ...]) -> Array:
-    """Logits to probabilities, standardised values to their unit."""
-    found = np.array(outputs, dtype=np.float64)
-    for at, target in enumerate(targets):
-        if target.kind == "binary":
-            found[:, at] = 1 / (1 + np.exp(-np.clip(found[:, at], -60, 60)))
-        else:
-            found[:, at] = found[:, at] * spread[at] + mean[at]
     return found
 
 

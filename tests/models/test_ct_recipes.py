@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ospor_batch.errors import ItemRefused, StudyError
 from ospor_batch.models import ct_bmd_tbs, ct_cnn_smi, ct_qct_bmd, smi_comparator
+from ospor_batch.models.augmentation import augmented
 from ospor_batch.models.networks import NETWORKS
 from ospor_batch.models.spec import Parameter, Pixels, Prediction
 from ospor_batch.models.trainable import IMAGE, Fitted, TrainableRecipe, Work
@@ -75,6 +77,19 @@ def test_qct_crops_are_masked_planes_or_a_cube_of_each_vertebra() -> None:
     assert middle == pytest.approx(2 * (153 + 200) / 800 - 1, abs=2e-3)  # L1 holds 153 HU: the window is -200 to 600
     assert flat.arrays[IMAGE].min() == -1  # blanked outside the mask
     assert [region.level for region in flat.regions] == ["T12", "L1", "L2"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_ct_numbers_reach_the_network_as_they_are(name: str) -> None:
+    recipe, changes = RECIPES[name]
+    ready = preparing(recipe, changes, is_training=True)
+    low, high = (recipe.prepare(spine(hu), ready).arrays[IMAGE].astype(float) for hu in (100, 130))
+    steps = np.round((high - low) * 400, 1)  # HU of the window of 800 over an input from -1 to 1
+    assert steps[:, 0].max() == pytest.approx(30, abs=0.4)
+    still = {"augment_noise": 0.0, "augment_rotation_degrees": 0.0, "augment_scale": 0.0, "augment_shift": 0.0}
+    images = torch.from_numpy(low.astype(np.float32))
+    changed = augmented(images, {**recipe.defaults, **still}, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(changed, images, atol=1e-5, rtol=0)  # nothing is brightened or stretched
 
 
 def test_the_3d_crop_trains_too(tmp_path: Path) -> None:

@@ -16,9 +16,11 @@ from ospor_batch.models.spec import Parameter, Pixels, Prediction
 from ospor_batch.models.trainable import Answer, Case, Example, Fitted, TrainingSet, Work
 from ospor_batch.synthetic.ct import Sampling, scan
 from ospor_batch.synthetic.population import Rates, people
+from tests.imaging.rods import TEXTS, lying
 from tests.imaging.series import affine
 from tests.models.spines import preparing, spine
 
+PHANTOM: dict[str, Parameter] = {"method": "phantom", "phantom_material": "k2hpo4", "phantom_rods": TEXTS}
 CUT = 80.0  # mg/cm3, methods L7
 # Root mean square of the calibrated density of made people. Their muscle holds fat to very different degrees, which a density
 # of muscle cannot know and a regression weighs less
@@ -134,7 +136,9 @@ def test_too_few_or_unlike_series_are_the_studys_fault() -> None:
         fit(checked_up(30, seed=1, kvp=0.0))
     for changes, said in (
         ({"tissues": ("muscle",)}, "two or more"), ({"tissues": ("muscle", "bone")}, "unknown bone"),
-        ({"method": "phantom"}, "method is 'phantom'"), ({"report": "raw"}, "report is 'raw'"),
+        ({"method": "guess"}, "method is 'guess'"), ({"report": "raw"}, "report is 'raw'"),
+        ({"method": "phantom"}, "phantom_material is ''"), ({"phantom_rods": TEXTS}, 'for method = "phantom" alone'),
+        ({**PHANTOM, "phantom_rods": TEXTS[:2]}, "expected 3 or more"),
         ({"erosion_mm": -1.0}, "expected 0 or more"), ({"minimum_levels": 3}, "number of levels"),
     ):  # fmt: skip
         with pytest.raises(StudyError, match=said):
@@ -175,6 +179,45 @@ def test_a_scan_without_what_is_needed_is_refused(spoil: object, changes: dict[s
             replace(pixels, volume=replace(pixels.volume, hu=hu)), preparing(RECIPE, {"implausible": "flag"})
         )
         assert "tissue_implausible:muscle" in flagged.flags
+
+
+def on_rods(n: int, *, seed: int, **changes: float) -> list[tuple[Pixels, float]]:
+    """Patients on a phantom, each on a scanner of its own, out of tune by so much."""
+    draw = np.random.default_rng(seed)
+    found = []
+    for number in range(n):
+        vbmd, kvp = float(draw.uniform(40, 200)), (80, 100, 120, 140)[number % 4]
+        out_of_tune = {"scale": float(draw.uniform(0.94, 1.06)), "offset_hu": float(draw.uniform(-8, 8))}
+        found.append((Pixels(*lying(vbmd, kvp=kvp, seed=seed + number, **out_of_tune, **changes)), vbmd))  # type: ignore[arg-type]
+    return found
+
+
+def test_rods_calibrate_each_scan_whatever_its_tube_voltage() -> None:
+    """The rods hold scale, offset and tube voltage; what the line leaves is the marrow, which no mineral phantom knows."""
+
+    def prepared(people: list[tuple[Pixels, float]]) -> list[tuple[Example, float]]:
+        return [(RECIPE.prepare(pixels, preparing(RECIPE, PHANTOM)), vbmd) for pixels, vbmd in people]
+
+    fitted = fit(prepared(on_rods(8, seed=20)), **PHANTOM)
+    (told,) = fitted.notes["calibrations"].values()
+    assert told["coefficients"] == {"rod_0": 0, "rod_50": 50, "rod_100": 100, "rod_200": 200}
+    assert told["residual_mg_cm3"] < 8
+    assert fitted.notes["skipped_kvp"] == {}
+    test = prepared(on_rods(8, seed=40))
+    truth = np.array([vbmd for _, vbmd in test])
+    found = values(fitted, [example for example, _ in test], **PHANTOM)
+    assert np.abs(found - truth).max() < 12
+    assert np.abs(values(fitted, [e for e, _ in test], **PHANTOM, report="recalibrated") - truth).max() < 6
+    bent = replace(test[0][0], arrays={**test[0][0].arrays, "tissue_hu": test[0][0].arrays["tissue_hu"] + [0, 60, -60, 0]})
+    (answer,) = answers(fitted, [bent], **PHANTOM)
+    assert isinstance(answer, Prediction)
+    assert any(flag.startswith("residual_high:") for flag in answer.flags)
+
+
+def test_a_phantom_that_is_declared_and_not_there_is_refused() -> None:
+    ((pixels, _),) = on_rods(1, seed=60, rods=())  # type: ignore[arg-type]
+    with pytest.raises(ItemRefused, match="phantom_missing"):
+        RECIPE.prepare(pixels, preparing(RECIPE, PHANTOM))
 
 
 def scanned(n: int) -> list[tuple[Pixels, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -28,8 +29,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "predictors.md"
 OFFERED: dict[str, Any] = {}
 
 
-@pytest.fixture
-def offered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, object], None]:
+@pytest.fixture(name="offered")
+def offering(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, object], None]:
     """Offer an object as if an installed package did."""
 
     def offer(name: str, what: object) -> None:
@@ -82,20 +83,33 @@ def test_a_monai_bundle_predicts(tmp_path: Path, offered: Callable[[str, object]
     assert changed.model_digest != spec.model_digest
 
 
+def exported(target: Path, *, pixels: int) -> Callable[[np.ndarray], float]:
+    """Write a small network as ONNX, as the page says; the network itself, from an image (row, column) to a chance."""
+    import torch
+
+    from ospor_batch.models.networks import network_of
+
+    torch.manual_seed(0)
+    network = network_of({"network": "densenet_small", "width": 4}, n_channels=1, n_outputs=1).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would rather have onnxscript installed too
+        torch.onnx.export(network, (torch.rand(1, 1, pixels, pixels),), str(target), dynamo=False)
+
+    def chance(image: np.ndarray) -> float:
+        with torch.inference_mode():
+            return float(torch.sigmoid(network(torch.from_numpy(image)[None, None]))[0, 0])
+
+    return chance
+
+
 def test_an_onnx_model_predicts(tmp_path: Path, offered: Callable[[str, object], None]) -> None:
     pytest.importorskip("onnxruntime", reason="onnxruntime is optional")
-    onnx = pytest.importorskip("onnx", reason="onnx writes the model of this test")
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    node = helper.make_node("ReduceMean", ["x"], ["y"], keepdims=0)
-    graph = helper.make_graph(
-        [node], "g", [helper.make_tensor_value_info("x", kind, [1, 1, 32, 32])], [helper.make_tensor_value_info("y", kind, [])]
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "m.onnx")
+    network = exported(tmp_path / "m.onnx", pixels=32)
     offered("my_cxr", example("onnx")["KIND"])
     predictor = predictor_here(spec_of("my_cxr", parameters={"pixels": 32}, pattern="*", labels={}, folder=tmp_path / "m.onnx"))
-    read = Radiograph(np.full((40, 40), 0.5, np.float32), None, (0, 40, 0, 40), ())
-    (answer,) = predictor.predict([predictor.prepare(Pixels(radiograph=read))])
-    assert answer.score == pytest.approx(1 / (1 + np.exp(-0.5)), abs=1e-5)  # type: ignore[union-attr]
+    image = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    (answer,) = predictor.predict([predictor.prepare(Pixels(radiograph=Radiograph(image, None, (0, 32, 0, 32), ())))])
+    assert answer.score == pytest.approx(network(image), abs=1e-5)  # type: ignore[union-attr]
 
 
 def test_a_study_may_name_it_and_a_misspelt_one_is_refused(offered: Callable[[str, object], None]) -> None:
