@@ -145,6 +145,34 @@ def rejects(
     typer.echo(f"{len(found)} rejects")
 
 
+@audit.command()
+def montage(
+    study_file: StudyFile,
+    recipe: Annotated[str | None, typer.Option(help="Only this recipe.")] = None,
+    run: Annotated[str | None, typer.Option(help="Id of the run; without it the latest complete one.")] = None,
+    series: Annotated[int, typer.Option(min=1, help="Of each recipe; those with quality flags come first.")] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """Draw CT slices under their masks, to look whether masks and levels fit; into the private folder."""
+    from ospor_batch.compute.cluster import open_executor
+    from ospor_batch.config import read_study
+    from ospor_batch.runs import run_at
+    from ospor_batch.stages.montage import montage as drawn
+    from ospor_batch.stages.people_file import run_of
+
+    study = read_study(study_file)
+    store, of = run_at(run_of(study.workspace, run))
+    with open_executor(study.compute.cpu) as executor:
+        found = drawn(study, of, store=store, executor=executor, recipe=recipe, most=series)
+    if as_json:
+        print_json({"montages": [{**asdict(one), "sheets": [str(sheet) for sheet in one.sheets]} for one in found]})
+        return
+    for one in found:
+        refused = "".join(f", {n} {reason}" for reason, n in one.refused.items())
+        typer.echo(f"{one.recipe}: {one.n_series} series{refused}" + "".join(f"\n  {sheet}" for sheet in one.sheets))
+    typer.echo("single patients stand on these sheets: they are no release")
+
+
 @audit.command(name="cut-offs")
 def cut_offs(
     standard: Annotated[str | None, typer.Option(help="Only this standard, such as dxa_who or t_reference.")] = None,

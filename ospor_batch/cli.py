@@ -24,7 +24,7 @@ app = typer.Typer(
     name="ospor-batch",
     help="From DICOM archives and DXA/QCT tables to per-center, per-vendor tables, with every patient accounted for.",
     epilog="Exit codes: 0 done · 10 study file · 11 contract · 12 ledger does not close · 13 drift stop · 14 pseudonym key · "
-    "15 archive or export · 16 disk · 17 workspace in use · 18 nothing left to do · 130 interrupted. "
+    "15 archive or export · 16 disk · 17 workspace in use · 18 nothing left to do · 19 no worker · 130 interrupted. "
     "After any of them: mend, and run the same command again; finished work is kept.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -219,11 +219,12 @@ def retry(study_file: StudyFile, as_json: AsJson = False) -> None:
     study = read_study(study_file)
     found = reopen(study, Store(study.workspace))
     if not as_json:
-        typer.echo(f"{found.n_files} files and {found.n_series} series failed for a reason that may have passed")
-    if found.n_files or found.n_series:
+        series = found.n_series + found.n_training
+        typer.echo(f"{found.n_files} files and {series} series failed for a reason that may have passed")
+    if found.is_any:
         _run(study, screen=Screen(quiet=as_json), as_json=as_json, is_sweep=False)
     elif as_json:
-        print_json({"n_files": 0, "n_series": 0})
+        print_json({"n_files": 0, "n_series": 0, "n_training": 0})
 
 
 @app.command()
@@ -262,6 +263,36 @@ def train_masks(
     with Screen(quiet=False).step("train") as progress:
         asked = Asked(people=people, seed=seed, labelled=labelled, parameters={"steps": steps})
         typer.echo(f"model {train_segmentation(out, asked, progress=progress)} in {out}")
+
+
+@app.command("seal-calibration")
+def seal_calibration(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Calibration file (TOML).")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Model folder to write; recipes.model names it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Seal a calibration that was fitted elsewhere, or the rods of a phantom, to a model folder."""
+    from ospor_batch.stages.calibrations import seal
+
+    found = seal(file, out=out)
+    if as_json:
+        print_json(asdict(found))
+        return
+    kvp = "; ".join(f"{f'{kv:g} kV' if kv else 'any kV'}: n = {n}" for kv, n in zip(found.kvp_kv, found.n, strict=True))
+    typer.echo(f"{found.method} of {found.vendor} {found.scanner_model}, {found.material}; {kvp}")
+    typer.echo(f"SHA-256 of the file {found.sha256}\nmodel {found.digest} in {out}")
+
+
+@app.command("write-calibration")
+def write_calibration(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder, such as WORKSPACE/models/DIGEST.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Calibration file to write (TOML).")],
+) -> None:
+    """Write the calibration of a model folder as a file, to be read, completed and sealed elsewhere."""
+    from ospor_batch.stages.calibrations import unseal
+
+    unseal(model, file=file)
+    typer.echo(f"wrote {file}\nnext: fill in what is empty, then  ospor-batch seal-calibration {file} OUT")
 
 
 @app.command()

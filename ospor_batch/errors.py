@@ -10,6 +10,7 @@ OsporError                      1   anything of ours without a class of its own
 ├── StorageError               16   the disk is full or refuses: free space, then run again
 ├── LockedError                17   another process writes to this workspace: wait
 ├── NothingToDoError           18   no row is left to work on: the message says which step removed the last
+├── ClusterError               19   the cluster gives no worker: whoever runs it, or its queue, must act
 └── ItemRefused                 -   one file, series or row cannot be used: a reject row, go on
 Interrupted work (Ctrl-C) ends with 130, as shells do.
 """
@@ -75,6 +76,12 @@ class NothingToDoError(OsporError):
     """A step left nothing to work on."""
 
     exit_code = 18
+
+
+class ClusterError(OsporError):
+    """A cluster refuses work or gives no worker for longer than a run waits."""
+
+    exit_code = 19
 
 
 def nameless(error: Exception) -> OsporError:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+BLOCK_BYTES = 64  # of SHA-256
+INNER, OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))  # RFC 2104, section 2
 CROSSWALK = "\0crosswalk"  # issuer of the persons of a crosswalk; no center can be named so
 
 
@@ -20,8 +22,14 @@ def pseudonyms(identifiers: Iterable[str], *, kind: str, issuer: str, key: bytes
     """The pseudonym of each of many identifiers, in their order."""
     # lengths stand before the parts, so that ("a|b", "c") and ("a", "b|c") never meet
     start = b"".join(b"%d:%b" % (len(raw), raw) for raw in (_bytes(kind), _bytes(issuer)))
-    each = map(_bytes, identifiers)
-    return [hmac.digest(key, b"%b%d:%b" % (start, len(raw), raw), "sha256").hex()[:32] for raw in each]
+    inner, outer = _keyed(key)
+    found = []
+    for raw in map(_bytes, identifiers):
+        inside, outside = inner.copy(), outer.copy()
+        inside.update(b"%b%d:%b" % (start, len(raw), raw))
+        outside.update(inside.digest())
+        found.append(outside.hexdigest()[:32])
+    return found
 
 
 def normal_patient_id(text: str | None) -> str | None:
@@ -81,6 +89,12 @@ class Linkage:
 
 
 AS_WRITTEN = Linkage()
+
+
+def _keyed(key: bytes) -> tuple[Any, Any]:
+    """The inner and the outer hash of HMAC-SHA256 (RFC 2104), the key taken in: half the cost of a text."""
+    block = (hashlib.sha256(key).digest() if len(key) > BLOCK_BYTES else key).ljust(BLOCK_BYTES, b"\0")
+    return hashlib.sha256(block.translate(INNER)), hashlib.sha256(block.translate(OUTER))
 
 
 def _bytes(text: str) -> bytes:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ospor_batch.stages.summary import Progress as Told
     from ospor_batch.stages.summary import StageSummary
 
+LINE_SECONDS = 300.0  # between two lines of progress where there is no terminal, so that a batch job's log shows that it lives
 NOT_ON_SCREEN = ("study",)  # in the attrition table; on a screen it repeats the series
 LABEL_STEP = "label in the window"
 LEVELS = {
@@ -47,13 +48,13 @@ def plain(text: str) -> str:
 
 
 class Screen:
-    """Progress with rate and time left on a terminal, one plain line a step otherwise."""
+    """Progress with rate and time left on a terminal; otherwise a plain line every few minutes, and one a step."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.console = Console(stderr=quiet, quiet=quiet)
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         more = (TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-        is_shown = self.console.is_terminal and not quiet
+        self._is_shown = is_shown = self.console.is_terminal and not quiet
         self._bars = Progress(*columns, *more, console=self.console, transient=True, disable=not is_shown)
         self._task: TaskID | None = None
         self._since = time.monotonic()
@@ -82,7 +83,7 @@ class Screen:
         self._since = time.monotonic()
         task = self._task = self._bars.add_task(title, total=None, rate="")
 
-        return _Told(self._bars, task)
+        return _Told(self._bars, task, title=title, lines=None if self._is_shown else self.console)
 
     def finished(self, done: Finished) -> None:
         """Print the ledger of a step that ended."""
@@ -104,9 +105,9 @@ class Screen:
 class _Told:
     """Shows how far a step is; its rate counts from what was there as it began."""
 
-    def __init__(self, bars: Progress, task: TaskID) -> None:
-        self._bars, self._task = bars, task
-        self._since = time.monotonic()
+    def __init__(self, bars: Progress, task: TaskID, *, title: str, lines: Console | None) -> None:
+        self._bars, self._task, self._title, self._lines = bars, task, title, lines
+        self._since = self._lined = time.monotonic()
         self._first: int | None = None
         self._noted = ""
 
@@ -115,6 +116,11 @@ class _Told:
         rate = (done - self._first) / max(time.monotonic() - self._since, 1e-3)
         shown = f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
         self._bars.update(self._task, completed=done, total=total, rate=f"{shown} {self._noted}".rstrip())
+        if self._lines is not None and time.monotonic() - self._lined > LINE_SECONDS:
+            self._lined = time.monotonic()
+            left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
+            said = f"{self._title}: {done} of {total}, {shown}{left} {self._noted}"
+            self._lines.print(said.rstrip(), highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         self._noted = plain(text)
@@ -123,9 +129,10 @@ class _Told:
 def show_inference(seen: Seen, *, console: Console) -> None:
     """Print how far inference is, as far as its process said."""
     left = "" if seen.seconds_left is None or seen.state != "running" else f", {seen.seconds_left:.0f} s left"
+    present = "" if seen.n_present is None else f"{seen.n_present} of {seen.n_workers} worker(s) there, "
     lines = [
         f"inference {seen.state}: {seen.done} of {seen.total} series, {seen.items_per_second:.1f}/s{left}, "
-        f"{seen.n_working} being worked on; devices busy "
+        f"{present if seen.state == 'running' else ''}{seen.n_working} being worked on; devices busy "
         f"{100 * seen.busy_share:.0f} % of the time; last word {seen.silent_seconds:.0f} s ago",
         f"  refused so far: {', '.join(f'{n} {reason}' for reason, n in seen.rejects.items()) or 'none'}"
         + (f"; {seen.n_deaths} worker(s) died" if seen.n_deaths else ""),

@@ -62,7 +62,7 @@ class ViewEntry(Entry):
 
 
 class KindEntry(Entry):
-    name: Literal["localizer", "reformat", "spectral", "screen", "dose", "low_dose", "animal"]
+    name: Literal["localizer", "reformat", "spectral", "screen", "dose", "low_dose", "animal", "implant"]
 
 
 class VocabularySection(Section):

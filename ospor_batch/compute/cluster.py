@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import socket
+import subprocess
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ospor_batch.compute.executor import DaskExecutor, Executor, InLine
+from ospor_batch.compute.executor import AGAIN, DaskExecutor, Executor, InLine, Patience
 from ospor_batch.config.running import Slurm
-from ospor_batch.errors import StudyError
+from ospor_batch.errors import ClusterError, StudyError
 
 if TYPE_CHECKING:
     from distributed import Client
+    from distributed.security import Security
 
     from ospor_batch.config import Compute
 
@@ -33,7 +38,20 @@ def open_executor(settings: Compute) -> Iterator[Executor]:
         return
     opened = {"local": _processes, "cuda": _gpus, "slurm": _batch_jobs}.get(settings.cluster, _address)
     with opened(settings) as client:
-        yield DaskExecutor(client, most_workers=(settings.workers or 1) if _grows(settings) else 1)
+        yield DaskExecutor(
+            client, most_workers=(settings.workers or 1) if _grows(settings) else 1, patience=_patience(settings)
+        )
+
+
+def _patience(settings: Compute) -> Patience | None:
+    if settings.cluster != "slurm":
+        return None
+    minutes = (settings.slurm or Slurm()).queue_minutes
+    return Patience(
+        60 * minutes,
+        "squeue says why the jobs of this run wait, and their slurm-*.out why they ended; ask for less, or ask the "
+        "administrators of the cluster (compute.slurm.queue_minutes is how long a run waits)",
+    )
 
 
 def _grows(settings: Compute) -> bool:
@@ -50,7 +68,7 @@ def _processes(settings: Compute) -> Iterator[Client]:
     at_first = n_workers if settings.workers_at_least is None else settings.workers_at_least
     with (
         _configured(n_threads=n_threads),
-        LocalCluster(n_workers=at_first, processes=True, **_quiet(settings)) as cluster,
+        LocalCluster(n_workers=at_first, processes=True, security=_secret(), **_quiet(settings)) as cluster,
         _client(cluster, settings=settings, n_threads=n_threads) as client,
     ):
         yield client
@@ -68,7 +86,7 @@ def _gpus(settings: Compute) -> Iterator[Client]:
     with (
         _configured(n_threads=n_threads),
         # no RMM pool beside torch, which has its own allocator
-        LocalCUDACluster(n_workers=n_workers, protocol="tcp", **_quiet(settings)) as cluster,
+        LocalCUDACluster(n_workers=n_workers, protocol="tls", security=_secret(), **_quiet(settings)) as cluster,
         _client(cluster, settings=settings, n_threads=n_threads) as client,
     ):
         yield client
@@ -86,20 +104,43 @@ def _batch_jobs(settings: Compute) -> Iterator[Client]:
     asked = settings.slurm or Slurm()
     n_threads = max(1, asked.cores // settings.threads_per_worker)
     address = {"interface": asked.interface} if asked.interface else {"host": socket.gethostbyname(socket.gethostname())}
+    exported = {**dict.fromkeys(THREAD_VARIABLES, n_threads), "DASK_DISTRIBUTED__WORKER__DAEMON": False}
     with (
         _configured(n_threads=n_threads),
+        # here, since a job starts in the folder that it was sent from; mode 0700
+        tempfile.TemporaryDirectory(prefix=".ospor-cluster-", dir=Path.cwd()) as folder,
         SLURMCluster(
             queue=asked.partition, account=asked.account, walltime=asked.walltime, memory=asked.memory, processes=1,
             # jobqueue gives a worker as many threads as the job has cores; here cores decode and compute beside one task
             cores=settings.threads_per_worker, job_cpu=asked.cores, job_extra_directives=list(asked.directives),
-            job_script_prologue=[*(f"export {name}={n_threads}" for name in THREAD_VARIABLES), *asked.prologue],
+            job_script_prologue=[*(f"export {name}={value}" for name, value in exported.items()), *asked.prologue],
+            security=_on_disk(_secret(), Path(folder)),
             scheduler_options={"dashboard_address": f"{LOOPBACK}:0", **address},
         ) as cluster,
         _client(cluster, settings=settings, n_threads=n_threads) as client,
     ):  # fmt: skip
-        if settings.workers_at_least is None:
-            cluster.scale(settings.workers or 1)
+        _ask_queue(cluster.job_script())
+        at_least = (settings.workers or 1) if settings.workers_at_least is None else settings.workers_at_least
+        # adapted though their number be fixed: a job that its walltime ended is followed by another
+        cluster.adapt(minimum=at_least, maximum=settings.workers or 1)
         yield client
+
+
+def _ask_queue(script: str) -> None:
+    """See whether the queue would take such a job; later, a refusal would only be logged and waited out."""
+    try:
+        asked = subprocess.run(
+            ["sbatch", "--test-only"], input=script, capture_output=True, text=True, timeout=CONNECT_SECONDS, check=False
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise StudyError('compute: cluster = "slurm", but there is no sbatch here: run this where jobs are submitted') from None
+    except subprocess.TimeoutExpired:
+        raise ClusterError(f"compute.slurm: sbatch does not answer within {CONNECT_SECONDS} s; {AGAIN}") from None
+    if asked.returncode:
+        raise ClusterError(
+            f"compute.slurm: sbatch would refuse the job: {' '.join(asked.stderr.split())}; mend [compute.*.slurm], or "
+            f"ask the administrators of the cluster; {AGAIN}"
+        )
 
 
 @contextlib.contextmanager
@@ -110,7 +151,7 @@ def _client(cluster: Any, *, settings: Compute, n_threads: int) -> Iterator[Clie
 
     with Client(cluster) as client:
         client.register_plugin(WorkerSetup(n_threads))
-        if settings.workers_at_least is not None:
+        if settings.workers_at_least is not None and settings.cluster == "local":
             cluster.adapt(minimum=settings.workers_at_least, maximum=settings.workers)
         yield client
 
@@ -125,17 +166,32 @@ def _address(settings: Compute) -> Iterator[Client]:
     with _configured(n_threads=1):
         try:
             client = Client(address, timeout=CONNECT_SECONDS)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise StudyError(f"compute.cluster: no Dask scheduler answers at {address} ({type(error).__name__})") from None
+        except (OSError, TimeoutError, TypeError, ValueError) as error:  # TypeError: tls:// without certificates
+            raise StudyError(
+                f"compute.cluster: no Dask scheduler answers at {address} ({type(error).__name__}); "
+                "for tls:// the certificates stand in Dask's own configuration, distributed.comm.tls"
+            ) from None
         with client:
             try:
                 client.wait_for_workers(1, timeout=FIRST_WORKER_SECONDS)
             except TimeoutError:
-                raise StudyError(f"compute.cluster: no worker joined {address} within {FIRST_WORKER_SECONDS} s") from None
+                raise ClusterError(
+                    f"compute.cluster: no worker joined {address} within {FIRST_WORKER_SECONDS} s; ask whoever runs it"
+                ) from None
             # the scheduler runs elsewhere with settings of its own: here too a task that killed its worker is not tried again
             client.run_on_scheduler(_never_try_again)
             client.register_plugin(WorkerSetup(1))
+            if settings.decode_processes and any(client.run(is_daemonic).values()):
+                raise StudyError(
+                    "compute.decode_processes: the workers there may start no process; start them with "
+                    "DASK_DISTRIBUTED__WORKER__DAEMON=False in their environment"
+                )
             yield client
+
+
+def is_daemonic() -> bool:
+    """True where this process may have no child processes."""
+    return multiprocessing.current_process().daemon
 
 
 @contextlib.contextmanager
@@ -151,6 +207,26 @@ def _configured(*, n_threads: int) -> Iterator[None]:
         }
     ):
         yield
+
+
+def _secret() -> Security:
+    """A certificate and key of this run alone: nobody else of this machine or network can join, send or read.
+
+    Without it, whoever finds the port of a Dask scheduler can let it run code as the person who started it.
+    """
+    from distributed.security import Security
+
+    return Security.temporary()
+
+
+def _on_disk(secret: Security, folder: Path) -> Security:
+    """The same with what workers need as files, since a batch job is told where they lie."""
+    for name in ("tls_ca_file", "tls_worker_cert", "tls_worker_key"):
+        file = folder / name
+        file.touch(mode=0o600)
+        file.write_text(getattr(secret, name))
+        setattr(secret, name, str(file))
+    return secret
 
 
 def _quiet(settings: Compute) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import queue
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ospor_batch.compute import counting
-from ospor_batch.errors import OsporError
+from ospor_batch.errors import ClusterError, OsporError
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 A = TypeVar("A")
 B = TypeVar("B")
 WORKER_DIED = "worker_died"
+AGAIN = "then run the same command again: finished work is kept"
 ASK_SECONDS = 2.0
 IN_FLIGHT_PER_THREAD = 2  # one runs, one waits: a worker never idles, and a dead one takes at most two items with it
 
@@ -34,11 +37,23 @@ class Outcome(Generic[A, B]):
     error: str | None
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long work waits while there is no worker at all, and who is to be asked then."""
+
+    seconds: float = 600.0
+    ask: str = "look at the logs of the workers, or ask whoever runs the cluster"
+
+
 class Executor(Protocol):
     """Where work runs."""
 
     @property
     def n_workers(self) -> int:
+        """Workers to cut work for: those there now, or as many as the cluster may grow to."""
+
+    @property
+    def n_present(self) -> int:
         """Workers there now."""
 
     @property
@@ -58,6 +73,10 @@ class InLine:
 
     @property
     def n_workers(self) -> int:
+        return 1
+
+    @property
+    def n_present(self) -> int:
         return 1
 
     @property
@@ -82,18 +101,27 @@ class _Answer(Generic[B]):
     error: str | None = None
 
 
+Finished = queue.SimpleQueue[tuple["Future", _Answer[Any] | None]]
+
+
 class DaskExecutor:
     """Work on the workers of a Dask client; no result is kept on the cluster."""
 
-    def __init__(self, client: Client, *, most_workers: int = 1) -> None:
+    def __init__(self, client: Client, *, most_workers: int = 1, patience: Patience | None = None) -> None:
         """most_workers: up to which a cluster may grow by itself; it grows only while work waits for it."""
         self.client = client
         self.most_workers = most_workers
+        self.patience = patience or Patience()
         self._seen: tuple[float, dict[str, int]] = (-ASK_SECONDS, {})
+        self._had_a_worker = time.monotonic()
 
     @property
     def n_workers(self) -> int:
-        return max(self.most_workers, len(self._threads()))
+        return max(self.most_workers, self.n_present)
+
+    @property
+    def n_present(self) -> int:
+        return len(self._threads())
 
     @property
     def is_expendable(self) -> bool:
@@ -115,26 +143,19 @@ class DaskExecutor:
         return found
 
     def map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[Outcome[A, B]]:
-        from distributed import as_completed  # late: 0.5 s
-
         call = functools.partial(_answer, function)
         waiting = iter(enumerate(items))
         running: dict[Future, int] = {}
-        finished = as_completed()
+        finished: Finished = queue.SimpleQueue()
+        self._had_a_worker = time.monotonic()
         try:
             self._submit(call, waiting, running=running, finished=finished)
             while running:
-                future = next(finished)
+                future, answer = self._next(finished)
                 if self.client.status != "running" or future.status == "cancelled":
                     raise _lost()
-                if future.status == "lost":  # its worker died with the answer; another is asked for it
-                    finished.add(future)
-                    continue
                 item = items[running.pop(future)]
-                try:
-                    outcome = _outcome(item, future)
-                except (OSError, CancelledError):
-                    raise _lost() from None
+                outcome = _outcome(item, future, answer)
                 future.release()
                 self._submit(call, waiting, running=running, finished=finished)
                 yield outcome
@@ -142,8 +163,28 @@ class DaskExecutor:
             if running and self.client.status == "running":
                 self.client.cancel(list(running))
 
+    def _next(self, finished: Finished) -> tuple[Future, _Answer[Any] | None]:
+        """The next future that ended, with its answer; ClusterError when there is no worker for longer than patience lasts."""
+        while True:
+            try:
+                return finished.get(timeout=ASK_SECONDS)
+            except queue.Empty:
+                if self.client.status != "running":
+                    raise _lost() from None
+            if self._threads():
+                self._had_a_worker = time.monotonic()
+            elif time.monotonic() - self._had_a_worker > self.patience.seconds:
+                raise ClusterError(
+                    f"compute: no worker for {self.patience.seconds / 60:g} minutes; {self.patience.ask}; {AGAIN}"
+                )
+
     def _submit(
-        self, call: Callable[[Any], Any], waiting: Iterator[tuple[int, Any]], *, running: dict[Future, int], finished: Any
+        self,
+        call: Callable[[Any], Any],
+        waiting: Iterator[tuple[int, Any]],
+        *,
+        running: dict[Future, int],
+        finished: Finished,
     ) -> None:
         # not once and for all: workers die, come back and join
         room = IN_FLIGHT_PER_THREAD * max(self.most_workers, sum(self._threads().values()))
@@ -155,7 +196,22 @@ class DaskExecutor:
             # allowed-failures is 0 on the scheduler; Dask itself never tries again, since the caller bisects
             future = self.client.submit(call, item, pure=False, retries=0)
             running[future] = position
-            finished.add(future)
+            # not as_completed: it can wait for no longer than forever, and asks whichever client was opened last
+            self.client.loop.add_callback(_hand_over, future, finished)
+
+
+async def _hand_over(future: Future, finished: Finished) -> None:
+    """Fetch an answer as soon as it is there, many at a time.
+
+    One after the other they would hold up everything: a worker whose decoder holds the interpreter lock answers late.
+    """
+    answer: _Answer[Any] | None = None
+    try:
+        with contextlib.suppress(OSError, CancelledError):
+            found = await future.client.gather([future], errors="skip", asynchronous=True)
+            answer = found[0] if found else None
+    finally:
+        finished.put((future, answer))
 
 
 def _answer(function: Callable[[A], B], item: A) -> _Answer[B]:
@@ -171,11 +227,12 @@ def _answer(function: Callable[[A], B], item: A) -> _Answer[B]:
         return _Answer(error=type(error).__name__)
 
 
-def _outcome(item: A, future: Future) -> Outcome[A, Any]:
-    if future.status != "finished":
-        name = type(future.exception()).__name__ if future.status == "error" else future.status
+def _outcome(item: A, future: Future, answer: _Answer[Any] | None) -> Outcome[A, Any]:
+    if future.status == "error":
+        name = type(future.exception()).__name__
         return Outcome(item, None, WORKER_DIED if name == "KilledWorker" else name)
-    answer = future.result()
+    if answer is None:
+        raise _lost()
     if answer.refusal is not None:
         raise answer.refusal
     return Outcome(item, answer.value, answer.error)

@@ -84,7 +84,9 @@ def _window(study: Study, _known: Known) -> str:
 
 def _split(study: Study, _known: Known) -> str:
     split = study.split
-    away = "; ".join(f"external by {by}: {', '.join(names)}" for by, names in split.external.items())
+    said = [f"external by {by}: {', '.join(names)}" for by, names in split.external.items()]
+    said += [f"{share:g} of {center} set aside to recalibrate there" for center, share in sorted(split.site_tuning.items())]
+    away = "; ".join(said)
     return f"persons split {split.train:g} train, {split.tuning:g} tuning, {split.internal_test:g} internal test" + (
         f"; {away}" if away else ""
     )

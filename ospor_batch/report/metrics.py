@@ -85,6 +85,10 @@ METRICS: dict[str, Metric] = {
     "icc_a_1": Metric("ICC(A,1)", "Absolute agreement of single values, two-way random effects; 1 is identity."),
     "concordance": Metric("CCC", "Lin's concordance correlation."),
     "proportional_bias": Metric("Proportional bias", "Slope of the difference on the mean of both values."),
+    "bias_at_cut": Metric(
+        "Bias at the cut-off",
+        "Predicted minus reference where the reference stands at the cut-off, off the line of all people.",
+    ),
     "bias_below_cut": Metric("Bias below the cut-off", "Mean difference in people below the lower clinical cut-off."),
     "bias_near_cut": Metric("Bias between the cut-offs", "Mean difference in people between the clinical cut-offs."),
     "bias_above_cut": Metric("Bias above the cut-off", "Mean difference in people above the upper clinical cut-off."),
@@ -100,7 +104,7 @@ METRICS: dict[str, Metric] = {
 MORE = {  # shown in a table of their own below the main one
     "lr_positive", "lr_negative", "youden", "mcc", "kappa", "sensitivity_corrected", "specificity_corrected",
     "prev_label_standardised", "prev_test_positive_standardised", "prev_label_begg_greenes", "prev_label_weighted", "icc_a_1",
-    "concordance", "proportional_bias", "bias_below_cut", "bias_near_cut", "bias_above_cut",
+    "concordance", "proportional_bias", "bias_at_cut", "bias_below_cut", "bias_near_cut", "bias_above_cut",
 }  # fmt: skip
 # numerator and denominator of each proportion as sums of cells (methods S2)
 FRACTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

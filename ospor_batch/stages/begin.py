@@ -79,6 +79,7 @@ masks = { source = "beside", pattern = "*.nii*", labels = { L1 = 20, L2 = 21, L3
 # tuning = 0.1                                 # early stopping and threshold
 # internal_test = 0.2
 # external = { center = ["CENTER"] }           # seen by neither
+# site_tuning = { CENTER = 0.3 }               # of these: a recalibration is fitted on them, and told beside the original
 # [[recipes]]
 # name = "cxr_osteoporosis"                    # or ct_cnn_smi, ct_bmd_tbs, ct_qct_bmd, ldct_internal_calibration
 # reference = "dxa_any_site"

@@ -66,8 +66,10 @@ def keyed(rows: pl.DataFrame, *, center: str, key: bytes, reader_version: str) -
 def changes(fresh: pl.DataFrame, known: pl.DataFrame, vanished: pl.DataFrame) -> dict[str, Change]:
     """What differs from the catalog; a reject that was tried again in vain is no change."""
     files = fresh.select(contract("file").columns)
-    changed = files.join(known, on=files.columns, how="anti", nulls_equal=True, maintain_order="left")
-    rows = fresh.join(changed, on="file_key", how="semi", maintain_order="left")
+    changed, rows = files, fresh
+    if known.height:
+        changed = files.join(known, on=files.columns, how="anti", nulls_equal=True, maintain_order="left")
+        rows = fresh.join(changed, on="file_key", how="semi", maintain_order="left")
     before = known.join(changed, on="file_key", how="semi")
     gone = pl.concat([before, vanished])
 
@@ -91,9 +93,12 @@ def identities(instances: pl.DataFrame) -> pl.Series:
 
 
 def _each(values: pl.Series, kind: str, *, key: bytes) -> pl.Series:
-    told = values.drop_nulls().unique(maintain_order=True).to_list()
-    keys = dict(zip(told, pseudonyms(told, kind=kind, issuer="", key=key), strict=True))
-    return _mapped(values, keys.get).alias(f"{kind}_key")
+    told = values.drop_nulls().to_list()
+    different = list(dict.fromkeys(told))
+    keys = pseudonyms(different, kind=kind, issuer="", key=key)
+    if len(different) == len(values):
+        return pl.Series(f"{kind}_key", keys, pl.String)
+    return _mapped(values, dict(zip(different, keys, strict=True)).get).alias(f"{kind}_key")
 
 
 def _mapped(values: pl.Series, to: Callable[[str], str | None]) -> pl.Series:

@@ -42,7 +42,7 @@ from ospor_batch.evaluation.risk_tables import (
 from ospor_batch.evaluation.standardization import standard_weights
 from ospor_batch.evaluation.strata import EVERYONE, OVERALL, Stratum, parse_strata
 from ospor_batch.evaluation.tables import Context, Row, performance_rows, prevalence_rows, roc_rows
-from ospor_batch.evaluation.threshold import LockedThreshold, fixed_threshold, lock_threshold
+from ospor_batch.evaluation.threshold import LockedThreshold
 from ospor_batch.evaluation.value_tables import (
     agreement_point_rows,
     agreement_rows,
@@ -50,17 +50,16 @@ from ospor_batch.evaluation.value_tables import (
     comparison,
     repeated_rows,
 )
-from ospor_batch.models.registry import negated_unit
 from ospor_batch.report.checklist import Known, checklist_rows
 from ospor_batch.runs import Run
-from ospor_batch.stages.specs import digests, with_threshold
+from ospor_batch.stages.site_recalibration import SITES, announce_sites, site_rows
+from ospor_batch.stages.specs import digests, threshold_rule, with_threshold
 from ospor_batch.stages.summary import StageSummary
 from ospor_batch.store import Store, write_text
 
 UNDER = "tables"
 STEMS = {"reject_count": "rejects_by_reason"}
 DRAWN = {"test", "internal_test", "external"}
-SCORE_UNIT = "1"  # of a probability; a fixed cut-off of a negated value is given in that value's own unit
 INJECTS = "^([=+@\t\r-])"  # a spreadsheet would run a cell that begins so
 
 
@@ -107,6 +106,9 @@ def evaluate(study: Study, run: Run, *, store: Store) -> list[StageSummary]:
         tables.add("comparison", recipe_rows(compared, partition=partition))
     for name in GATHERED:
         _write(run, name, tables.frame(name))
+    if study.split.site_tuning:
+        _write(run, SITES, tables.frame(SITES))
+        announce_sites(run)
     _write(run, "attrition", attrition)
     _write(run, "linkage", run.read("linkage"))
     _write(run, "contrast", _contrast(study, run, store=store))
@@ -151,20 +153,9 @@ def _context(study: Study, recipe: Recipe, *, of: AnalysisSet, strata: tuple[Str
 
 
 def _threshold(recipe: Recipe, of: AnalysisSet, *, target: str) -> LockedThreshold:
-    negated = negated_unit(recipe.name, recipe.parameters)
-    unit = negated or SCORE_UNIT
-    declared = recipe.threshold
-    if declared.fixed is not None:
-        return fixed_threshold(-declared.fixed if negated else declared.fixed, unit=unit)
-    targets: dict[str, float | None] = {
-        "sensitivity_at_least": declared.sensitivity_at_least,
-        "specificity_at_least": declared.specificity_at_least,
-    }
-    rule: str = declared.rule or next(name for name, target in targets.items() if target is not None)
     known = of.paired.with_columns(truth=pl.col(f"is_{target}"))
     tuning = performance_people(known).filter(pl.col("partition") == "tuning")
-    truth, score = tuning["truth"].to_numpy(), tuning["score"].to_numpy()
-    return lock_threshold(truth, score, rule=rule, target=targets.get(rule), partition="tuning", unit=unit)
+    return threshold_rule(recipe).locked(tuning["truth"].to_numpy(), tuning["score"].to_numpy())
 
 
 def _tabulate(context: Context, of: AnalysisSet, tables: _Tables) -> None:
@@ -185,6 +176,7 @@ def _tabulate(context: Context, of: AnalysisSet, tables: _Tables) -> None:
 def _tabulate_more(study: Study, recipe: Recipe, *, context: Context, of: AnalysisSet, tables: _Tables) -> None:
     """Tables beside the main ones: the people, corrections, risks, comparisons and classes."""
     fitted, risks = comparison(of), risks_of(of)
+    tables.add(SITES, site_rows(study, recipe, context=context, of=of, fitted=fitted))
     tables.add("recalibration_point", recalibration_rows(context, risks))
     cuts = {target: _threshold(recipe, of, target=target) for target in ("low_bone_mass", "osteoporosis")}
     for people in people_groups(of):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 
-from ospor_batch.compute.executor import Executor
+from ospor_batch.compute.executor import Executor, Outcome
 from ospor_batch.config import Recipe, Study
 from ospor_batch.contracts.table import schema_of
 from ospor_batch.errors import OsporError
@@ -35,6 +37,7 @@ SAID = {"with_target": "with", "without_target": "without"}
 TESTED = ("internal_test", "external")
 OUTLINED = ("spine", "left_lung", "right_lung", "clavicles", "below_diaphragm")  # the others are halves
 Regions = Mapping[str, Box]
+T = TypeVar("T")
 Maps = dict[tuple[str, str], list[str]]  # partition and class to item digests
 
 
@@ -99,22 +102,36 @@ def _explained(
     shards_folder = run.private.absolute() / "explain"
     most = int(str(dict(spec.parameters)["explain_pictures"]))
     pictured = frozenset(chosen.filter(pl.col("rank") < most)["item_digest"])
+
+    def task_of(shard: str) -> ExplainTask:
+        return ExplainTask(shard, shards_folder / f"{shard}.parquet", folder, spec, pictured)
+
     files = located(distinct_items(chosen), study, store=store, run=run)
+    for outcome in over_shards(files, explain_shard, task_of, folder=shards_folder, study=study, executor=executor):
+        if outcome.error is not None:
+            raise OsporError(
+                f"explain {recipe.key}: ended with {outcome.error} on its worker; run again, or set "
+                "recipes.parameters.explain_images = 0 to go without"
+            )
+    return PreparedStore(folder)
+
+
+def over_shards(
+    files: pl.DataFrame,
+    work: Callable[[T], int],
+    task_of: Callable[[str], T],
+    *,
+    folder: Path,
+    study: Study,
+    executor: Executor,
+) -> Iterator[Outcome[T, int]]:
+    """Do some work on every shard of files; the private folder of shards is gone after."""
     shards = cut_shards(costs(files), megabytes=float(study.compute.cpu.shard_megabytes))
     try:
-        write_shards(shards, files, folder=shards_folder)
-        tasks = [
-            ExplainTask((name := name_of(shard)), shards_folder / f"{name}.parquet", folder, spec, pictured) for shard in shards
-        ]
-        for outcome in executor.map(explain_shard, tasks):
-            if outcome.error is not None:
-                raise OsporError(
-                    f"explain {recipe.key}: ended with {outcome.error} on its worker; run again, or set "
-                    "recipes.parameters.explain_images = 0 to go without"
-                )
+        write_shards(shards, files, folder=folder)
+        yield from executor.map(work, [task_of(name_of(shard)) for shard in shards])
     finally:
-        shutil.rmtree(shards_folder, ignore_errors=True)  # it holds paths
-    return PreparedStore(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # it holds paths
 
 
 def _maps(chosen: pl.DataFrame, held: PreparedStore) -> Maps:

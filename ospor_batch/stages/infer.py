@@ -49,18 +49,11 @@ def infer(
     work = [_work(manifest, run, spec=spec, recipes=recipes) for spec, recipes in shared.items()]
     n_finished = sum(w.wanted.height - w.todo.height for w in work)
     live = Live(run.private / PROGRESS, sum(w.wanted.height for w in work), n_finished, progress=progress)
-    live.begin()
-    for part in work:
-        if part.todo.height:
-            with _executor_for(part.spec, study, given=executor) as (opened, compute, spec):
-                left = left_behind(shards_folder(run, spec))
-                for some in _portions(part.todo, store):
-                    rounds = Rounds(
-                        spec, run, located(some, study, store=store, run=run), opened, _limits(compute, opened), live, left
-                    )
-                    _predict_all(rounds, shard_megabytes=compute.shard_megabytes)
-            merge(run, part.spec)
-    live.end()
+    with live.under_way():
+        for part in work:
+            if part.todo.height:
+                _compute(part, study, run=run, store=store, executor=executor, live=live)
+                merge(run, part.spec)
     return _assemble(study, run, manifest=manifest, specs=specs, said=(live.said(),) if live.n_computed else ())
 
 
@@ -111,6 +104,18 @@ def _work(manifest: pl.DataFrame, run: Run, *, spec: PredictorSpec, recipes: Seq
     wanted = distinct_items(manifest.filter(pl.col("recipe").is_in(recipes)))
     clear(run, spec)
     return _Work(spec, wanted, wanted.join(finished(run, spec), on="item_digest", how="anti", maintain_order="left"))
+
+
+def _compute(part: _Work, study: Study, *, run: Run, store: Store, executor: Executor, live: Live) -> None:
+    """Predict what a spec has to do, portion by portion."""
+    with _executor_for(part.spec, study, given=executor) as (opened, compute, spec):
+        left = left_behind(shards_folder(run, spec))
+        limits = _limits(compute, opened)
+        live.present = lambda: opened.n_present
+        for some in _portions(part.todo, store):
+            rounds = Rounds(spec, run, located(some, study, store=store, run=run), opened, limits, live, left)
+            _predict_all(rounds, shard_megabytes=compute.shard_megabytes)
+        live.present = None  # before the cluster closes
 
 
 def _portions(todo: pl.DataFrame, store: Store) -> list[pl.DataFrame]:

@@ -6,13 +6,15 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ospor_batch.errors import OsporError
 from ospor_batch.inference.journal import read_journal
 from ospor_batch.inference.shard import ShardReceipt
 from ospor_batch.inference.timing import STEPS, bottleneck, summed
@@ -20,8 +22,9 @@ from ospor_batch.stages.summary import Noting, Progress
 
 PROGRESS = "inference.json"
 EVERY_SECONDS = 1.0
+BEAT_SECONDS = 5.0  # between two signs of life while no shard ends
 WINDOW_SECONDS = 120.0  # over which the rate is taken: shards end in lumps
-SILENT_SECONDS = 900.0  # longer than a series may take: whoever wrote last on another machine is taken for gone
+SILENT_SECONDS = 120.0  # many signs of life: whoever wrote last on another machine is taken for gone
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Live:
     """How far inference is; every change is told to the progress bar and, at most once a second, to the disk.
 
     total, done: items, those of earlier runs included. rejects: of this run so far, by reason. seconds: by step.
+    present: asked how many workers there are now.
     """
 
     file: Path
@@ -37,18 +41,45 @@ class Live:
     progress: Progress | None = None
     link: str | None = None
     n_workers: int = 1
+    present: Callable[[], int] | None = None
     n_computed: int = 0
     n_deaths: int = 0
+    n_present: int | None = None
     rejects: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
     started_at: float = field(default_factory=time.time)
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
     _written: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def begin(self) -> None:
-        """Tell what earlier runs finished."""
+    @contextlib.contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Tell what earlier runs finished, then that this one lives, and how it ended."""
         self._recent.append((time.time(), self.done))
         self._tell(at_once=True)
+        over = threading.Event()
+        beat = threading.Thread(target=self._beat, args=(over,), name="ospor-live", daemon=True)
+        beat.start()
+        state = "stopped"
+        try:
+            yield
+            state = "ended"
+        finally:
+            over.set()
+            beat.join(timeout=1.0)  # it may wait for a scheduler that does not answer
+            self._write(state)
+
+    def _beat(self, over: threading.Event) -> None:
+        while not over.wait(BEAT_SECONDS):
+            # that the cluster is gone or closes is for the one to say who waits for its answer
+            with contextlib.suppress(OsporError, OSError, RuntimeError):
+                self.n_present = None if self.present is None else self.present()
+            if over.is_set():
+                return
+            self._write("running")
+            if self.n_present == 0 and isinstance(self.progress, Noting):
+                self.progress.note("no worker yet")
+                self.progress(self.done, self.total)  # type: ignore[operator]
 
     def received(self, receipt: ShardReceipt) -> None:
         """Count a shard that is done."""
@@ -64,10 +95,6 @@ class Live:
         while len(self._recent) > 2 and self._recent[0][0] < time.time() - WINDOW_SECONDS:
             self._recent.popleft()
         self._tell(at_once=False)
-
-    def end(self) -> None:
-        """Say that nothing more comes."""
-        self._write("ended")
 
     @property
     def items_per_second(self) -> float:
@@ -107,12 +134,16 @@ class Live:
             self._write("running")
 
     def _write(self, state: str) -> None:
+        with self._lock:
+            self._write_alone(state)
+
+    def _write_alone(self, state: str) -> None:
         self._written = time.time()
         body = {
             "state": state, "pid": os.getpid(), "host": socket.gethostname(), "started_at": self.started_at,
             "updated_at": self._written, "total": self.total, "done": self.done, "n_computed": self.n_computed,
-            "n_deaths": self.n_deaths, "n_workers": self.n_workers, "rejects": dict(sorted(self.rejects.items())),
-            "busy_share": self.busy_share,
+            "n_deaths": self.n_deaths, "n_workers": self.n_workers, "n_present": self.n_present,
+            "rejects": dict(sorted(self.rejects.items())), "busy_share": self.busy_share,
             "items_per_second": self.items_per_second, "seconds_left": self.seconds_left, "seconds": self.seconds,
             "slowest": bottleneck(self.seconds), "dashboard": self.link,
         }  # fmt: skip
@@ -128,14 +159,16 @@ class Live:
 class Seen:
     """An inference as another process sees it.
 
-    state: running, ended, or stopped when its process is gone. Rate and time left are those of its last word; n_working is
-    of now, from the journals of the workers.
+    state: running, ended, or stopped by an error or with its process. Rate and time left are those of its last word;
+    n_working is of now, from the journals of the workers. n_present: workers there were at its last word; null when it did
+    not ask yet.
     """
 
     state: str
     total: int
     done: int
     n_workers: int
+    n_present: int | None
     n_deaths: int
     rejects: Mapping[str, int]
     busy_share: float

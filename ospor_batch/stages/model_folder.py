@@ -15,12 +15,11 @@ import polars as pl
 from ospor_batch import __version__
 from ospor_batch.config import Recipe, Study
 from ospor_batch.evaluation.discrimination import auc
-from ospor_batch.evaluation.threshold import LockedThreshold, fixed_threshold, lock_threshold
 from ospor_batch.inference.fitting import Fit
 from ospor_batch.models.bundle import write_bundle
-from ospor_batch.models.registry import negated_unit
 from ospor_batch.models.spec import PREPROCESSING, PredictorSpec
 from ospor_batch.models.trainable import IMAGE, TrainableRecipe
+from ospor_batch.stages.specs import threshold_rule
 from ospor_batch.stages.training_rows import Learners
 
 STRATA = ("center", "scanner_vendor", "sex", "age_band")
@@ -197,22 +196,11 @@ def _tuning(fit: Fit, learners: Learners, *, target: str) -> pl.DataFrame:
 
 
 def _threshold_json(recipe: Recipe, tuning: pl.DataFrame) -> dict[str, Any]:
-    cut = _locked(recipe, tuning)
+    cut = threshold_rule(recipe).locked(tuning["truth"].to_numpy(), tuning["score"].to_numpy())
     return {
         "rule": cut.rule, "id": cut.id, "partition": cut.partition, "n_persons": cut.n_persons, "n_events": cut.n_events,
         "data_digest": cut.data_digest, "score_cut": cut.score_cut, "reason": cut.reason,
     }  # fmt: skip
-
-
-def _locked(recipe: Recipe, tuning: pl.DataFrame) -> LockedThreshold:
-    declared, negated = recipe.threshold, negated_unit(recipe.name, recipe.parameters)
-    unit = negated or "1"
-    if declared.fixed is not None:
-        return fixed_threshold(-declared.fixed if negated else declared.fixed, unit=unit)
-    targets = {"sensitivity_at_least": declared.sensitivity_at_least, "specificity_at_least": declared.specificity_at_least}
-    rule: str = declared.rule or next(name for name, target in targets.items() if target is not None)
-    truth, score = tuning["truth"].to_numpy(), tuning["score"].to_numpy()
-    return lock_threshold(truth, score, rule=rule, target=targets.get(rule), partition="tuning", unit=unit)
 
 
 def _data_json(learners: Learners, study: Study) -> dict[str, Any]:

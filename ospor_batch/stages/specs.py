@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ospor_batch.config import Recipe, Study, Threshold
 from ospor_batch.errors import NothingToDoError, StudyError
+from ospor_batch.evaluation.threshold import ThresholdRule
 from ospor_batch.imaging.masks import MaskRule
 from ospor_batch.models.bundle import bundle_digest, read_spec
 from ospor_batch.models.registry import kind_of, negated_unit, spec_of
@@ -17,6 +18,7 @@ from ospor_batch.models.totalsegmentator import totalsegmentator_version
 from ospor_batch.runs import Run
 
 MODELS = "models"  # folder of the workspace
+SCORE_UNIT = "1"  # of a probability
 
 
 def declared_spec(study: Study, recipe: Recipe) -> PredictorSpec:
@@ -80,6 +82,18 @@ def with_threshold(study: Study, recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"threshold": Threshold(fixed=sign * float(cut["score_cut"]))})
 
 
+def threshold_rule(recipe: Recipe) -> ThresholdRule:
+    """How the recipe finds its cut-off; one of a negated value is declared in that value's own unit."""
+    negated, declared = negated_unit(recipe.name, recipe.parameters), recipe.threshold
+    unit = negated or SCORE_UNIT
+    if declared.fixed is not None:
+        return ThresholdRule("fixed", unit, score_cut=-declared.fixed if negated else declared.fixed)
+    for name in ("sensitivity_at_least", "specificity_at_least"):
+        if (target := getattr(declared, name)) is not None:
+            return ThresholdRule(name, unit, target=target)
+    return ThresholdRule(str(declared.rule), unit)
+
+
 def trained_folder(run: Run, recipe: str) -> Path | None:
     """The model folder that a recipe was trained to in a run; null before."""
     if not run.has("model"):
@@ -96,7 +110,19 @@ def models_folder(run: Run) -> Path:
 def _spec(study: Study, recipe: Recipe, *, folder: Path | None) -> PredictorSpec:
     masks = recipe.masks
     spec = spec_of(recipe.name, parameters=recipe.parameters, pattern=masks.pattern, labels=masks.labels, folder=folder)
+    _refuse_other_material(study, recipe, spec)
     return replace(spec, masks=_mask_rule(study, recipe, spec.masks)) if kind_of(recipe.name).reads_masks else spec
+
+
+def _refuse_other_material(study: Study, recipe: Recipe, spec: PredictorSpec) -> None:
+    """StudyError when rods of one mineral would be held against a reference in another (methods L8)."""
+    material, reference = dict(spec.parameters).get("phantom_material"), study.reference(recipe.reference)
+    if material and reference.standard == "qct" and material != reference.phantom_material:
+        raise StudyError(
+            f"recipe {recipe.key}: its rods are {material}, the reference {reference.id} is read on "
+            f"{reference.phantom_material}; densities of one are not those of the other: set references.phantom_material, and "
+            "phantom_conversion if labels are to be converted"
+        )
 
 
 def _mask_rule(study: Study, recipe: Recipe, rule: MaskRule) -> MaskRule:

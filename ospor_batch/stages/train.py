@@ -283,7 +283,8 @@ def _refuse_too_few(training: Training) -> None:
             if min(counts) < few:
                 raise NothingToDoError(
                     f"train {training.key}: {counts[1]} of {sum(counts)} train series have {target.column}{why}; a classifier "
-                    f"needs at least recipes.parameters.minimum_events = {few} with it and {few} without"
+                    f"needs at least recipes.parameters.minimum_events = {few} with it and {few} without: export labels of "
+                    "both, widen match or criteria, raise split.train, or load a model with recipes.model"
                 )
 
 

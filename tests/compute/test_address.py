@@ -16,11 +16,12 @@ from typing import Any
 import cloudpickle
 import pytest
 
+from ospor_batch.compute import cluster as opening
 from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import DaskExecutor, InLine
 from ospor_batch.compute.setup import log_counts
 from ospor_batch.config import Compute, Study
-from ospor_batch.errors import OsporError
+from ospor_batch.errors import OsporError, StudyError
 from ospor_batch.stages.infer import infer
 from ospor_batch.store import Change, Store, SweepCounts
 from tests.conftest import ROOT
@@ -92,9 +93,16 @@ def store(study: Study, tmp_path: Path) -> Store:
 
 
 def test_a_study_on_workers_without_tables_and_a_scheduler_that_dies(
-    cluster: tuple[str, list[subprocess.Popen[str]]], study: Study, store: Store
+    cluster: tuple[str, list[subprocess.Popen[str]]], study: Study, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address, processes = cluster
+    with monkeypatch.context() as patched:
+        patched.setattr(opening, "is_daemonic", lambda: True)
+        with (
+            pytest.raises(StudyError, match="may start no process"),
+            open_executor(Compute(cluster=address, decode_processes=1)),
+        ):
+            pass  # and leaving a cluster of others does not close it
     run = a_run(store, manifest(NAMES))
     with open_executor(Compute(cluster=address)) as joined:
         assert isinstance(joined, DaskExecutor)

@@ -84,16 +84,18 @@ def test_threads_are_shared_out_and_nothing_listens_beyond_loopback(processes: E
     assert threads == {str(max(1, (os.cpu_count() or 1) // 2))}
     assert isinstance(processes, DaskExecutor)
     workers = processes.client.scheduler_info(n_workers=-1)["workers"]
-    assert all(address.startswith("tcp://127.0.0.1:") for address in workers)
+    assert all(address.startswith("tls://127.0.0.1:") for address in workers)
     assert processes.client.dashboard_link.startswith("http://127.0.0.1:")
 
 
-def test_an_address_is_joined(processes: Executor) -> None:
+@pytest.mark.parametrize("protocol", ["tls", "tcp"])
+def test_a_stranger_on_this_machine_cannot_join(processes: Executor, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
     assert isinstance(processes, DaskExecutor)
-    with open_executor(Compute(cluster=processes.client.scheduler.address)) as joined:
-        assert joined.n_workers == 2
-        assert [o.value for o in joined.map(abs, [-7])] == [7]
-    assert [o.value for o in processes.map(abs, [-1])] == [1]  # leaving does not close it
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    address = processes.client.scheduler.address.replace("tls://", f"{protocol}://")
+    with pytest.raises(StudyError, match="no Dask scheduler answers"), open_executor(Compute(cluster=address)):
+        pass
+    assert [o.value for o in processes.map(abs, [-1])] == [1]
 
 
 def test_an_address_where_nobody_answers_is_the_studys_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from ospor_batch.config import read_study
+from ospor_batch.plan import run_study
 from ospor_batch.runs import latest_run
 from ospor_batch.store import Store
 from ospor_batch.synthetic.archive import write_study
@@ -213,6 +215,20 @@ def test_ctrl_c_ends_with_130_and_the_next_run_completes(study: Path, after: str
     assert "Traceback" not in told
     assert latest_run(Store(workspace)) is None
     completes(study)
+
+
+def test_a_study_without_masks_refuses_every_series_with_what_is_missing(study: Path) -> None:
+    for mask in [*(study.parent / "archives").rglob("*.nii*")]:
+        mask.unlink()
+    run = run_study(read_study(study))
+    found = run.read("reject").filter(pl.col("stage") == "infer")
+    assert found.height > 0
+    assert set(found["reason"]) == {"mask_missing"}
+    assert set(found["detail"]) == {"no mask beside the images (NIfTI pattern *.nii*)"}
+    assert not run.read("prediction").height
+    for table in sorted((run.folder / "tables").glob("*.parquet")):
+        rows = pl.read_parquet(table)
+        assert not any(rows[name].is_nan().any() for name in rows.columns if rows[name].dtype.is_float()), table.stem
 
 
 def test_nobody_left_is_said_with_the_step(study: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ospor_batch.models.bundle import open_bundle, read_spec
 from ospor_batch.plan import Step, agenda, run_step, training_agenda
 from ospor_batch.runs import Run, all_runs
 from ospor_batch.stages.rejects import list_rejects
+from ospor_batch.stages.retry import failed, reopen
 from ospor_batch.stages.specs import models_folder
 from ospor_batch.stages.status import ledger
 from ospor_batch.store import Store
@@ -23,6 +25,7 @@ from ospor_batch.synthetic import presets
 from ospor_batch.synthetic.archive import write_study
 from ospor_batch.synthetic.ct import Sampling
 from ospor_batch.synthetic.patient_files import Detail
+from tests.models.test_other_packages import example, exported, offering  # noqa: F401 -- a fixture
 
 pytestmark = pytest.mark.xdist_group("radiograph_recipe")
 RECIPE = """
@@ -214,6 +217,56 @@ def test_too_few_to_learn_from_is_said_before_any_epoch(folder: Path, change: st
     recipe = RECIPE.replace("epochs = 2", f"epochs = 2\n{change}")
     with pytest.raises(NothingToDoError, match=said):
         ran(folder, recipe[: recipe.index("[[recipes.substudies]]")], workspace="few", until="train")
+
+
+def test_a_training_series_that_failed_for_a_while_is_asked_again(folder: Path) -> None:
+    recipe = RECIPE[: RECIPE.index("[[recipes.substudies]]")].replace("epochs = 2", "epochs = 1\nminimum_cases = 2")
+    before = ran(folder, recipe, workspace="asked", until="match")
+    manifest, store = before.run.read("manifest"), Store(before.study.workspace)
+    learned = manifest.filter(pl.col("is_performance_index") & (pl.col("partition") == "train")).sort("item_digest")
+    place = store.current("locator").filter(pl.col("series_key") == learned["series_key"][0]).row(0, named=True)
+    file = Path(before.study.archive_root(place["archive"])) / place["path"]
+    file.rename(folder / "away.dcm")
+    run_step(before.study, Step("train", run_id=before.run.run_id))
+    fewer = before.run.read("model")["n_train"][0]
+    assert failed(before.study, store).n_training == 1
+    (folder / "away.dcm").rename(file)
+    assert reopen(before.study, store).n_training == 1
+    assert "train" not in all_runs(store)[0].stages_done
+    run_step(before.study, Step("train", run_id=before.run.run_id))
+    assert before.run.read("model")["n_train"][0] == fewer + 1
+    assert failed(before.study, store).n_training == 0
+
+
+ONNX = """
+[split]
+tuning = 0.5
+internal_test = 0.5
+
+[[recipes]]
+name = "my_cxr"
+model = "m.onnx"
+reference = "dxa_any_site"
+threshold = { rule = "youden" }
+[recipes.parameters]
+pixels = 32
+[[recipes.criteria]]
+name = "age 50 or older"
+keep = "age_at_image >= 50"
+"""
+
+
+def test_an_onnx_model_of_another_package_runs_in_a_study(folder: Path, offered: Callable[[str, object], None]) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is optional")
+    exported(folder / "m.onnx", pixels=32)
+    offered("my_cxr", example("onnx")["KIND"])
+    found = ran(folder, ONNX, workspace="theirs", until="evaluate")
+    predicted = found.run.read("prediction")
+    assert set(predicted["predictor"]) == {"my_cxr"}
+    assert predicted["score"].is_between(0, 1).all()
+    assert predicted["score"].n_unique() > 10
+    assert set(found.run.read("reject")["reason"]) == {"image_blank"}
+    assert set(found.run.read("performance", under="tables")["recipe"]) == {"my_cxr"}
 
 
 def test_a_sweep_never_trains(trained: Trained, folder: Path) -> None:

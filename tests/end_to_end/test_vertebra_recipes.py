@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
+from matplotlib.image import imread
 
+from ospor_batch.compute.executor import InLine
 from ospor_batch.config import read_study
+from ospor_batch.errors import StudyError
 from ospor_batch.plan import run_study
 from ospor_batch.runs import Run
+from ospor_batch.stages.montage import montage
 from ospor_batch.stages.status import ledger
 from ospor_batch.store import Store
 from ospor_batch.synthetic import presets
@@ -86,3 +90,17 @@ def test_no_table_holds_nan(run: Run) -> None:
         for name in rows.columns:
             if rows[name].dtype.is_float():
                 assert not rows[name].is_nan().any(), (table.stem, name)
+
+
+def test_sheets_of_masks_over_slices_lie_in_the_private_folder(run: Run) -> None:
+    study = read_study(run.folder.parents[2] / "mine.toml")
+    (found,) = montage(study, run, store=Store(study.workspace), executor=InLine(), recipe="cnn", most=3)
+    (sheet,) = found.sheets
+    assert (found.n_series, found.refused) == (3, {})
+    assert sheet.is_relative_to(run.private.absolute())
+    assert imread(sheet).shape[2] == 4
+    again = sheet.read_bytes()
+    montage(study, run, store=Store(study.workspace), executor=InLine(), recipe="cnn", most=3)
+    assert sheet.read_bytes() == again
+    with pytest.raises(StudyError, match="montage: no recipe none that reads masks; this study has bmd, tbs, cnn, smi"):
+        montage(study, run, store=Store(study.workspace), executor=InLine(), recipe="none", most=3)

@@ -5,36 +5,25 @@ Needs torch, NumPy and pyarrow only, so that it runs where the rest of the proje
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from tests.gpu.on_device import device_name, write_down
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.gpu
 WIDTH, SIDE = 32, 128
 
 
-def has_gpu() -> bool:
-    return bool(torch.cuda.is_available()) or os.environ.get("OSPOR_DRY_RUN") == "cpu"
-
-
 def device() -> Any:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@pytest.fixture(autouse=True)
-def _gpu() -> None:
-    if not has_gpu():
-        pytest.skip("no GPU here; OSPOR_DRY_RUN=cpu runs these tests on the CPU")
+    return torch.device(device_name())
 
 
 def network() -> Any:
@@ -68,7 +57,7 @@ def test_scores_of_gpu_and_cpu_agree_and_so_do_decisions() -> None:
 
 def test_half_precision_differs_by_a_measured_amount() -> None:
     full, half = scores(device()), scores(device(), dtype=torch.bfloat16)
-    print(f"bf16 against fp32: at most {np.abs(full - half).max():.5f} of a spread of {full.std():.5f}")
+    write_down("bfloat16 against float32", most=float(np.abs(full - half).max()), spread=float(full.std()))
     assert np.corrcoef(full, half)[0, 1] > 0.99
 
 
@@ -139,8 +128,3 @@ def test_a_process_killed_on_the_device_leaves_it_usable() -> None:
     assert len(scores(device())) == 32
     if before:
         assert torch.cuda.mem_get_info()[0] > 0.9 * before
-
-
-def test_what_is_run_here_is_said(tmp_path: Path) -> None:
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu (dry run)"
-    (Path(os.environ.get("OSPOR_GPU_OUT", tmp_path)) / "device.txt").write_text(f"{name}, torch {torch.__version__}\n")

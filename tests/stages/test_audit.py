@@ -13,14 +13,16 @@ from ospor_batch.cli import app
 from ospor_batch.config import Drift, Secret
 from ospor_batch.contracts import contract
 from ospor_batch.errors import DriftStop, LedgerError, StudyError
+from ospor_batch.evaluation.analysis_set import AnalysisSet
 from ospor_batch.plan import CENTER_STAGES, Step, begin_run, preview_cohort, run_step
 from ospor_batch.runs import accepted_run
 from ospor_batch.stages.accept import accept
 from ospor_batch.stages.diff import diff
 from ospor_batch.stages.drift import drifted
-from ospor_batch.stages.people_behind import COUNTED, INSTEAD, people_behind
+from ospor_batch.stages.keys_behind import analysis_of
+from ospor_batch.stages.people_behind import COUNTED, NOBODY, people_behind
 from ospor_batch.stages.retry import failed, reopen
-from ospor_batch.stages.trace import TRACED, analysis_of, trace
+from ospor_batch.stages.trace import TRACED, trace
 from ospor_batch.store import Store
 from tests.stages.audited import TwoRuns, tabulated, two_runs
 
@@ -65,8 +67,10 @@ def test_every_number_of_people_leads_to_their_keys(runs: TwoRuns) -> None:
 def test_every_table_of_a_run_is_followed_or_says_what_to_trace_instead(runs: TwoRuns) -> None:
     written = {path.stem for path in (runs.first.folder / "tables").glob("*.parquet")}
     refused = written - {*TRACED, "rejects_by_reason"}
-    assert refused <= INSTEAD.keys()
+    assert refused <= NOBODY.keys()
     for table in sorted(refused):
+        counts = [f.name for f in contract(table).fields if f.name.startswith("n_") and f.suppress]
+        assert not counts, f"{table} counts people in {counts}"
         with pytest.raises(StudyError, match=f"trace cannot follow {table}: it"):
             trace(runs.first.folder, table, cell="n_persons")
 
@@ -75,6 +79,10 @@ def test_every_table_of_a_run_is_followed_or_says_what_to_trace_instead(runs: Tw
 def test_every_count_of_every_followed_table_leads_to_as_many_keys(runs: TwoRuns, table: str) -> None:
     run, n_cells = runs.first, 0
     cuts = dict(run.read("threshold", under="tables").select("recipe", "score_cut").iter_rows())
+
+    def people(recipe: str) -> AnalysisSet:
+        return analysis_of(run, recipe, reference_id="dxa_any_site", target="osteoporosis")
+
     for recipe, reference in run.read("threshold", under="tables").select("recipe", "reference_id").iter_rows():
         of = analysis_of(run, recipe, reference_id=reference, target="osteoporosis")
         rows = run.read(table, under="tables").filter(pl.col("recipe") == recipe)
@@ -82,11 +90,24 @@ def test_every_count_of_every_followed_table_leads_to_as_many_keys(runs: TwoRuns
             rows = rows.unique([c for c in contract(table).primary_key if c != "metric"], keep="first", maintain_order=True)
         for row in rows.gather_every(max(rows.height // 40, 1)).iter_rows(named=True):
             counts = [c for c in row if (c.startswith("n_") or c in {"tp", "fp", "fn", "tn"}) and row[c] is not None]
-            for column in counts:
-                keys = people_behind(of, table=table, row=row, column=column, cut=cuts[recipe])
+            for column in (c for c in counts if c != "n_groups"):
+                keys = people_behind(of, table=table, row=row, column=column, cut=cuts[recipe], others=people)
                 assert keys.unique().height == row[column], (recipe, column, row)
                 n_cells += 1
     assert n_cells or run.read(table, under="tables").height == 0
+
+
+@pytest.mark.parametrize("table", ["linkage", "window", "guard", "contrast"])
+def test_every_count_of_match_and_catalog_leads_to_as_many_keys(runs: TwoRuns, table: str) -> None:
+    under = "tables" if runs.first.has(table, under="tables") else ""
+    rows = runs.first.read(table, under=under)
+    counts = [c for c in rows.columns if c.startswith("n_")]
+    found = cells(rows, table, *counts)
+    assert any(n > 0 for _, n in found)
+    for cell, n in found:
+        assert trace(runs.first.folder, table, cell=cell).keys.height == n, cell
+    column = cells(rows, table, "n_struck" if table == "guard" else "n_persons" if "n_persons" in counts else "n_imaged")
+    assert any(n > 0 for _, n in column)
 
 
 def test_what_counts_nobody_is_said(runs: TwoRuns) -> None:
@@ -184,7 +205,9 @@ def test_the_cohort_can_be_looked_at_before_any_pixel_and_writes_nothing(runs: T
     attrition, guards = preview_cohort(runs.study)
     written = runs.first.read("attrition")
     assert attrition.equals(written)
-    assert guards.height == 0
+    assert dict(guards.select("center", "status").iter_rows()) == {
+        "north": "assessed", "south": "not_assessed", "east": "not_assessed", "west": "not_assessed"
+    }  # fmt: skip
     assert sorted((runs.store.workspace / "runs").iterdir()) == before
 
 

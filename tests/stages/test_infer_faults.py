@@ -156,7 +156,10 @@ def test_workers_killed_at_random_change_nothing(
             wait_for(lambda before=before: n_parts(run) > before or n_parts(run) >= 9)  # type: ignore[misc]
             time.sleep(chance.random() * 0.3)
             alive = processes.client.run(os.getpid)
-            if alive:
+            if alive and not n_killed:
+                processes.client.restart_workers([chance.choice(sorted(alive))], timeout=30)  # by its nanny
+                n_killed.append(1)
+            elif alive:
                 kill(chance.choice(sorted(alive.values())))
                 n_killed.append(1)
 
@@ -255,9 +258,9 @@ def test_a_killed_driver_is_followed_by_one_that_goes_on(
     time.sleep(0.5)  # its workers follow it
     read: list[str] = []
 
-    def watched(paths: Any) -> Any:
+    def watched(paths: Any, **how: Any) -> Any:
         read.append(paths[0].parent.name)
-        return reader.read_volume(paths)
+        return reader.read_volume(paths, **how)
 
     monkeypatch.setattr(items_module, "read_volume", watched)
     infer(study, run, store=store, executor=InLine())

@@ -28,7 +28,7 @@ class Trouble(WorkerPlugin):  # type: ignore[misc]
         from ospor_batch.imaging.reader import read_volume
         from ospor_batch.inference import items
 
-        def troubled(paths: Sequence[Path]) -> Any:
+        def troubled(paths: Sequence[Path], **how: Any) -> Any:
             name = paths[0].parent.name
             with self.log.open("a") as log:
                 log.write(f"{name}\n")
@@ -38,7 +38,7 @@ class Trouble(WorkerPlugin):  # type: ignore[misc]
                 # backtracks for hours in compiled code that holds the interpreter lock
                 re.match(r"(a+)+$", "a" * 64 + "b")
             time.sleep(self.seconds)
-            return read_volume(paths)
+            return read_volume(paths, **how)
 
         items.read_volume = troubled
 
