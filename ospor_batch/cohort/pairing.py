@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,24 +15,23 @@ GAP = "gap_days"  # of a pair: label date minus image date
 PERSON = ("center", "patient_key")
 LABEL_CENTER = "label_center"  # where the label was measured; another center only where a crosswalk joins two numbers
 WHO, WHOSE = "patient_key", "patient_key_of_label"
-SLICE = 2**18  # rows held as text at a time: a row group as Polars writes them
-WORKERS = 2  # slices at work at a time: one is read while another is looked up; more would hold more text
+SLICE = 250_000  # rows held as text at a time: whole row groups, as Polars cuts large files, so that none is decoded twice
 BUCKET_BITS = 20  # first bits of the hash, by which labels are looked up: about one label a bucket in a million
-SEEN_BITS = 23  # more of them, by which most people without any label are told without a look at a bucket (8 MiB)
+SEEN_BITS = 23  # more of them, by which most people without any label are told without a look at a bucket (1 MiB)
 
 
 @dataclass(frozen=True)
 class _Index:
     """Labels in the order of the hash of their person; those of bucket b stand from starts[b] to starts[b + 1].
 
-    seen: whether any label's hash begins with these bits.
+    seen: a bit for every beginning of a hash, set where a label's begins so.
     """
 
     who: NDArray[np.uint64]
     day: NDArray[np.int32]
     at_label: NDArray[np.uint32]
     starts: NDArray[np.int32]
-    seen: NDArray[np.bool_]
+    seen: NDArray[np.uint8]
 
 
 def pair(
@@ -46,9 +46,8 @@ def pair(
     left, right = series.lazy(), labels.lazy()
     ours = left.collect_schema().names()
     own = [column for column in right.collect_schema().names() if column not in ours or column in PERSON]
-    with ThreadPoolExecutor(1) as indexer:
-        index = indexer.submit(_index, right)
-        pairs = pl.concat(_over_slices(left, lambda _, part: _near(part, index.result(), keep=keep)))
+    index = _index(right)
+    pairs = pl.concat(_over_slices(left, lambda _, part: _near(part, index, keep=keep)))
     given = _at(right.select(own).rename({"center": LABEL_CENTER, WHO: WHOSE}), pairs["at_label"])
     return pairs.drop("at_label").hstack(given).filter(pl.col(WHO) == pl.col(WHOSE)).drop(WHOSE)
 
@@ -71,7 +70,8 @@ def _index(labels: pl.LazyFrame) -> _Index:
     starts = np.concatenate(([0], np.cumsum(np.bincount(_first(BUCKET_BITS, who), minlength=2**BUCKET_BITS))))
     seen = np.zeros(2**SEEN_BITS, dtype=np.bool_)
     seen[_first(SEEN_BITS, who)] = True
-    return _Index(who, rows["day"].to_numpy(), rows["at"].to_numpy(), starts.astype(np.int32), seen)
+    packed = np.packbits(seen, bitorder="little")
+    return _Index(who, rows["day"].to_numpy(), rows["at"].to_numpy(), starts.astype(np.int32), packed)
 
 
 def _first(bits: int, who: NDArray[np.uint64]) -> NDArray[np.int32]:
@@ -79,18 +79,36 @@ def _first(bits: int, who: NDArray[np.uint64]) -> NDArray[np.int32]:
     return (who >> np.uint64(64 - bits)).astype(np.int32)
 
 
+def _is_seen(who: NDArray[np.uint64], index: _Index) -> NDArray[np.bool_]:
+    """True where a label's hash begins as this one; the table is small enough to stay near the processor."""
+    bits = _first(SEEN_BITS, who)
+    found = (index.seen[bits >> 3] >> (bits & 7).astype(np.uint8)) & 1
+    is_seen: NDArray[np.bool_] = found.view(np.bool_)
+    return is_seen
+
+
 def _over_slices(rows: pl.LazyFrame, work: Callable[[int, pl.DataFrame], pl.DataFrame]) -> list[pl.DataFrame]:
-    """What becomes of every slice, given the number of its first row; of one without rows where there are none."""
+    """What becomes of every slice, given the number of its first row; the next one is read meanwhile.
+
+    One slice without rows where there are none. Two slices at work would be slower: they share the threads of Polars.
+    """
     n = rows.select(pl.len()).collect().item()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(lambda start: work(start, rows.slice(start, SLICE).collect()), range(0, max(n, 1), SLICE)))
+    done = []
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(rows.slice(0, SLICE).collect)
+        for start in range(0, max(n, 1), SLICE):
+            part = coming.result()
+            if start + SLICE < n:
+                coming = reader.submit(rows.slice(start + SLICE, SLICE).collect)
+            done.append(work(start, part))
+    return done
 
 
 def _near(series: pl.DataFrame, index: _Index, *, keep: pl.Expr | None) -> pl.DataFrame:
     """Series beside the row numbers of the labels that may be of the same person."""
     rows = _hashed(series, day="image_date")
     who = rows["who"].to_numpy()
-    rows = rows[np.flatnonzero(index.seen[_first(SEEN_BITS, who)])]  # hardly any but people with labels
+    rows = rows.filter(_is_seen(who, index)).rechunk()  # hardly any but people with labels
     who, day = rows["who"].to_numpy(), rows["day"].to_numpy()
     bucket = _first(BUCKET_BITS, who)
     first = index.starts[bucket]
@@ -103,15 +121,27 @@ def _near(series: pl.DataFrame, index: _Index, *, keep: pl.Expr | None) -> pl.Da
     gap = pl.Series(GAP, index.day[label] - day[image], dtype=pl.Int64)
     near = pl.DataFrame([gap, pl.Series("at_label", index.at_label[label]), rows["at"][image]])
     near = near if keep is None else near.filter(keep)
-    return series[near["at"]].with_columns(near[GAP], near["at_label"])
+    return _taken(series, near["at"].to_numpy()).with_columns(near[GAP], near["at_label"])
 
 
 def _at(labels: pl.LazyFrame, wanted: pl.Series) -> pl.DataFrame:
     """The rows of the wanted numbers, in their order."""
-    rows, place = np.unique(wanted.to_numpy(), return_inverse=True)
+    rows = np.unique(wanted.to_numpy())
 
     def of_slice(start: int, part: pl.DataFrame) -> pl.DataFrame:
         first, last = np.searchsorted(rows, [start, start + part.height])
-        return part[rows[first:last] - start]
+        return _taken(part, rows[first:last] - start)
 
-    return pl.concat(_over_slices(labels, of_slice))[place]
+    return pl.concat(_over_slices(labels, of_slice), rechunk=True)[np.searchsorted(rows, wanted.to_numpy())]
+
+
+def _taken(rows: pl.DataFrame, at: NDArray[Any]) -> pl.DataFrame:
+    """Rows by number, which may repeat; by way of a mask, since text of several chunks is slow to gather by number.
+
+    Text is written anew: as it stands it would hold the text of all rows in memory.
+    """
+    is_wanted = np.zeros(rows.height, dtype=np.bool_)
+    is_wanted[at] = True
+    place = np.cumsum(is_wanted, dtype=np.int32) - 1
+    kept = rows.filter(is_wanted).with_columns(pl.col(pl.String) + "").rechunk()
+    return kept[pl.Series(place[at])]

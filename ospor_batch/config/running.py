@@ -41,6 +41,7 @@ class Compute(Section):
     threads_per_worker: Annotated[int, Field(ge=1)] = 1
     memory_limit: str = "auto"
     shard_megabytes: Annotated[int, Field(ge=1)] = 256
+    """Most that a shard reads; more where hundreds of workers would finish one each second (docs/scale.md)."""
     decode_threads: Annotated[int, Field(ge=1)] | None = None
     """Threads of a worker that read and decode ahead; null for one, on a GPU one per core of the worker."""
     decode_processes: Annotated[int, Field(ge=1)] | None = None

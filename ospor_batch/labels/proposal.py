@@ -106,7 +106,7 @@ def _n_told(header: tuple[str, ...]) -> int:
 def _other_headers(raw: RawTable) -> list[_Rows]:
     """Rows that tell more columns than the first filled one: a later row, or two rows that follow each other."""
     filled = [(raw.header_at, raw.header), *zip(raw.numbers[:FIRST_ROWS], raw.rows, strict=False)]
-    found = [((number,), _n_told(joined_header([row]))) for number, row in filled[1:]]
+    found: list[tuple[_Rows, int]] = [((number,), _n_told(joined_header([row]))) for number, row in filled[1:]]
     for (number, row), (after, below) in pairwise(filled):
         if after == number + 1 and not any(any(sign.isdigit() for sign in cell) and _is_number(cell) for cell in below):
             found.append(((number, after), _n_told(joined_header([row, below]))))
@@ -121,10 +121,13 @@ def _is_number(cell: str) -> bool:
 def _read(path: Path, *, name: str, sheet: str | None, header_rows: _Rows = ()) -> RawTable:
     """Read as the label stage would; where the bytes are no UTF-8, under the encoding whose header tells most columns."""
     read = partial(read_raw, path, name=name, wanted=(), sheet=sheet, header_rows=header_rows)
+    raw: RawTable | None = None
     try:
         raw = read()
-    except StudyError:
-        raw = None
+    except ArchiveError:
+        raise
+    except StudyError:  # of no encoding that is tried, or of two: tried below
+        pass
     if raw is not None and raw.form not in EAST_ASIAN:
         return raw
     forms = [form for form in (*EAST_ASIAN, *GUESSED) if _decodes(path, form)] or [WESTERN]

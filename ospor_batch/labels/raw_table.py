@@ -10,8 +10,12 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ospor_batch.errors import ArchiveError, StudyError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 PARQUET_MAGIC = b"PAR1"
 WORKBOOK_MAGIC = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # ZIP (xlsx, ods) and OLE (xls)
@@ -98,10 +102,13 @@ def joined_header(rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
 
 
 def sheets_of(path: Path) -> tuple[str, ...]:
-    """Names of the sheets of a workbook; none for another kind of file."""
+    """Names of the sheets of a workbook; none for another kind of file, or one that cannot be read."""
     import fastexcel  # late: only workbooks need it
 
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError:  # told when the table is read
+        return ()
     if not content.startswith(WORKBOOK_MAGIC):
         return ()
     try:
@@ -239,14 +246,25 @@ def _parquet(content: bytes, *, name: str) -> RawTable:
     for column, dtype in rows.schema.items():
         if dtype.is_nested():
             raise ArchiveError(f"{name}: column {column!r} holds lists or structures; an export has one value a cell")
-        is_date = dtype == pl.Date or isinstance(dtype, pl.Datetime)
-        # as a date cell of a workbook reads; local time of day is of no use to a match by days
-        value = pl.col(column).cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M:%S") if is_date else pl.col(column)
-        text.append(value.cast(pl.String).fill_null("").alias(column))
+        text.append(_as_text(pl.col(column), dtype).fill_null("").alias(column))
     cells = rows.select(text).rows()
     filled = [(number, row) for number, row in enumerate(cells, start=2) if any(cell.strip() for cell in row)]
     header = tuple(plain(column) for column in rows.columns)
     return RawTable(header, tuple(row for _, row in filled), tuple(number for number, _ in filled), "parquet", is_workbook=True)
+
+
+def _as_text(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Cells of a typed column as a workbook's would read: dates as local dates, whole numbers without a point."""
+    import polars as pl
+
+    if dtype == pl.Date or isinstance(dtype, pl.Datetime):
+        # the day of the clock on the wall where it was measured, and not that of Greenwich
+        local = value.dt.replace_time_zone(None) if isinstance(dtype, pl.Datetime) else value
+        return local.cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M:%S")
+    if dtype.is_float():  # numbers of patients are floats where one of them was missing
+        whole = value.cast(pl.Int64, strict=False)
+        return pl.when(whole == value).then(whole.cast(pl.String)).otherwise(value.cast(pl.String))
+    return value.cast(pl.String)
 
 
 def _workbook(content: bytes, *, name: str, sheet: str | None, header_rows: Sequence[int]) -> RawTable:

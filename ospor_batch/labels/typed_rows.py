@@ -19,6 +19,7 @@ from ospor_batch.pseudonym import normal_patient_id
 LIKE = 0.5  # similarity from which a header is offered as the one that was meant (judgement)
 MOST_SHOWN = 12  # headers in a message
 PLAIN_FORMS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be")
+OFFSET = r"\s*(Z|[+-]\d{2}(:?\d{2})?)$"  # of a time zone, as %z reads it
 EXCEL = "excel"  # date_format of day numbers, as a spreadsheet holds dates: 1 is 1900-01-01, and 60 a day that never was
 EXCEL_ZERO = date(1899, 12, 30)  # day 0 for every day after February 1900
 DAY_NUMBER = r"^\d{4,5}(\.\d+)?$"
@@ -162,6 +163,11 @@ def read_date(text: pl.Expr, form: str) -> pl.Expr:
     if form == EXCEL:
         days = pl.when(text.str.contains(DAY_NUMBER)).then(text.cast(pl.Float64, strict=False).floor().cast(pl.Int64))
         return pl.when(days.is_between(*LIKELY_DAYS)).then(pl.lit(EXCEL_ZERO) + pl.duration(days=days))
+    if form.endswith("%z"):  # the day is that of the clock on the wall, whatever the zone
+        text, form = text.str.replace(OFFSET, ""), form.removesuffix("%z").rstrip()
+    for part in (".%f", "%.f"):  # parts of a second are of no use to a match by days
+        if part in form:
+            text, form = text.str.replace(r"(:\d{2})\.\d{1,9}", "$1"), form.replace(part, "")
     if any(directive in form for directive in TIME_DIRECTIVES):
         read = text.str.to_datetime(form, strict=False, time_unit="us")
     else:
@@ -257,7 +263,10 @@ def with_words(rows: pl.DataFrame, *, export: Export) -> pl.DataFrame:
 def with_age(rows: pl.DataFrame) -> pl.DataFrame:
     """Age in completed years from the birth date where there is one, else the age of the export."""
     birth, exam = pl.col("birth_date"), pl.col("exam_date")
-    had_birthday = (exam.dt.month() * 100 + exam.dt.day()) >= (birth.dt.month() * 100 + birth.dt.day())
+    # months are bytes: a hundred of them would overflow
+    had_birthday = (exam.dt.month() > birth.dt.month()) | (
+        (exam.dt.month() == birth.dt.month()) & (exam.dt.day() >= birth.dt.day())
+    )
     years = (exam.dt.year() - birth.dt.year() - (~had_birthday).cast(pl.Int32)).cast(pl.Float64)
     if "age_at_label" in rows.columns:
         # two years apart is more than counting age by calendar year or in the Korean way can explain

@@ -27,7 +27,8 @@ path = "exports/north_dxa.csv"                 # <- CSV or XLSX; the template be
 kind = "dxa"                                   # dxa | qct | body
 layout = "wide"                                # wide: a row per exam; long: a row per site
 t_reference = "unknown"                        # reference population of the T-scores; unknown is a stratum of its own
-date_format = "%Y-%m-%d"
+date_format = "%Y-%m-%d"                       # "excel" for the day numbers of a spreadsheet
+# header_rows = [3]                            # where a title stands above; also sheet, encoding, delimiter, decimal, thousands
 [centers.exports.columns]                      # ours = "theirs"; a unit where theirs differs: { column = "Height", unit = "cm" }
 patient_id = "patient_id"
 exam_date = "exam_date"

@@ -124,7 +124,7 @@ def _grad_cam(run: Run, _store: Store, row: Row, column: str) -> pl.DataFrame:
 
 
 def _of_cohort(row: Row) -> pl.Expr:
-    return (pl.col("recipe") == row["recipe"]) & (pl.col("reference_id") == row["reference_id"])
+    return pl.all_horizontal(pl.col(name) == row[name] for name in ("recipe", "reference_id"))
 
 
 KEPT: dict[str, Callable[[Run, Store, Row, str], pl.DataFrame]] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from ospor_batch.config import Center, Export, Study
+from ospor_batch.config import Center, Export, Reference, Study
 from ospor_batch.contracts import contract
 from ospor_batch.errors import StudyError
 from ospor_batch.labels.cut_offs import cut_offs
@@ -50,6 +50,7 @@ def label(study: Study, center: str, *, store: Store, key: bytes) -> StageSummar
             *((f"exams refused:{name}", of_reference.rejects.height) for name, of_reference in drawn.items()),
             *(note for name, of_reference in drawn.items() for note in _recomputed(name, of_reference.labels)),
         ),
+        remarks=tuple(said for r in study.references if (said := _shares(r, drawn[r.id].labels)) is not None),
     ).check()
 
 
@@ -60,6 +61,22 @@ def _recomputed(name: str, labels: pl.DataFrame) -> list[tuple[str, int]]:
         return []
     moved = known.filter(pl.col("category_recomputed") != pl.col("category"))
     return [(f"T recomputed:{name}", known.height), (f"class would move:{name}", moved.height)]
+
+
+def _shares(reference: Reference, labels: pl.DataFrame) -> str | None:
+    """The share of each class, and of the labels whose class a recomputed T would move; null without classes."""
+    known = labels.filter(pl.col("is_osteoporosis").is_not_null())
+    if not known.height:
+        return None
+    counts = known["category"].value_counts().sort("count", "category", descending=[True, False]).iter_rows()
+    said = ", ".join(f"{n / known.height:.0%} {name.replace('_', ' ')}" for name, n in counts)
+    counted = dict(_recomputed(reference.id, labels))
+    if counted:
+        n, moved = counted.values()
+        said += (
+            f"; T recomputed from BMD by {reference.compare_with} would move {moved} of {n} ({moved / n:.0%}) to another class"
+        )
+    return f"{reference.id}: of {known.height} labels {said}"
 
 
 def check_exports(study: Study) -> list[str]:

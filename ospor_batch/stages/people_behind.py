@@ -13,8 +13,17 @@ from ospor_batch.evaluation.cohort_tables import OF_LABEL
 from ospor_batch.evaluation.standardization import OLDEST, WIDTH, group_said
 from ospor_batch.evaluation.strata import EVERYONE
 from ospor_batch.evaluation.value_tables import CALIBRATED_KVP, comparison
-from ospor_batch.stages.people_compared import OfRecipe, of_classes, of_comparison, of_curve, of_discrimination, of_pool
+from ospor_batch.stages.people_compared import (
+    OfRecipe,
+    at_site,
+    of_classes,
+    of_comparison,
+    of_curve,
+    of_discrimination,
+    of_pool,
+)
 from ospor_batch.stages.people_seen import Row, Seen, one_kind, seen
+from ospor_batch.stages.site_recalibration import SITES
 
 UNKNOWN = ("unknown", "unverified")
 RAW_METRICS = ("pearson_r", "spearman_rho")  # of the values as predicted; all others of the calibrated ones
@@ -37,6 +46,8 @@ def people_behind(
 
     others: the people of another recipe, for rows that compare two.
     """
+    if table == SITES:
+        return at_site(of, row, column).select("center", "patient_key", "series_key")
     mine = seen(of, row, cut=cut)
     if column in {"n_eligible", "n_scored"}:
         everyone = mine.eligible if column == "n_eligible" else mine.scored

@@ -8,13 +8,14 @@ import numpy as np
 import polars as pl
 
 from ospor_batch.errors import StudyError
-from ospor_batch.evaluation.analysis_set import AnalysisSet, performance_people
+from ospor_batch.evaluation.analysis_set import SITE_TUNING, AnalysisSet, performance_people
 from ospor_batch.evaluation.comparison_tables import FAMILIES
 from ospor_batch.evaluation.discrimination_tables import COMPLETE
 from ospor_batch.evaluation.recipe_tables import FAMILIES as RECIPE_FAMILIES
 from ospor_batch.evaluation.risk_calibration import N_BINS
 from ospor_batch.evaluation.risk_tables import risks_of
 from ospor_batch.evaluation.three_class import CLASSES
+from ospor_batch.evaluation.value_tables import comparison, in_common_unit, with_both_values
 from ospor_batch.stages.people_seen import Row, Seen, one_kind, seen
 
 OfRecipe = Callable[[str], AnalysisSet]
@@ -81,6 +82,18 @@ def of_comparison(of: Seen, row: Row, column: str, *, others: OfRecipe) -> pl.Da
     if row["family"] == "interaction":
         return of.tested if column == "n_first" else _entered(of.tested, row["second"], n=row["n_second"])
     return of.tested.filter(pl.col(FAMILIES[row["family"]]) == row["first" if column == "n_first" else "second"])
+
+
+def at_site(of: AnalysisSet, row: Row, column: str) -> pl.DataFrame:
+    """External people of a center on whom a model and its recalibration are told, or the site's tuning people."""
+    rows = performance_people(of.paired).filter(pl.col("center") == row["center"])
+    if row["unit"] != "probability":
+        rows = in_common_unit(with_both_values(rows), comparison(of))
+    everyone, is_tuning = pl.lit(value=True), column.startswith("n_tuning_")
+    kinds = {f"n_{of_whom}persons": everyone for of_whom in ("", "tuning_")}
+    kinds |= {f"n_{of_whom}events": pl.col("truth") for of_whom in ("", "tuning_")}
+    partition = SITE_TUNING if is_tuning else row["partition"]
+    return rows.filter(one_kind(kinds, column), pl.col("partition") == partition)
 
 
 def _entered(people: pl.DataFrame, group: str, *, n: int) -> pl.DataFrame:

@@ -59,8 +59,10 @@ def flow(run: Run) -> list[FlowStep]:
 def flow_of(rows: pl.DataFrame) -> list[FlowStep]:
     """Every step of an attrition table over all centers, in the order of the tables."""
     by = ["recipe", "reference_id", "stage", "level", "step_number", "step", "reason"]
-    silent = pl.format("{} ({})", "note", "center").filter(pl.col("note").is_not_null()).sort().str.join("; ")
-    counted = rows.group_by(by).agg(pl.col("n_in", "n_excluded", "n_out").sum(), silent.alias("note"))
+    at = rows.drop_nulls("note").group_by(*by, "note").agg(pl.col("center").unique().sort().str.join(", "))
+    silent = at.group_by(by).agg(pl.format("{} ({})", "note", "center").sort().str.join("; ").alias("note"))
+    counted = rows.group_by(by).agg(pl.col("n_in", "n_excluded", "n_out").sum())
+    counted = counted.join(silent, on=by, how="left", nulls_equal=True)
     first = pl.col("recipe") != "catalog"
     order = counted.with_columns(is_recipe=first, rank=_rank(pl.col("level"))).sort(
         "is_recipe", "recipe", "reference_id", "rank", "step_number"

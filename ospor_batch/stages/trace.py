@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ from ospor_batch.runs import Run, run_at
 from ospor_batch.stages.keys_behind import KEPT, analysis_of
 from ospor_batch.stages.people_behind import COUNTED, NOBODY, people_behind
 from ospor_batch.stages.people_seen import Row
+from ospor_batch.stages.site_recalibration import SITES
 from ospor_batch.store import Store
 
-ANY = ("all", "overall", "person", "test")  # what a table says where it does not part the people
+ANY = ("all", "overall", "person", "test", "complete_case")  # what a table says where it does not part the people
+METRICS_SHARE = ("performance", "discrimination", "three_class", "risk_calibration")  # tables whose counts no metric moves
 OF_FATE = ("series", "study", "person", "label")
 KEYS = {"series": "series_key", "study": "study_key", "person": "patient_key", "label": "label_key"}
 COPIED = {"published": ("performance", "agreement"), "substudy": ("performance",)}  # tables whose rows repeat others'
-TRACED = (*COUNTED, *KEPT, *COPIED, "attrition", "reject_count")
+TRACED = (*COUNTED, SITES, *KEPT, *COPIED, "attrition", "reject_count")
 FOLLOWED = ", ".join(TRACED)
 
 
@@ -48,7 +51,10 @@ def trace(folder: Path, table: str, *, cell: str, locate: bool = False) -> Trace
         raise StudyError(f"trace cannot follow {table}: {NOBODY.get(table, 'it is no table of people')}; it follows {FOLLOWED}")
     rows = _table(run, table)
     column, named = parse_cell(cell, columns=rows.columns)
-    row = the_row(rows, named, key=contract(table).primary_key)
+    key = contract(table).primary_key
+    if table in METRICS_SHARE and not {"metric", "interval"} & named.keys():
+        rows = rows.unique([name for name in key if name not in {"metric", "interval"}], keep="first", maintain_order=True)
+    row = the_row(rows, named, key=key)
     if table == "attrition":
         keys = _left(run, store, row=row, column=column)
     elif table == "reject_count":
@@ -63,8 +69,10 @@ def trace(folder: Path, table: str, *, cell: str, locate: bool = False) -> Trace
 
 def parse_cell(cell: str, *, columns: list[str]) -> tuple[str, dict[str, str]]:
     """The column and the named values of a cell; StudyError says how one is written."""
-    column, *rest = [part.strip() for part in cell.split(",")]
-    named = dict(part.split("=", 1) for part in rest if "=" in part)
+    column, _, more = (part.strip() for part in cell.partition(","))
+    # a value may hold a comma of its own, such as people=test, BMD
+    rest = [part.strip() for part in re.split(r",(?=\s*\w+\s*=)", more)] if more else []
+    named = {name.strip(): value for name, _, value in (part.partition("=") for part in rest if "=" in part)}
     if unknown := [name for name in (column, *named) if name not in columns] or [part for part in rest if "=" not in part]:
         raise StudyError(
             f"cell {cell!r}: {unknown[0]!r} is no column; write COLUMN,KEY=VALUE,... with columns of {', '.join(columns)}"

@@ -56,6 +56,8 @@ def test_a_date_format_without_year_month_and_day_is_refused(write: Write, settl
         ("%Y%m%d", "20220304"),
         ("%d-%b-%Y", "04-MAR-2022"),
         ("%Y-%m-%d %H:%M:%S", "2022-03-04 09:30:00"),
+        ("%Y-%m-%d %H:%M:%S.%f", "2022-03-04 09:30:00.123"),
+        ("%Y-%m-%dT%H:%M:%S%z", "2022-03-04T00:30:00+09:00"),
     ],
 )
 def test_dates_are_read_by_the_declared_form(write: Write, settled: Settle, form: str, text: str) -> None:

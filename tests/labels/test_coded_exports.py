@@ -47,6 +47,19 @@ def test_parquet_knows_its_numbers_and_dates_whatever_the_study_says_of_text(tmp
     ]  # fmt: skip
 
 
+def test_parquet_has_local_days_and_numbers_of_patients_without_a_point(tmp_path: Path, key: bytes) -> None:
+    """A night exam in Seoul is of the day before in Greenwich; a missing number makes a column of numbers one of floats."""
+    night = pl.Series([datetime(2022, 3, 4, 0, 30)] * 2).dt.replace_time_zone("Asia/Seoul")
+    pl.DataFrame({"id": [12345678.0, None], "day": night, "T": [-1.5, -2.0]}).write_parquet(tmp_path / "e.parquet")
+    columns = {"patient_id": "id", "exam_date": "day", "lumbar_spine_t": "T"}
+    found = read(tmp_path / "e.parquet", key, columns=columns)
+    assert found.exams.select("exam_date", "lumbar_spine_t").rows() == [(date(2022, 3, 4), -1.5)]
+    assert reasons(found) == {3: "missing_patient_id"}
+    (tmp_path / "e.csv").write_text("id,day,T\n12345678,2022-03-04,-1.5\n")
+    same = read(tmp_path / "e.csv", key, columns=columns)
+    assert same.exams["patient_key"].to_list() == found.exams["patient_key"].to_list()
+
+
 def test_a_broken_or_nested_parquet_file_is_named(tmp_path: Path, key: bytes) -> None:
     (tmp_path / "e.parquet").write_bytes(b"PAR1 and nothing more")
     columns = {"patient_id": "MRN", "exam_date": "when"}

@@ -152,6 +152,13 @@ def test_a_proposal_finds_sheet_header_signs_and_encoding(tmp_path: Path, write:
     assert 'encoding = "cp1252"' in proposed(western)
 
 
+def test_a_proposal_of_nothing_names_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_bytes(b"")
+    for name, said in (("none.csv", "no such file"), ("empty.csv", "the file is empty"), (".", "cannot be read")):
+        with pytest.raises(ArchiveError, match=said):
+            propose(tmp_path / name, name=name)
+
+
 def proposed(path: Path) -> str:
     return propose(path, name=path.name).toml
 

@@ -121,6 +121,9 @@ def test_what_is_not_named_is_taken_over_everyone(runs: TwoRuns) -> None:
     found = trace(runs.first.folder, "prevalence", cell="n_events,recipe=mean_hu_dxa,metric=prev_label,center=north")
     assert (found.row["stratum"], found.row["partition"], found.row["sex"]) == ("center", "test", "all")
     assert found.keys.columns == ["center", "patient_key", "series_key"]
+    for table, column in (("performance", "n_events"), ("discrimination", "n_missing")):  # no metric moves their counts
+        of_all = trace(runs.first.folder, table, cell=f"{column},recipe=mean_hu_dxa")
+        assert of_all.keys.height == of_all.value
     with pytest.raises(StudyError, match="name recipe, one of mean_hu_dxa, mean_hu_qct"):
         trace(runs.first.folder, "prevalence", cell="n_events,metric=prev_label")
     with pytest.raises(StudyError, match="'metrik' is no column"):
