@@ -12,7 +12,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from ospor_batch.synthetic.ct import Scan
 from ospor_batch.synthetic.dose_report import Dose
 from ospor_batch.synthetic.headers import Series, as_file, ct_header, decimal, patient_module
-from ospor_batch.synthetic.instances import Instance, derived_image
+from ospor_batch.synthetic.instances import Instance, Placed, derived_pixels, templated
 from ospor_batch.synthetic.lettering import page
 from ospor_batch.synthetic.pixel_codecs import encode, put_pixels
 from ospor_batch.synthetic.vendor import EXPLICIT
@@ -30,18 +30,21 @@ def coronal_reformats(series: Series, scan: Scan) -> Iterator[Instance]:
     below = np.clip(np.floor(at).astype(int), 0, max(scan.grid.shape[0] - 2, 0))
     share = np.clip(at - below, 0, 1)[:, None]
     rows = range(0, scan.grid.shape[1], max(1, round(CORONAL_EVERY_MM / step[1])))
-    for number, row in enumerate(rows, start=1):
+    ds = ct_header(series, scan)
+    ds.update({"ImageType": ["DERIVED", "SECONDARY", "REFORMATTED"], "SeriesDescription": "COR MPR"})
+    ds.update({"SliceThickness": CORONAL_EVERY_MM, "PixelSpacing": [decimal(step[0])] * 2})
+    ds.update({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1], "Rows": n_rows, "Columns": scan.grid.shape[2]})
+    if "PixelPaddingValue" in ds:
+        del ds["PixelPaddingValue"]
+
+    def placed(row: int) -> Placed:
         plane = scan.hu[:, row, :].astype(np.float64)
-        ds = ct_header(series, scan)
-        ds.update({"ImageType": ["DERIVED", "SECONDARY", "REFORMATTED"], "SeriesDescription": "COR MPR"})
-        ds.update({"SliceThickness": CORONAL_EVERY_MM, "PixelSpacing": [decimal(step[0])] * 2})
-        ds.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
-        across, back, up = scan.grid.affine[:3] @ (0, row, len(scan.hu) - 1, 1)
-        ds.ImagePositionPatient = [decimal(round(float(v), 4)) for v in (across, back, up)]
-        if "PixelPaddingValue" in ds:
-            del ds["PixelPaddingValue"]
         reformatted = plane[below] * (1 - share) + plane[np.minimum(below + 1, len(plane) - 1)] * share
-        yield derived_image(ds, series, hu=reformatted, number=number, habit=series.habit)
+        corner = scan.grid.affine[:3] @ (0, row, len(scan.hu) - 1, 1)
+        place = [decimal(round(float(v), 4)) for v in corner]
+        return Placed(place, None, derived_pixels(reformatted, series.habit))
+
+    yield from templated(series, ds, map(placed, rows))
 
 
 def dose_sheet(series: Series, dose: Dose) -> Instance:

@@ -38,6 +38,15 @@ from ospor_batch.synthetic.vendor import ENCAPSULATED, EXPLICIT, IMPLICIT, RADIO
 
 
 @dataclass(frozen=True)
+class Placed:
+    """Where one image of a series lies (ImagePositionPatient; SliceLocation where it has one), and its encoded pixels."""
+
+    place: list[str]
+    location: str | None
+    pixels: bytes
+
+
+@dataclass(frozen=True)
 class Told:
     """What a header says of a view: tag, code, description, and the side that the rows of pixels run to."""
 
@@ -73,19 +82,26 @@ def ct_slices(series: Series, scan: Scan) -> Iterator[Instance]:
 
 def slices_of(series: Series, scan: Imaged, *, ds: Dataset, frames: Iterable[bytes]) -> Iterator[Instance]:
     """Write encoded frames under one header; each gets its UID, number and place."""
+    x, y, low = scan.grid.origin
+    order = slice_order(series.habit, scan.grid.shape[0])
+    heights = (f"{round(low + k * scan.grid.step[2], 4)}" for k in order)
+    members = (Placed([f"{x}", f"{y}", z], z, pixels) for z, pixels in zip(heights, frames, strict=False))
+    yield from templated(series, ds, members)
+
+
+def templated(series: Series, ds: Dataset, members: Iterable[Placed]) -> Iterator[Instance]:
+    """Write images that differ in number, place and pixels alone; numbers begin at 1."""
     syntax = series.habit.transfer_syntax
     start, first = series.sop_uids
     template: Template | None = None
-    order = slice_order(series.habit, scan.grid.shape[0])
-    for number, (k, pixels) in enumerate(zip(order, frames, strict=False), start=1):
+    for number, member in enumerate(members, start=1):
         sop_uid = f"{start}{first + number}"
-        z = f"{round(scan.grid.origin[2] + k * scan.grid.step[2], 4)}"
-        place = [f"{scan.grid.origin[0]}", f"{scan.grid.origin[1]}", z]
-        varying = _varying(sop_uid, number, place, pixels, syntax=syntax)
+        varying = _varying(sop_uid, number, member, syntax=syntax)
         if template is None:
-            ds.update({"SOPInstanceUID": sop_uid, "InstanceNumber": f"{number}"})
-            ds.update({"ImagePositionPatient": place, "SliceLocation": z})
-            put_pixels(ds, pixels, syntax=syntax)
+            ds.update({"SOPInstanceUID": sop_uid, "InstanceNumber": f"{number}", "ImagePositionPatient": member.place})
+            if member.location is not None:
+                ds.SliceLocation = member.location
+            put_pixels(ds, member.pixels, syntax=syntax)
             template = Template.of(body_of(ds, syntax=syntax), varying)
         body = deflated(template.fill(varying), syntax=syntax)
         yield Instance(number, sop_uid, meta_group(CTImageStorage, sop_uid, syntax=syntax) + body)
@@ -96,15 +112,15 @@ def slice_order(habit: Habit, n_slices: int) -> range:
     return range(n_slices - 1, -1, -1) if habit.is_head_first else range(n_slices)
 
 
-def _varying(sop_uid: str, number: int, place: list[str], pixels: bytes, *, syntax: str) -> list[bytes]:
+def _varying(sop_uid: str, number: int, member: Placed, *, syntax: str) -> list[bytes]:
     """The elements that differ between slices, in the order of the data set."""
     is_implicit = syntax == IMPLICIT
+    told = [(0x00080018, "UI", sop_uid), (0x00200013, "IS", f"{number}"), (0x00200032, "DS", "\\".join(member.place))]
+    if member.location is not None:
+        told.append((0x00201041, "DS", member.location))
     return [
-        text_element(0x00080018, "UI", sop_uid, is_implicit=is_implicit),
-        text_element(0x00200013, "IS", f"{number}", is_implicit=is_implicit),
-        text_element(0x00200032, "DS", "\\".join(place), is_implicit=is_implicit),
-        text_element(0x00201041, "DS", place[2], is_implicit=is_implicit),
-        pixel_element(pixels, is_implicit=is_implicit, is_encapsulated=syntax in ENCAPSULATED),
+        *(text_element(tag, vr, value, is_implicit=is_implicit) for tag, vr, value in told),
+        pixel_element(member.pixels, is_implicit=is_implicit, is_encapsulated=syntax in ENCAPSULATED),
     ]
 
 
@@ -144,13 +160,17 @@ def derived_image(ds: Dataset, series: Series, *, hu: NDArray[Any], number: int,
     """Put CT numbers into a header as the scanner stores them, and write the file."""
     ds.SOPInstanceUID, ds.InstanceNumber = series.sop_uid(number), number
     ds.Rows, ds.Columns = hu.shape
+    put_pixels(ds, derived_pixels(hu, habit), syntax=habit.transfer_syntax)
+    return Instance(number, ds.SOPInstanceUID, as_file(ds, syntax=habit.transfer_syntax))
+
+
+def derived_pixels(hu: NDArray[Any], habit: Habit) -> bytes:
+    """CT numbers encoded as the scanner stores them."""
     low = -(1 << habit.bits_stored - 1) if habit.is_signed else 0
     high = (1 << habit.bits_stored - int(habit.is_signed)) - 1
     stored = np.clip(np.rint(hu).astype(np.int32) - habit.intercept, low, high)
     frame = stored.astype(np.int16 if habit.is_signed else np.uint16)
-    syntax = habit.transfer_syntax
-    put_pixels(ds, encode(frame, syntax=syntax, bits_stored=habit.bits_stored), syntax=syntax)
-    return Instance(number, ds.SOPInstanceUID, as_file(ds, syntax=syntax))
+    return encode(frame, syntax=habit.transfer_syntax, bits_stored=habit.bits_stored)
 
 
 def radiograph_file(series: Series, pixels: NDArray[np.uint16], *, view: View = "PA") -> Instance:

@@ -33,6 +33,7 @@ DEVICE_OFFSET = {"north": 0.000, "south": 0.006, "east": -0.008}
 TBS_ERROR = 0.015  # short-term repeatability, about 1.2 %; declared
 QCT_ERROR_MG_CM3 = 4.0  # declared
 WINDOW_DAYS = 180
+LAST_EXAM = date(2023, 12, 31)  # exports are written on the day after; nobody is examined later
 REFERRED_BY = {"decade": 0.5, "female": 0.5, "density_z": -0.8}  # log odds; risk decides who is examined; declared
 SECOND_EXAM, THIRD_EXAM = 0.15, 0.4  # share with a later examination outside every window, and of these with a third; declared
 
@@ -92,6 +93,7 @@ def _gaps(person: Person, draw: np.random.Generator, kind: str) -> set[int]:
     chance, second, third = draw.random(), draw.random(), draw.random()
     later = gap + int(draw.integers(420, 800))
     last = later + int(draw.integers(600, 1000))
+    later, last = (_known(person, first=gap, other=other) for other in (later, last))
     if person.fault in planted:
         return planted[person.fault]
     if person.fault == NO_FAULT and chance >= _referral(person):
@@ -102,6 +104,11 @@ def _gaps(person: Person, draw: np.random.Generator, kind: str) -> set[int]:
     if person.fault != NO_FAULT or second >= SECOND_EXAM:
         return {gap}
     return {gap, later, last} if third < THIRD_EXAM else {gap, later}
+
+
+def _known(person: Person, *, first: int, other: int) -> int:
+    """The gap of a repeated examination; one that the export cannot know yet lies as long before the first instead."""
+    return other if person.image_date + timedelta(days=other) <= LAST_EXAM else 2 * first - other
 
 
 def _referral(person: Person) -> float:

@@ -6,6 +6,7 @@ import gzip
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -20,13 +21,14 @@ from ospor_batch.synthetic.anatomy import FIRST_LABEL, Grid
 from ospor_batch.synthetic.headers import Series, body_of, code_item, meta_group, orientation_of, patient_module, spacing_of
 from ospor_batch.synthetic.instances import Instance
 from ospor_batch.synthetic.population import LEVELS
-from ospor_batch.synthetic.template import pixel_element
+from ospor_batch.synthetic.template import pixel_element, text_element
 from ospor_batch.synthetic.vendor import EXPLICIT
 
 # How the voxels of a NIfTI lie: as the slices come (rows downwards), rows flipped as dcm2niix writes them, or with
 # every axis in the direction RAS. The affine says the same place for each.
 Layout = Literal["slices", "rows_flipped", "ras"]
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+SOURCE = codes.DCM.SourceImageForImageProcessingOperation
 SEG_SERIES = 900  # series number of the segmentation beside the images
 Labels = NDArray[np.uint8]
 
@@ -191,13 +193,28 @@ class _Frames:
 
     def _place(self, k: int) -> tuple[bytes, bytes]:
         grid = self.grid
-        source = _reference(self.series, grid.shape[0] - k if self.series.habit.is_head_first else k + 1)
-        source.PurposeOfReferenceCodeSequence = [code_item(codes.DCM.SourceImageForImageProcessingOperation)]
-        derivation = _encoded(
-            "DerivationImageSequence", SourceImageSequence=[source], DerivationCodeSequence=[code_item(codes.DCM.Segmentation)]
-        )
+        source = self.series.sop_uid(grid.shape[0] - k if self.series.habit.is_head_first else k + 1)
+        reference = _text(0x00081150, "UI", CTImageStorage) + _text(0x00081155, "UI", source)
+        image = _sequence(0x00082112, reference + _coded("PurposeOfReferenceCodeSequence", SOURCE))
+        derivation = _sequence(0x00089124, image + _coded("DerivationCodeSequence", codes.DCM.Segmentation))
         at = [grid.origin[0], grid.origin[1], round(grid.origin[2] + k * grid.step[2], 4)]
-        return derivation, _encoded("PlanePositionSequence", ImagePositionPatient=at)
+        return derivation, _sequence(0x00209113, _text(0x00200032, "DS", "\\".join(map(str, at))))
+
+
+def _text(tag: int, vr: str, value: str) -> bytes:
+    return text_element(tag, vr, value, is_implicit=False)
+
+
+def _sequence(tag: int, item: bytes) -> bytes:
+    """A sequence of one item, explicit little endian, lengths told."""
+    body = struct.pack("<HHL", 0xFFFE, 0xE000, len(item)) + item
+    return struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, b"SQ", 0, len(body)) + body
+
+
+@cache
+def _coded(keyword: str, code: Code) -> bytes:
+    """A code sequence, which is the same in every file."""
+    return _encoded(keyword, **{element.keyword: element.value for element in code_item(code)})
 
 
 def _encoded(keyword: str, **values: Any) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from ospor_batch.errors import StudyError
-from ospor_batch.synthetic.ceiling import RecipeLabel
+from ospor_batch.synthetic.ceiling import RecipeLabel, Standard
 from ospor_batch.synthetic.cohorts import PAPER_CT, PAPER_CXR, Cohort
 from ospor_batch.synthetic.ct import Sampling
 from ospor_batch.synthetic.patient_files import BesideRates, Detail
@@ -82,7 +82,10 @@ class Size:
 
 def _labels_of(study: Mapping[str, Any]) -> list[RecipeLabel]:
     """Recipes by their key; a substudy has the ceiling of its recipe."""
-    standards = {reference["id"]: reference["standard"] for reference in study["references"]}
+    # TBS is printed by the same exam, and its ceilings stand among those of DXA
+    standards: dict[str, Standard] = {
+        one["id"]: "qct" if one["standard"] == "qct" else "dxa_who" for one in study["references"]
+    }
     return [
         RecipeLabel(
             recipe.get("id", recipe["name"]), "radiograph" if recipe["name"] in OF_RADIOGRAPHS else "ct",

@@ -6,6 +6,13 @@ SMALL = {  # of every network of a reduced study; without these lines a recipe h
     "network": '"densenet_small"', "width": "16", "epochs": "20", "patience_epochs": "6", "batch_size": "16",
     "learning_rate": "1e-3", "threads": "1",
 }  # fmt: skip
+DEGRADED = "degraded texture (methods L9)"
+TBS_REFERENCE = """\
+[[references]]
+id = "tbs"
+standard = "tbs"
+
+"""
 CUT = "80 mg/cm3 is osteoporosis by QCT"
 AGE_ALONE = """\
 [[recipes.criteria]]                       # in place of those above, which are for CT
@@ -46,11 +53,13 @@ def _muscle(is_small: bool, _with_substudies: bool) -> str:  # noqa: FBT001
     return _recipe("ct_cnn_smi", "dxa_any_site", 'rule = "youden"', {**small, **here})
 
 
-def _areal(is_small: bool, _with_substudies: bool) -> str:  # noqa: FBT001
+def _areal(is_small: bool, is_of_four: bool) -> str:  # noqa: FBT001
     small = {**SMALL, "network": '"resnet18"', "image_pixels": "48"} if is_small else {}
     bmd = _recipe("ct_bmd_tbs", "dxa_any_site", 'rule = "youden"', small, key="ct_bmd")
-    tbs = _recipe("ct_bmd_tbs", "dxa_any_site", 'rule = "youden"', {**small, "reports": '"tbs"'}, key="ct_tbs")
-    return f"{bmd}\n{tbs}"
+    reports = {**small, "reports": '"tbs"'}
+    if is_of_four:  # of the four invented centers one alone prints TBS, too few to be learned from by themselves
+        return f"{bmd}\n" + _recipe("ct_bmd_tbs", "dxa_any_site", 'rule = "youden"', reports, key="ct_tbs")
+    return f"{bmd}\n{TBS_REFERENCE}" + _recipe("ct_bmd_tbs", "tbs", "fixed = 1.23", reports, key="ct_tbs", note=DEGRADED)
 
 
 def _volumetric(is_small: bool, _with_substudies: bool) -> str:  # noqa: FBT001

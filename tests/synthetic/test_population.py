@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ospor_batch.synthetic import latent
+from ospor_batch.synthetic.archive import FIRST_NIGHT
 from ospor_batch.synthetic.labels import exams_of, vbmd_at
 from ospor_batch.synthetic.latent import draw_bodies
 from ospor_batch.synthetic.population import CENTERS, CenterPlan, Rates, people, shift_for
@@ -108,6 +109,9 @@ def test_repeated_exams_follow_the_loss_of_years() -> None:
     everyone = people("north", range(1000, 1600), seed=11, night=2, rates=PLAIN)
     repeated = [exams for p in everyone if len(exams := exams_of(p)) >= 2]
     assert any(len(exams) == 3 for exams in repeated)
+    assert max(exam.exam_date for exams in repeated for exam in exams) < FIRST_NIGHT.date(), "no export knows the future"
+    gaps = sorted(exam.gap_days for exams in repeated for exam in exams)
+    assert gaps[0] < -270 < 270 < gaps[-1], "repeats lie before and after, outside every window"
     change = [float(exams[-1].t["total_hip"] - exams[0].t["total_hip"]) for exams in repeated]
     assert np.mean(change) < 0
     person = repeated[0][0].person
