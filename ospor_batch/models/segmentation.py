@@ -1,7 +1,8 @@
-"""Segmentation of vertebral bodies with their level, muscle and fat in CT by one U-Net on a coarse isotropic grid."""
+"""Segmentation of vertebral bodies with their level, muscle and fat in CT by one U-Net on an isotropic grid."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,24 +15,27 @@ from torch.nn import functional
 
 from ospor_batch.errors import ItemRefused, StudyError
 from ospor_batch.imaging.volume import AIR_HU, Array, Volume
-from ospor_batch.models.segmentation_classes import FILE_VALUES, KINDS, LEVELS, STRUCTURES, TISSUES
+from ospor_batch.models.segmentation_classes import FILE_VALUES, KINDS, LEVELS, STRUCTURES
 from ospor_batch.models.segmentation_levels import Body, labelled_bodies
 from ospor_batch.models.spec import Parameter
 
-VERSION = "1"  # raise it with every change that can move a label: windows, resampling, order of levels
+VERSION = "2"  # raise it with every change that can move a label: windows, resampling, order of levels
 DEFAULTS: dict[str, Parameter] = {
-    "spacing_mm": 4.0,  # of the isotropic grid on which the network sees the body
-    "patch": ("64", "48", "64"),  # voxels (z, y, x) of a window: 256 x 192 x 256 mm
-    "features": ("8", "16", "32", "64", "64", "8"),
+    "spacing_mm": 3.0,  # of the isotropic grid on which the network sees the body: a lumbar disc is three voxels high
+    "patch": ("48", "32", "32"),  # voxels (z, y, x) of a window: 144 x 96 x 96 mm, four vertebrae
+    # at half the grid, a quarter, ...: no convolution on all voxels, so that a step costs a CPU 0.15 s; multiples of 16, since
+    # fewer are computed no faster
+    "features": ("32", "64", "96", "96"),
     "overlap": 0.5,  # of sliding windows
 }
 # two views of the CT numbers: everything from air to metal, and soft tissue alone; (centre, half width) HU
 WINDOWS = ((0.0, 1000.0), (50.0, 250.0))
-N_HALVED = 4  # times that BasicUNet halves its image
 SLAB = 24  # slices that are brought back to the volume's grid at once: bounds the memory
 PLACE_UNIT = 6.0  # levels that the network sees as 1, counted from PLACE_ZERO: keeps its numbers near those of the logits
 PLACE_ZERO = LEVELS.index("L1")
-MAX_VOXELS = 60_000_000  # of the coarse grid: 3.8 m3 at 4 mm; more is a broken geometry
+SPREADS = (0.05, 8.0)  # levels: bounds of the spread that the network states for its number
+N_OUTPUTS = len(KINDS) + 2  # a logit a kind; place of the level; logarithm of the place's spread
+MAX_VOXELS = 60_000_000  # of the coarse grid: 1.6 m3 at 3 mm; more is a broken geometry
 
 
 @dataclass(frozen=True)
@@ -43,20 +47,18 @@ class Segmented:
 
 
 def network_of(parameters: Mapping[str, Parameter]) -> nn.Module:
-    """Build the untrained network (MONAI's BasicUNet): two views in; a logit a kind and the place of the level out."""
-    from monai.networks.nets import BasicUNet
+    """Build the untrained network (MONAI's U-Net): two views in; a logit a kind, the level and its spread out."""
+    from monai.networks.nets import UNet
 
     features = _numbers(parameters, "features")
-    if len(features) != 1 + N_HALVED + 1:
-        raise StudyError(f"segmentation: features is {features}, expected {N_HALVED + 2} numbers")
-    return BasicUNet(3, len(WINDOWS), len(KINDS) + 1, features=features)
+    return UNet(3, len(WINDOWS), N_OUTPUTS, features, (2,) * (len(features) - 1))
 
 
 def patch_of(parameters: Mapping[str, Parameter]) -> tuple[int, int, int]:
     """Voxels of a window; StudyError where the network cannot halve it often enough."""
-    patch = _numbers(parameters, "patch")
-    if len(patch) != 3 or any(side % 2**N_HALVED or side < 2 * 2**N_HALVED for side in patch):
-        raise StudyError(f"segmentation: patch is {patch}, expected three multiples of {2**N_HALVED}, from {2 * 2**N_HALVED}")
+    patch, halved = _numbers(parameters, "patch"), 2 ** (len(_numbers(parameters, "features")) - 1)
+    if len(patch) != 3 or any(side % halved or side < 2 * halved for side in patch):
+        raise StudyError(f"segmentation: patch is {patch}, expected three multiples of {halved}, from {2 * halved}")
     return patch[0], patch[1], patch[2]
 
 
@@ -77,15 +79,15 @@ def segment(volume: Volume, network: nn.Module, *, parameters: Mapping[str, Para
     spacing = float(str(parameters["spacing_mm"]))
     coarse, affine = to_grid(volume, spacing_mm=spacing)
     with torch.inference_mode():
-        probability, place = outputs(coarse.to(device), network, parameters=parameters)
-        structures, bodies = labelled_bodies(probability[1].numpy(), place.numpy(), voxel_ml=spacing**3 / 1000)
+        probability, place, spread = outputs(coarse.to(device), network, parameters=parameters)
+        structures, bodies = labelled_bodies(probability[1].numpy(), place.numpy(), spread.numpy(), spacing_mm=spacing)
         if not bodies:
             raise ItemRefused("no_vertebra", "the segmentation found no vertebral body")
         return Segmented(_back(volume, probability, structures, affine=affine), bodies)
 
 
-def outputs(coarse: Tensor, network: nn.Module, *, parameters: Mapping[str, Parameter]) -> tuple[Tensor, Tensor]:
-    """Probabilities (kind, z, y, x) and place of the level (T1 being 0) of HU on the network's grid, by sliding windows."""
+def outputs(coarse: Tensor, network: nn.Module, *, parameters: Mapping[str, Parameter]) -> tuple[Tensor, Tensor, Tensor]:
+    """Probabilities (kind, z, y, x), place of the level (T1 being 0) and its spread in levels, on the network's grid."""
     from monai.inferers import sliding_window_inference
 
     found = sliding_window_inference(
@@ -93,8 +95,15 @@ def outputs(coarse: Tensor, network: nn.Module, *, parameters: Mapping[str, Para
         overlap=float(str(parameters["overlap"])), mode="gaussian", cval=-1.0,
     )  # fmt: skip
     assert isinstance(found, Tensor)
-    place = found[0, len(KINDS)] * PLACE_UNIT + PLACE_ZERO
-    return found[0, : len(KINDS)].softmax(dim=0).cpu(), place.cpu()
+    place, spread = level_of(found)
+    return found[0, : len(KINDS)].softmax(dim=0).cpu(), place[0].cpu(), spread[0].cpu()
+
+
+def level_of(found: Tensor) -> tuple[Tensor, Tensor]:
+    """Place (n, z, y, x) of the level, T1 being 0, and its spread in levels, from what the network puts out."""
+    # bounded before the exponential: the slope of an infinite one is no number
+    spread = found[:, len(KINDS) + 1].clamp(*(math.log(bound) for bound in SPREADS)).exp()
+    return found[:, len(KINDS)] * PLACE_UNIT + PLACE_ZERO, spread
 
 
 def to_grid(volume: Volume, *, spacing_mm: float) -> tuple[Tensor, npt.NDArray[np.float64]]:
@@ -144,8 +153,8 @@ def _back(
 ) -> npt.NDArray[np.int32]:
     """Labels on the volume's grid: the kind by interpolated probability, the level of a body by its component."""
     level = torch.as_tensor(_spread(structures).astype(np.float32))
-    values = torch.tensor([0, *(FILE_VALUES[name] for name in STRUCTURES[1:])], dtype=torch.int32)
-    tissue = torch.tensor([0, 0, *(FILE_VALUES[name] for name in TISSUES)], dtype=torch.int32)
+    values = torch.tensor([FILE_VALUES.get(name, 0) for name in STRUCTURES], dtype=torch.int32)
+    tissue = torch.tensor([FILE_VALUES.get(name, 0) for name in KINDS], dtype=torch.int32)
     labels = np.zeros(volume.hu.shape, np.int32)
     for first in range(0, len(labels), SLAB):
         shape = [min(SLAB, len(labels) - first), *labels.shape[1:]]

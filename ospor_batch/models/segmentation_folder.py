@@ -17,7 +17,7 @@ from ospor_batch.errors import StudyError
 from ospor_batch.imaging.masks import MaskRule
 from ospor_batch.imaging.volume import Volume
 from ospor_batch.models.bundle import bundle_digest, open_bundle, write_bundle
-from ospor_batch.models.segmentation import VERSION, network_of, segment, state_of
+from ospor_batch.models.segmentation import N_OUTPUTS, VERSION, network_of, segment, state_of
 from ospor_batch.models.segmentation_classes import FILE_VALUES, KINDS
 from ospor_batch.models.spec import Parameter
 
@@ -75,19 +75,19 @@ def _metadata(training: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of MONAI's bundle metadata."""
     return {
         "version": VERSION,
-        "changelog": {VERSION: "first"},
+        "changelog": {"1": "first", VERSION: "disc as a kind, spread of the level, a finer grid"},
         "monai_version": str(training.get("versions", {}).get("monai", "")),
         "pytorch_version": str(training.get("versions", {}).get("torch", "")),
         "numpy_version": str(training.get("versions", {}).get("numpy", "")),
         "required_packages_version": {},
         "name": "Vertebral bodies, muscle and fat in CT",
         "task": "Segmentation of vertebral bodies with their level, muscle and fat",
-        "description": "U-Net on a coarse isotropic grid, trained on generated volumes by label-to-image synthesis.",
+        "description": "U-Net on an isotropic grid, trained on generated volumes by label-to-image synthesis.",
         "authors": "ospor_batch",
         "copyright": "",
         "network_data_format": {
             "inputs": {"image": {"type": "image", "format": "hounsfield", "num_channels": 2, "modality": "CT"}},
-            "outputs": {"pred": {"type": "probabilities", "num_channels": len(KINDS) + 1,
-                                 "channel_def": dict(enumerate((*KINDS, "level")))}},
+            "outputs": {"pred": {"type": "probabilities", "num_channels": N_OUTPUTS,
+                                 "channel_def": dict(enumerate((*KINDS, "level", "spread")))}},
         },
     }  # fmt: skip

@@ -8,7 +8,8 @@ their own too. Everything follows from the generator that is handed in.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from ospor_batch.models.segmentation_classes import LEVELS, STRUCTURES
 AIR_HU = -1000.0
 BAND_EDGES = (-700.0, -300.0, -150.0, -40.0, 15.0, 65.0, 130.0, 300.0, 900.0)  # HU; rounded borders between tissues
 N_BANDS = len(BAND_EDGES) + 1
+SPONGY_HU, CORTEX_HU = 90.0, 300.0  # from where bone is told from soft tissue, and cortex from spongy bone
 BONE_BAND, SOFT_BAND, LUNG_BAND = 6, 4, 1  # first band of bone, of soft tissue, of lung
 FIRST_VERTEBRA, LAST_VERTEBRA = STRUCTURES.index(LEVELS[0]), STRUCTURES.index(LEVELS[-1])
 
@@ -30,17 +32,22 @@ class Randomisation:
     patch: voxels of a patch (z, y, x). spacing_mm: of the voxels.
     """
 
-    patch: tuple[int, int, int] = (64, 48, 64)
-    spacing_mm: float = 4.0
+    patch: tuple[int, int, int] = (48, 32, 32)
+    spacing_mm: float = 3.0
     rotation_deg: float = 12.0
     sagittal_deg: float = 22.0  # lumbar spines bend further than generated ones
-    scale: float = 0.15
+    bend_per_mm: float = 1 / 170  # curvature of the spine in the sagittal plane, beyond its own
+    scale: float = 0.18
     stretch: float = 0.10  # of each axis on its own
     elastic_mm: float = 12.0
     elastic_cells: int = 6
-    random_contrast: float = 0.15  # chance that every tissue gets any CT number at all
+    random_contrast: float = 0.06  # chance that every tissue gets any CT number at all
+    contrast: float = 1.0  # strength of the offsets below, which are drawn for tissues as CT shows them
     soft_hu: float = 35.0
-    bone_hu: float = 110.0
+    bone_hu: float = 70.0
+    spongy: tuple[float, float] = (0.2, 1.3)  # contrast of spongy bone against soft tissue, as a share of the generated one
+    cortex: tuple[float, float] = (0.12, 1.1)  # the same of cortex: 3 mm show little of a shell of half a millimetre
+    texture_hu: float = 60.0
     enhancement_hu: float = 160.0
     blobs: int = 8
     blur_voxels: float = 0.9
@@ -48,9 +55,22 @@ class Randomisation:
     noise_hu: float = 45.0
     shading_hu: float = 25.0
     metal: float = 0.06
-    cut_z: float = 0.5
-    cut_box: float = 0.25
-    cut_circle: float = 0.2
+    anywhere: float = 0.15  # chance that a patch lies anywhere in the volume instead of near the spine
+    cut_z: float = 0.3
+    cut_box: float = 0.15
+    cut_circle: float = 0.1
+
+    def of_strength(self, strength: float) -> Randomisation:
+        """All that is drawn, so many times as far and as often; where a patch lies is drawn as ever."""
+        kept = {"patch", "spacing_mm", "anywhere", "elastic_cells", "blobs", "spongy", "cortex"}
+        changed: dict[str, Any] = {
+            field.name: getattr(self, field.name) * strength for field in fields(self) if field.name not in kept
+        }
+        changed["blobs"] = round(self.blobs * strength)
+        for name in ("spongy", "cortex"):
+            low, high = getattr(self, name)
+            changed[name] = 1 + (low - 1) * strength, 1 + (high - 1) * strength
+        return replace(self, **changed)
 
 
 class Drawn:
@@ -72,13 +92,29 @@ class Drawn:
         return self.even(0, 1) < share
 
 
-def random_patch(hu: Tensor, structures: Tensor, *, rule: Randomisation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw one patch: HU float32 and structures int64, both (z, y, x) of rule.patch.
+@dataclass(frozen=True)
+class Source:
+    """A volume that patches are drawn from.
 
-    hu: float32; structures: uint8 by STRUCTURES; same shape, axes towards head, back and left, voxels of rule.spacing_mm.
+    hu, structures: (z, y, x), axes towards head, back and left, voxels of Randomisation.spacing_mm; structures by
+    STRUCTURES. spine: indices (n, 3) of the voxels of bodies, near which most patches lie.
     """
+
+    hu: Tensor
+    structures: Tensor
+    spine: Tensor
+
+    @classmethod
+    def of(cls, hu: Tensor, structures: Tensor) -> Source:
+        """Find the bodies once for all patches."""
+        return cls(hu, structures, ((structures >= FIRST_VERTEBRA) & (structures <= LAST_VERTEBRA)).nonzero())
+
+
+def random_patch(source: Source, *, rule: Randomisation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw one patch: HU float32 and structures int64, both (z, y, x) of rule.patch."""
     draw = Drawn(generator)
-    image, label = _warped(hu, structures, rule, draw)
+    image, label = _warped(source, rule, draw)
+    image = _with_new_bone(image, label, rule, draw)
     image = image + _new_contrast(image, label, rule, draw)
     image = _with_blobs(image, label, rule, draw)
     if draw.chance(rule.metal):
@@ -88,38 +124,48 @@ def random_patch(hu: Tensor, structures: Tensor, *, rule: Randomisation, generat
     return _cut(image, label, rule, draw)
 
 
-def _warped(hu: Tensor, structures: Tensor, rule: Randomisation, draw: Drawn) -> tuple[Tensor, Tensor]:
+def _warped(source: Source, rule: Randomisation, draw: Drawn) -> tuple[Tensor, Tensor]:
     """Rotate, scale, bend and crop in one resampling; beyond the volume lies air."""
-    where = _places(hu.shape, _center(structures, rule, draw), rule, draw)
-    image = functional.grid_sample(hu[None, None] - AIR_HU, where, mode="bilinear", align_corners=True)[0, 0] + AIR_HU
-    label = functional.grid_sample(structures[None, None].float(), where, mode="nearest", align_corners=True)[0, 0]
-    return image, label.long()
+    index = _places(_center(source, rule, draw), rule, draw)
+    size = torch.tensor(source.hu.shape)
+    low = torch.minimum(index.amin(dim=(0, 1, 2)).floor().long().clamp(min=0), size - 2)
+    high = torch.maximum(torch.minimum(index.amax(dim=(0, 1, 2)).ceil().long() + 1, size), low + 2)
+    where = tuple(slice(first, last) for first, last in zip(low.tolist(), high.tolist(), strict=True))
+    at = (2 * (index - low) / (high - low - 1) - 1).flip(-1)[None]
+    hu, structures = source.hu[where].float() - AIR_HU, source.structures[where].float()
+    image = functional.grid_sample(hu[None, None], at, mode="bilinear", align_corners=True)[0, 0] + AIR_HU
+    return image, functional.grid_sample(structures[None, None], at, mode="nearest", align_corners=True)[0, 0].long()
 
 
-def _center(structures: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:
-    """Where in the volume (voxels) the middle of the patch lies: somewhere along the spine, or anywhere."""
-    size = torch.tensor(structures.shape, dtype=torch.float32)
-    is_bone = ((structures >= FIRST_VERTEBRA) & (structures <= LAST_VERTEBRA)).nonzero()
-    if draw.chance(0.06) or not len(is_bone):
-        return draw.uniform(3) * (size - 1)
-    picked = is_bone[int(draw.even(0, len(is_bone) - 0.001))].float()
-    away = (draw.uniform(3) - 0.5) * torch.tensor(rule.patch) * torch.tensor([0.8, 0.3, 0.35])
-    # the spine lies behind the middle of the body
-    return picked + away - torch.tensor([0.0, 0.15, 0.0]) * torch.tensor(rule.patch)
+def _center(source: Source, rule: Randomisation, draw: Drawn) -> Tensor:
+    """Where in the volume (voxels) the middle of the patch lies: near the spine, or anywhere."""
+    if draw.chance(rule.anywhere) or not len(source.spine):
+        return draw.uniform(3) * (torch.tensor(source.hu.shape) - 1)
+    picked = source.spine[int(draw.even(0, len(source.spine) - 0.001))].float()
+    return picked + (draw.uniform(3) - 0.5) * torch.tensor(rule.patch) * torch.tensor([0.8, 0.5, 0.5])
 
 
-def _places(shape: torch.Size, center: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:
-    """Sampling grid of the patch in the coordinates of grid_sample: (1, z, y, x, 3), last axis x, y, z."""
+def _places(center: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:
+    """Index in the volume (z, y, x, 3) of every voxel of the patch."""
     axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in rule.patch]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     scale = (1 + rule.scale * (2 * draw.even(0, 1) - 1)) * (1 + rule.stretch * (2 * draw.uniform(3) - 1))
-    grid = (grid * scale) @ _rotation(rule, draw).T
+    grid = bent(grid * scale, draw.even(-1, 1) * rule.bend_per_mm * rule.spacing_mm) @ _rotation(rule, draw).T
     cells = (rule.elastic_cells,) * 3
-    bent = draw.normal(1, 3, *cells) * draw.even(0, rule.elastic_mm) / rule.spacing_mm / 2
-    smooth = functional.interpolate(bent, size=rule.patch, mode="trilinear", align_corners=True)[0].permute(1, 2, 3, 0)
-    index = grid + smooth + center
-    span = torch.tensor(shape, dtype=torch.float32) - 1
-    return (2 * index / span - 1).flip(-1)[None]
+    waves = draw.normal(1, 3, *cells) * draw.even(0, rule.elastic_mm) / rule.spacing_mm / 2
+    smooth = functional.interpolate(waves, size=rule.patch, mode="trilinear", align_corners=True)[0].permute(1, 2, 3, 0)
+    return grid + smooth + center
+
+
+def bent(grid: Tensor, curvature: float) -> Tensor:
+    """Bend a straight spine into a part of a circle in the sagittal plane; curvature per voxel, with its sign."""
+    if abs(curvature) < 1e-5:
+        return grid
+    radius = 1 / curvature
+    side, z = math.copysign(1, radius), grid[..., 0]
+    away = (grid[..., 1] + radius) * side
+    along, back = abs(radius) * torch.atan2(z, away), (torch.hypot(z, away) - abs(radius)) * side
+    return torch.stack([along, back, grid[..., 2]], dim=-1)
 
 
 def _rotation(rule: Randomisation, draw: Drawn) -> Tensor:
@@ -134,6 +180,16 @@ def _rotation(rule: Randomisation, draw: Drawn) -> Tensor:
     return turned
 
 
+def _with_new_bone(image: Tensor, label: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:
+    """Another contrast of spongy bone and of cortex, with their partial volume, and a texture of the bodies' inside."""
+    spongy, cortex = draw.even(*rule.spongy), draw.even(*rule.cortex)
+    over = (image - SPONGY_HU).clamp(min=0)
+    changed = (1 - spongy) * over.clamp(max=CORTEX_HU - SPONGY_HU) + (1 - cortex) * (over - CORTEX_HU + SPONGY_HU).clamp(min=0)
+    spine = (label >= FIRST_VERTEBRA) & (label <= LAST_VERTEBRA)
+    rough = smoothed(draw.normal(*image.shape), (0.6, 0.6, 0.6)) * 2 * draw.even(0, rule.texture_hu)
+    return image - changed + torch.where(spine, rough, torch.tensor(0.0))
+
+
 def _new_contrast(image: Tensor, label: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:
     """Offsets of every (structure, band) of this patch, smoothed over a voxel so that edges stay edges of one voxel."""
     band = torch.bucketize(image.contiguous(), torch.tensor(BAND_EDGES))
@@ -143,7 +199,7 @@ def _new_contrast(image: Tensor, label: Tensor, rule: Randomisation, draw: Drawn
 
 def _like_ct(rule: Randomisation, draw: Drawn) -> Tensor:
     """Offsets that tissues can have in CT: contrast agents brighten what is soft, bone density varies, fat hardly moves."""
-    strength = draw.even(0, 1)
+    strength = draw.even(0, rule.contrast)
     table = torch.zeros(len(STRUCTURES), N_BANDS)
     table[:, SOFT_BAND:BONE_BAND] = draw.normal(len(STRUCTURES), BONE_BAND - SOFT_BAND) * rule.soft_hu * 0.5
     table[0, SOFT_BAND:BONE_BAND] += draw.uniform(BONE_BAND - SOFT_BAND) ** 2 * rule.enhancement_hu  # organs and vessels
@@ -196,7 +252,7 @@ def _with_metal(image: Tensor, label: Tensor, draw: Drawn) -> Tensor:
 
 def _resolved(image: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:
     """Thick slices and soft kernels blur; sharp kernels lift edges."""
-    if draw.chance(0.7):
+    if rule.blur_voxels and draw.chance(0.7):
         image = smoothed(image, tuple(draw.even(0, rule.blur_voxels) for _ in range(3)))  # type: ignore[arg-type]
     if draw.chance(0.4):
         image = image + draw.even(0, rule.sharpen) * (image - smoothed(image, (0.7, 0.7, 0.7)))
@@ -205,7 +261,7 @@ def _resolved(image: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:
 
 def _noise(image: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:
     """White and correlated noise, mixed; its level is drawn evenly in its logarithm."""
-    level = 2 * math.exp(draw.even(0, math.log(rule.noise_hu / 2)))
+    level = 2 * math.exp(draw.even(0, math.log(max(rule.noise_hu, 2.0) / 2)))
     white, share = draw.normal(*image.shape), draw.even(0, 1)
     if share > 0.5:
         white = smoothed(white, (0.5, 0.8, 0.8)) * 2
@@ -234,7 +290,7 @@ def _cut(image: Tensor, label: Tensor, rule: Randomisation, draw: Drawn) -> tupl
             inside &= ((axis - middle).abs() < half).view(shape)
     elif draw.chance(rule.cut_circle):
         rows, columns = (torch.arange(n) - n / 2 + draw.even(-8, 8) for n in rule.patch[1:])
-        radius = draw.even(60, 200) / rule.spacing_mm
+        radius = draw.even(50, 150) / rule.spacing_mm
         inside &= ((rows[:, None] ** 2 + columns[None, :] ** 2) < radius**2)[None]
     return torch.where(inside, image, torch.tensor(AIR_HU)), torch.where(inside, label, torch.tensor(0))
 

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ospor_batch.errors import ItemRefused, StudyError
 from ospor_batch.imaging.masks import read_nifti
 from ospor_batch.imaging.reader import read_volume
-from ospor_batch.models.segmentation_classes import FILE_VALUES, structures_of
+from ospor_batch.models.segmentation_classes import FILE_VALUES
 from ospor_batch.models.spec import Parameter
 from ospor_batch.stages.model_folder import versions
-from ospor_batch.synthetic.ct import PROTOCOLS, ProtocolName, Sampling, Scan, scan
-from ospor_batch.synthetic.population import CENTERS, Person, Rates, people
-from ospor_batch.synthetic.truth_masks import labels_of
 
 if TYPE_CHECKING:
     from ospor_batch.models.segmentation_training import Labelled
 
-# What is covered, in turn: abdomens show most of what tells the levels apart; declared
-PROTOCOLS_IN_TURN: tuple[ProtocolName, ...] = ("abdomen", "abdomen", "spine", "chest", "abdomen", "lumbar")
-FIELD_MM = 400.0
-# more contrast, fractures and scoliosis than people have, so that a network has seen enough of each; declared
-TRAINING_RATES = Rates(0.3, 0.3, 0.0, 0.0, fracture=2.0, scoliosis=0.3, transitional=0.0)
 WANTED = tuple(FILE_VALUES.values())
 
 
@@ -43,10 +34,13 @@ class Asked:
 def train_segmentation(out: Path, asked: Asked, *, progress: Callable[[int, int], None] | None = None) -> str:
     """Train and write the model folder; its digest. progress: told (step, steps).
 
+    A training that was killed goes on from its checkpoint beside the folder when it is asked for once more.
+
     StudyError: the folder stands already, the CSV or a file that it names cannot be used, too few volumes.
     """
     from ospor_batch.models.segmentation_folder import write_segmentation
-    from ospor_batch.models.segmentation_training import TRAINING, train
+    from ospor_batch.models.segmentation_training import TRAINING, train, volumes_digest
+    from ospor_batch.stages.segmentation_volumes import generated
 
     if out.exists():
         raise StudyError(f"{out}: stands already; name a new folder, nothing was written")
@@ -61,42 +55,16 @@ def train_segmentation(out: Path, asked: Asked, *, progress: Callable[[int, int]
         if progress is not None:
             progress(step, steps)
 
-    network = train([*volumes, *real], parameters=parameters, seed=asked.seed, progress=say)
+    unfinished = out.with_name(f".{out.name}.training.safetensors")
+    network = train([*volumes, *real], parameters=parameters, seed=asked.seed, progress=say, checkpoint=unfinished)
     last = told[-100:]
     training: dict[str, Any] = {
-        "n_generated": len(volumes), "n_labelled": len(real), "seed": asked.seed, "loss": round(sum(last) / len(last), 4),
-        "versions": versions(),
+        "n_generated": len(volumes), "n_labelled": len(real), "volumes_digest": volumes_digest([*volumes, *real]),
+        "seed": asked.seed, "loss": round(sum(last) / len(last), 4) if last else None, "versions": versions(),
     }  # fmt: skip
-    return write_segmentation(out, network, parameters=parameters, training=training, card=_card(training))
-
-
-def generated(n: int, *, seed: int, spacing_mm: float) -> Iterator[Labelled]:
-    """Labelled volumes of generated people of every center, noiseless: the synthesis adds noise of its own."""
-    for place, person in enumerate(islice(drawn_people(n, seed=seed), n)):
-        yield _of_scan(scan_for(person, place, spacing_mm=spacing_mm, is_noisy=False))
-
-
-def scan_for(person: Person, place: int, *, spacing_mm: float, is_noisy: bool) -> Scan:
-    """The volume of one person: protocols in turn, contrast in every third."""
-    protocol = PROTOCOLS_IN_TURN[place % len(PROTOCOLS_IN_TURN)]
-    assert protocol in PROTOCOLS
-    return scan(
-        person, sampling=Sampling(round(FIELD_MM / spacing_mm), FIELD_MM), spacing_mm=spacing_mm, thickness_mm=spacing_mm,
-        is_contrast=place % 3 == 0, is_noisy=is_noisy, protocol=protocol,
-    )  # fmt: skip
-
-
-def drawn_people(n: int, *, seed: int) -> Iterator[Person]:
-    per_center = -(-n // len(CENTERS))
-    drawn = [people(center.name, range(1, per_center + 1), seed=seed, night=1, rates=TRAINING_RATES) for center in CENTERS]
-    for together in zip(*drawn, strict=True):
-        yield from (replace(person, fault="none") for person in together)
-
-
-def _of_scan(made: Scan) -> Labelled:
-    from ospor_batch.models.segmentation_training import Labelled
-
-    return Labelled(made.hu, structures_of(labels_of(made)))
+    digest = write_segmentation(out, network, parameters=parameters, training=training, card=_card(training))
+    unfinished.unlink(missing_ok=True)
+    return digest
 
 
 def _labelled(listing: Path, *, spacing_mm: float) -> Iterator[Labelled]:
@@ -131,7 +99,7 @@ def _card(training: Mapping[str, Any]) -> str:
     return f"""\
 # Segmentation of vertebral bodies, muscle and fat in CT
 
-A U-Net on a coarse isotropic grid, trained by label-to-image synthesis on {training["n_generated"]} generated volumes and on
+A U-Net on an isotropic grid, trained by label-to-image synthesis on {training["n_generated"]} generated volumes and on
 {training["n_labelled"]} real ones with masks (seed {training["seed"]}).
 It names the bodies of T1 to S1, muscle, subcutaneous and visceral fat.
 

@@ -27,12 +27,16 @@ def spine(
     return is_vertebra, place
 
 
-def found_in(made: tuple[np.ndarray, np.ndarray]) -> tuple[Body, ...]:
-    return labelled_bodies(*made, voxel_ml=0.064)[1]
+def found_in(made: tuple[np.ndarray, np.ndarray], *, spread: float = 0.5) -> tuple[Body, ...]:
+    return labelled(made, spread=spread)[1]
+
+
+def labelled(made: tuple[np.ndarray, np.ndarray], *, spread: float = 0.5) -> tuple[np.ndarray, tuple[Body, ...]]:
+    return labelled_bodies(*made, np.full_like(made[1], spread), spacing_mm=4.0)
 
 
 def test_every_level_is_named_and_labelled() -> None:
-    labels, bodies = labelled_bodies(*spine(list(LEVELS)), voxel_ml=0.064)
+    labels, bodies = labelled(spine(list(LEVELS)))
     assert [body.level for body in bodies] == list(LEVELS)
     assert all(body.confidence > 0.85 for body in bodies)
     assert set(np.unique(labels)) == {0, *(STRUCTURES.index(level) for level in LEVELS)}
@@ -53,6 +57,21 @@ def test_a_chain_between_two_names_has_a_low_confidence() -> None:
     unsure = found_in(spine(levels, said=[LEVELS.index(level) + 0.45 for level in levels]))[0].confidence
     assert sure > 0.85
     assert unsure < 0.6
+    assert found_in(spine(levels), spread=4.0)[0].confidence < 0.6  # the network itself is not sure
+
+
+def test_heads_of_femurs_are_no_vertebrae() -> None:
+    levels = ["L3", "L4", "L5", "S1"]
+    is_vertebra, place = (np.pad(of, ((12, 0), (0, 0), (20, 20))) for of in spine(levels))
+    for column in (2, 44):
+        is_vertebra[2:8, 3:9, column : column + 6] = 0.97
+    assert [body.level for body in found_in((is_vertebra, place))] == levels
+
+
+def test_bodies_that_touch_are_told_apart() -> None:
+    is_vertebra, place = spine(["L1", "L2", "L3"])
+    is_vertebra[:, 5:7, 5:7] = 0.97  # a bridge of 8 mm through all discs
+    assert [body.level for body in found_in((is_vertebra, place))] == ["L1", "L2", "L3"]
 
 
 def test_a_missed_body_leaves_its_level_out() -> None:
@@ -77,6 +96,11 @@ def test_nothing_and_specks_are_no_bodies() -> None:
 def test_numbers_of_a_file_become_structures(value: int, name: str) -> None:
     assert STRUCTURES[structures_of(np.array([[[value]]]))[0, 0, 0]] == name
     assert FILE_VALUES[name] == value
+
+
+def test_the_disc_is_never_handed_out() -> None:
+    assert "disc" in STRUCTURES
+    assert "disc" not in FILE_VALUES
 
 
 def test_numbers_that_mean_nothing_are_background() -> None:
