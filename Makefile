@@ -20,7 +20,7 @@ demo: $(BIN)/.installed ## a generated four-center study, from archive to report
 	$(BIN)/ospor-batch demo --out $(DEMO)
 
 test: $(BIN)/.installed lint ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: test ## what make test runs, and the GPU tests where there is a GPU
 	$(BIN)/python -m pytest -m gpu -o addopts="--import-mode=importlib --strict-markers"

@@ -19,7 +19,7 @@ from ospor_batch.synthetic.archive import SEED, write_study
 from ospor_batch.synthetic.arrays import best_device
 from ospor_batch.synthetic.presets import FILES
 
-SMALL = ("tiny", "demo")  # done before worker processes have started
+SMALL = frozenset({"tiny"})  # done before worker processes have started
 
 
 def synth(
@@ -36,7 +36,7 @@ def synth(
 ) -> Path:
     """Generate into an empty or new folder; return the path of the study file, the first where a preset has several.
 
-    workers: processes; null gives one to the small presets and one per core to the others. Bytes do not depend on it.
+    workers: processes; null gives one to `tiny` and one per core to the others. Bytes do not depend on it.
     device: where images are computed; null takes a GPU where torch sees one. Stored values may differ by 1 between devices.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

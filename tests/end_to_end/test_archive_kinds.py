@@ -17,7 +17,6 @@ from ospor_batch.store import Store
 from ospor_batch.synthetic.archive import write_study
 from tests.end_to_end.packed import as_mixture, as_tar, as_zip, files_of, orthanc, s3_server, store_in, upload
 
-pytestmark = pytest.mark.xdist_group("archive_kinds")
 CENTERS = ("north", "west")  # the masks of one are NIfTI files beside the images, of the other DICOM segmentations
 BY_PLACE = ["file_key", "folder_key", "archive", "path", "mtime_ns", "item_key", "scope"]
 

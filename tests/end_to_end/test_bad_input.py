@@ -21,7 +21,6 @@ from ospor_batch.runs import latest_run
 from ospor_batch.store import Store
 from ospor_batch.synthetic.archive import write_study
 
-pytestmark = pytest.mark.xdist_group("bad_input")
 # root reads every folder; a process of root without these capabilities does not
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 

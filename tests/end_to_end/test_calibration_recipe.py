@@ -20,7 +20,6 @@ from ospor_batch.synthetic.archive import write_study
 from ospor_batch.synthetic.cohorts import PAPER_CT
 from ospor_batch.synthetic.ct import Sampling
 
-pytestmark = pytest.mark.xdist_group("calibration_recipe")
 RECIPES = "".join(
     f"""
 [[recipes]]

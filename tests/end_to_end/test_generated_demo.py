@@ -31,7 +31,7 @@ from tests.end_to_end.expected_flow import read_archives
 from tests.end_to_end.partly import run_to
 from tests.end_to_end.test_generated_study import DXA, Generated
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("generated_demo")]
+pytestmark = pytest.mark.slow
 RIM_HU = 0.5  # cupping over the extent of the bodies, and what a mask of coarse pixels takes of their rim
 FAR = 4.0  # standard errors that nobody of two hundred people exceeds
 MOVED_HU = 24.0  # bodies of someone who moves mix with what lies before and behind them

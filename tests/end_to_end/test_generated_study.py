@@ -36,7 +36,6 @@ from tests.end_to_end.expected_flow import (
 )
 
 END = 6  # bytes: no identifier that is looked for is shorter, but for a few names
-pytestmark = pytest.mark.xdist_group("generated_study")
 DXA, QCT = "mean_hu_dxa", "mean_hu_qct"
 
 

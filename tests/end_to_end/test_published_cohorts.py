@@ -14,7 +14,7 @@ from ospor_batch.store import Store
 from ospor_batch.synthetic.cohorts import PAPER_CT, PAPER_CXR, Cohort
 from tests.end_to_end.partly import run_to
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("published_cohorts")]
+pytestmark = pytest.mark.slow
 FACTORS = {"paper-cxr": 0.004, "paper-ct": 0.01}
 COHORTS = {
     cohort.recipe: (preset, cohort) for preset, found in (("paper-cxr", PAPER_CXR), ("paper-ct", PAPER_CT)) for cohort in found

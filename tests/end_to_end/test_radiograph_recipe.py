@@ -12,6 +12,7 @@ import pydicom
 import pytest
 
 from ospor_batch.config import Study, read_study
+from ospor_batch.contracts import contract
 from ospor_batch.errors import NothingToDoError, StudyError
 from ospor_batch.models.bundle import open_bundle, read_spec
 from ospor_batch.plan import Step, agenda, run_step, training_agenda
@@ -20,6 +21,7 @@ from ospor_batch.stages.rejects import list_rejects
 from ospor_batch.stages.retry import failed, reopen
 from ospor_batch.stages.specs import models_folder
 from ospor_batch.stages.status import ledger
+from ospor_batch.stages.trace import trace
 from ospor_batch.store import Store
 from ospor_batch.synthetic import presets
 from ospor_batch.synthetic.archive import write_study
@@ -27,7 +29,6 @@ from ospor_batch.synthetic.ct import Sampling
 from ospor_batch.synthetic.patient_files import Detail
 from tests.models.test_other_packages import example, exported, offering  # noqa: F401 -- a fixture
 
-pytestmark = pytest.mark.xdist_group("radiograph_recipe")
 RECIPE = """
 [split]
 train = 0.5
@@ -166,6 +167,18 @@ def test_explanations_and_substudies_stand_in_the_report(trained: Trained) -> No
     pictures = list((trained.run.private / "grad_cam").rglob("*.png"))
     assert pictures
     assert not list(trained.run.folder.rglob("grad_cam/*.png"))  # of single patients: private
+
+
+@pytest.mark.parametrize("table", ["performance", "published", "substudy", "grad_cam_region", "linkage", "window"])
+def test_counts_of_a_trained_recipe_lead_to_their_keys(trained: Trained, table: str) -> None:
+    run = trained.run
+    rows = run.read(table, under="tables" if run.has(table, under="tables") else "")
+    key = [c for c in contract(table).primary_key if rows[c].null_count() == 0]
+    column = "n_images" if table == "grad_cam_region" else "n_labelled" if table == "linkage" else "n_persons"
+    for row in rows.gather_every(max(rows.height // 3, 1)).iter_rows(named=True):
+        if row[column] is not None:
+            cell = ",".join([column, *(f"{name}={row[name]}" for name in key)])
+            assert trace(run.folder, table, cell=cell).keys.height == row[column]
 
 
 def test_the_same_study_gives_the_same_bytes(trained: Trained, folder: Path) -> None:

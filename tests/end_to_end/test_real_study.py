@@ -18,8 +18,6 @@ from ospor_batch.stages.status import ledger
 from ospor_batch.store import Store
 from tests.end_to_end import real_archive
 
-pytestmark = pytest.mark.xdist_group("real_study")
-
 
 @dataclass(frozen=True)
 class Real:

@@ -21,7 +21,7 @@ from ospor_batch.synthetic.archive import write_study
 from ospor_batch.synthetic.cohorts import PAPER_CT
 from ospor_batch.synthetic.ct import Sampling
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vertebra_recipes")]
+pytestmark = pytest.mark.slow
 SMALL = "width = 4\nepochs = 2\nbatch_size = 8\nthreads = 1\nminimum_cases = 4\nminimum_events = 1\nimage_pixels = 32\n"
 MUSCLE = 'levels = ["L3"]\nmuscle_from = "window"\n'
 RECIPES = {

@@ -34,7 +34,7 @@ BORN = "19310317"
 CANARIES = (
     PREFIX, "Quetzalcoatl", BORN, "1931-03-17", "17.03.1931", "ZQCANARYPATH", "ZQCANARYCELL", "ZQCANARYDATE", "ZQCANARYNOTE",
 )  # fmt: skip
-pytestmark = [pytest.mark.flows, pytest.mark.slow, pytest.mark.xdist_group("flows")]
+pytestmark = [pytest.mark.flows, pytest.mark.slow]
 
 
 class Seen(SchedulerPlugin):

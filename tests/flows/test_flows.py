@@ -22,7 +22,7 @@ from ospor_batch.synthetic.archive import add_night, write_study
 ROOT = Path(__file__).resolve().parents[2]
 SCHEDULE_LIMIT_S = 360  # a cron of every minute fires within 60 s; the rest is for the run itself on a busy machine
 
-pytestmark = [pytest.mark.flows, pytest.mark.xdist_group("flows")]
+pytestmark = pytest.mark.flows
 
 
 def under_prefect(server: Any, flow: str, study_file: Path) -> None:

@@ -26,7 +26,7 @@ from ospor_batch.stages.trace import TRACED, trace
 from ospor_batch.store import Store
 from tests.stages.audited import TwoRuns, tabulated, two_runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("audit")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,10 @@ def test_real_shares_are_reproduced_and_what_recomputing_would_move_is_shown(
         assert notes["T recomputed:any"] == labels.height == len(whole)
         assert notes["class would move:any"] == moved
         assert 0 < moved < labels.height
+        (said,) = summary.remarks
+        for name in ("osteoporosis", "low_bone_mass"):
+            assert f"{counts[name] / labels.height:.0%} {name.replace('_', ' ')}" in said
+        assert f"would move {moved} of {labels.height} ({moved / labels.height:.0%})" in said
 
 
 def recomputed(header: list[str], rows: list[list[str]], said: dict[str, str], maker: str) -> list[str]:
