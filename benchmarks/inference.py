@@ -2,7 +2,9 @@
 
 Against the same network fed from memory (the limit, in as many processes as compute), a plain loop over PyTorch's DataLoader
 with pydicom, and MONAI's own pipeline. The same files, the same network and weights, one thread of computing in every
-process. Start-up of processes and the first batch are outside of every time.
+process. Start-up of processes and the first batch are outside of every time. A rate is only as good as the machine is quiet;
+the CPU seconds that a series takes, over all processes of a row, bear other work beside it: cores / seconds is the rate that
+a row can reach.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from typing import Any
 
 import cloudpickle
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import psutil
 import pydicom
 import torch
 from distributed import WorkerPlugin
+from inference_files import JPEG_2000, PLAIN, write_radiographs, write_shards, write_volumes
 from monai.data import DataLoader as MonaiLoader
 from monai.data import Dataset as MonaiDataset
 from monai.transforms import Compose, EnsureChannelFirst, LoadImage, NormalizeIntensity, Resize
@@ -43,11 +45,7 @@ from ospor_batch.models.forward import Forward
 from ospor_batch.models.registry import Kind, predictor_here, spec_of
 from ospor_batch.models.spec import Pixels, Prediction, PredictorSpec
 from ospor_batch.models.trainable import IMAGE, Preparing
-from ospor_batch.synthetic.pixel_codecs import encode, put_pixels
 
-SIDE = 2000  # rows and columns of a radiograph
-PLAIN, JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.90"
-CR, CT = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.2"
 PARAMETERS = {**cxr_osteoporosis.DEFAULTS, "refuse_lateral": False}
 PRECISION = os.environ.get("OSPOR_BENCH_PRECISION", "float32")  # of the engine's network; workers inherit it
 MEMORY_SECONDS = 5.0
@@ -112,97 +110,34 @@ class Register(WorkerPlugin):  # type: ignore[misc]
         registry.PREDICTORS.update(kinds())
 
 
-# ---- files ----
-
-
-def write_image(target: Path, frame: np.ndarray, *, syntax: str, sop_class: str, more: dict[str, Any]) -> None:
-    ds = pydicom.Dataset()
-    ds.file_meta = pydicom.dataset.FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = syntax
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = sop_class
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[str(target)])
-    ds.Rows, ds.Columns = frame.shape
-    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-    for name, value in more.items():
-        setattr(ds, name, value)
-    put_pixels(ds, encode(frame, syntax=syntax, bits_stored=12), syntax=syntax)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    ds.save_as(target, enforce_file_format=True)
-
-
-def chest(random: np.random.Generator) -> np.ndarray:
-    """A smooth body with lungs, ribs and detector noise of 12 bits: what a codec meets in a radiograph."""
-    y, x = np.mgrid[0 : 1 : SIDE * 1j, 0 : 1 : SIDE * 1j]
-    body = 2600 - 1500 * (np.exp(-(((x - 0.3) / 0.14) ** 2 + ((y - 0.45) / 0.3) ** 2)) + np.exp(
-        -(((x - 0.7) / 0.14) ** 2 + ((y - 0.45) / 0.3) ** 2)))  # fmt: skip
-    ribs = 120 * np.sin(60 * y + 6 * np.abs(x - 0.5))
-    return np.clip(body + ribs + random.normal(0, 12, body.shape), 0, 4095).astype(np.uint16)
-
-
-def write_radiographs(folder: Path, *, n: int, syntax: str) -> list[list[Path]]:
-    random = np.random.default_rng(20220101)
-    n_frames = min(n, 4)  # patterns; enough for a codec
-    more = {"Modality": "DX", "PixelSpacing": [0.15, 0.15], "ImagerPixelSpacing": [0.15, 0.15], "ViewPosition": "PA"}
-    for i in range(n_frames):
-        write_image(folder / f"{i:04d}" / "0.dcm", chest(random), syntax=syntax, sop_class=CR, more=more)
-    for i in range(n_frames, n):
-        shutil.copytree(folder / f"{i % n_frames:04d}", folder / f"{i:04d}")
-    return [[folder / f"{i:04d}" / "0.dcm"] for i in range(n)]
-
-
-def write_volumes(folder: Path, *, n: int, n_slices: int) -> list[list[Path]]:
-    random = np.random.default_rng(20220102)
-    frame = np.clip(random.normal(1100, 40, (512, 512)), 0, 4095).astype(np.uint16)
-    for k in range(n_slices):
-        more = {
-            "Modality": "CT", "ImagePositionPatient": [-180, -180, float(k)], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-            "PixelSpacing": [0.7, 0.7], "SliceThickness": 1.0, "RescaleSlope": 1, "RescaleIntercept": -1024,
-        }  # fmt: skip
-        write_image(folder / "0000" / f"{k:04d}.dcm", frame, syntax=PLAIN, sop_class=CT, more=more)
-    for i in range(1, n):
-        shutil.copytree(folder / "0000", folder / f"{i:04d}")
-    return [sorted((folder / f"{i:04d}").iterdir()) for i in range(n)]
-
-
-def write_shards(folder: Path, series: list[list[Path]], n_shards: int) -> list[str]:
-    names = []
-    for number in range(n_shards):
-        rows = [
-            {
-                "item_digest": f"{place:032x}", "series_digest": f"{place:032x}", "center": "one", "kind": "image",
-                "slice_order": order, "file_key": f"{place:016x}{order:016x}", "root": str(path.parent.parent),
-                "path": f"{path.parent.name}/{path.name}", "cache": str(folder / "cache"),
-            }
-            for place in range(number, len(series), n_shards)
-            for order, path in enumerate(series[place])
-        ]  # fmt: skip
-        if rows:
-            names.append(f"shard{number}")
-            pq.write_table(pa.Table.from_pylist(rows), folder / f"{names[-1]}.parquet")
-    return names
-
-
 # ---- what is measured ----
 
 
-def from_memory(spec: PredictorSpec, series: list[list[Path]]) -> float:
-    """Items a second of the network alone on inputs that were prepared before."""
+def burnt() -> float:
+    """Seconds of CPU of this process and all below it, those that ended too."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    ended = own.cpu_times()
+    return sum(t.user + t.system for t in times) + ended.children_user + ended.children_system
+
+
+def from_memory(spec: PredictorSpec, series: list[list[Path]]) -> tuple[float, float]:
+    """Items a second of the network alone on inputs that were prepared before, and the seconds of CPU that one takes."""
     predictor = predictor_here(spec)
     items = [Item(str(i), str(i), "one", tuple(paths), ()) for i, paths in enumerate(series[:4])]
     prepared = [predictor.prepare(read_pixels(item, spec)) for item in items]
     predictor.predict(predictor.to_device(prepared[:BATCH]))
-    n, began = 0, time.perf_counter()
+    n, began, before = 0, time.perf_counter(), time.thread_time()
     while time.perf_counter() - began < MEMORY_SECONDS:
         predictor.predict(predictor.to_device([prepared[n % len(prepared)]]))
         n += 1
-    return n / (time.perf_counter() - began)
+    return n / (time.perf_counter() - began), (time.thread_time() - before) / n
 
 
 def engine(
     spec: PredictorSpec, series: list[list[Path]], folder: Path, *, n_workers: int, n_processes: int
-) -> tuple[float, float, dict[str, float]]:
-    """Items a second through shards on worker processes, parts written; of the networks alone in them; where seconds went."""
+) -> tuple[dict[str, float], dict[str, float]]:
+    """A row of shards on worker processes, parts written, beside the networks alone in them; where the seconds went."""
     folder.mkdir(parents=True)
     shards = write_shards(folder, series[n_workers:], 2 * n_workers)
     (folder / "warm").mkdir()
@@ -216,14 +151,16 @@ def engine(
         tasks = [ShardTask(name, folder / "warm", folder / "store_warm", spec, limits) for name in warm]
         workers = list(client.scheduler_info()["workers"])
         client.gather([client.submit(predict_shard, t, workers=[w]) for t, w in zip(tasks, workers, strict=True)])
-        of_memory = sum(client.run(from_memory, spec, series).values())
+        of_memory = list(client.run(from_memory, spec, series).values())
         tasks = [ShardTask(name, folder, folder / "store", spec, limits) for name in shards]
-        began = time.perf_counter()
+        began, before = time.perf_counter(), time.process_time() + sum(client.run(burnt).values())
         receipts = [outcome.value for outcome in executor.map(predict_shard, tasks)]
         took = time.perf_counter() - began
+        used = time.process_time() + sum(client.run(burnt).values()) - before
     assert all(receipt is not None and receipt.n_rejected == 0 for receipt in receipts), receipts
     n_done = sum(receipt.n_items for receipt in receipts if receipt is not None)
-    return n_done / took, of_memory, summed(receipt.seconds for receipt in receipts if receipt is not None)
+    rates = {"rate": n_done / took, "cpu": used / n_done, "limit": sum(rate for rate, _ in of_memory)}
+    return rates, summed(receipt.seconds for receipt in receipts if receipt is not None)
 
 
 class Radiographs(Dataset):  # type: ignore[type-arg]
@@ -270,23 +207,26 @@ def one_thread(_worker: int) -> None:
     warnings.simplefilter("ignore")
 
 
-def looped(batches: Callable[[], Iterator[torch.Tensor]], model: torch.nn.Module, n: int) -> float:
-    """Items a second after the first batch."""
+def looped(batches: Callable[[], Iterator[torch.Tensor]], model: torch.nn.Module, n: int) -> dict[str, float]:
+    """Items a second after the first batch, and the seconds of CPU that one takes with the first."""
+    before = burnt()
     with torch.inference_mode():
         found = iter(batches())
         float(model(torch.as_tensor(next(found)).to(memory_format=torch.channels_last))[0, 0])
         began = time.perf_counter()
         for batch in found:
             float(model(torch.as_tensor(batch).to(memory_format=torch.channels_last))[0, 0])
-        return (n - BATCH) / (time.perf_counter() - began)
+        took = time.perf_counter() - began
+    del found
+    return {"rate": (n - BATCH) / took, "cpu": (burnt() - before) / n}
 
 
-def plain_loop(dataset: Radiographs, model: torch.nn.Module, *, n_workers: int) -> float:
+def plain_loop(dataset: Radiographs, model: torch.nn.Module, *, n_workers: int) -> dict[str, float]:
     loader = DataLoader(dataset, batch_size=BATCH, num_workers=n_workers, worker_init_fn=one_thread)
     return looped(lambda: iter(loader), model, len(dataset))
 
 
-def monai_loop(series: list[list[Path]], pixels: int, model: torch.nn.Module, *, is_ct: bool) -> float:
+def monai_loop(series: list[list[Path]], pixels: int, model: torch.nn.Module, *, is_ct: bool) -> dict[str, float]:
     load = LoadImage(reader="PydicomReader", image_only=True, ensure_channel_first=False)
     steps: list[Any] = [load, EnsureChannelFirst(channel_dim="no_channel")]
     if is_ct:
@@ -321,19 +261,19 @@ def measure(
     torch.set_num_threads(1)
     model = network(net, pixels)
     dataset = (Volumes if is_ct else Radiographs)(series, pixels)
-    limit = from_memory(spec, series)
+    limit, cpu = from_memory(spec, series)
 
-    def row(what: str, rate: float, **more: Any) -> dict[str, Any]:
-        return {"case": case, "network": f"{net} {pixels}", "what": what, "rate": rate, "limit": limit, **more}
+    def row(what: str, **more: Any) -> dict[str, Any]:
+        return {"case": case, "network": f"{net} {pixels}", "what": what, "limit": limit, "cpu_of_network": cpu, **more}
 
-    yield row("network alone, fed from memory", limit)
+    yield row("network alone, fed from memory", rate=limit, cpu=cpu)
     for n_workers, n_processes in ((1, 0), (1, 1), (2, 0)):
         what = f"ospor_batch, {n_workers} worker(s), a decoder {'process' if n_processes else 'thread'} each"
         if rows in what:
             place = folder / f"{n_workers}-{n_processes}"
-            rate, of_memory, seconds = engine(spec, series, place, n_workers=n_workers, n_processes=n_processes)
-            yield row(what, rate, seconds=seconds, slowest=bottleneck(seconds)) | {"limit": of_memory}
-    peers: list[tuple[str, Callable[[], float]]] = [
+            found, seconds = engine(spec, series, place, n_workers=n_workers, n_processes=n_processes)
+            yield row(what, seconds=seconds, slowest=bottleneck(seconds)) | found
+    peers: list[tuple[str, Callable[[], dict[str, float]]]] = [
         (f"DataLoader + pydicom, {n} loading process(es)", partial(plain_loop, dataset, model, n_workers=n)) for n in (0, 1, 2)
     ]
     same = SameReader(series, spec)
@@ -341,17 +281,22 @@ def measure(
     peers.append(("MONAI pipeline, 1 loading process", partial(monai_loop, series, pixels, model, is_ct=is_ct)))
     for what, rate_of in peers:
         if rows in what:
-            yield row(what, rate_of())
+            yield row(what, **rate_of())
     what = "share of time computing (torch profiler)"
     if rows in what:
-        yield row(what, 0.0, share=computing_share(spec, series[:8], folder / "p"))
+        yield row(what, share=computing_share(spec, series[:8], folder / "p"))
 
 
 def show(row: dict[str, Any]) -> None:
-    said = f"{row['share']:8.2f}" if "share" in row else f"{row['rate']:8.2f}/s {row['rate'] / row['limit']:5.2f} of limit"
+    if "share" in row:
+        said = f"{row['share']:8.2f}"
+    else:
+        rate, of_limit = row["rate"], row["rate"] / row["limit"]
+        share = row["cpu_of_network"] / row["cpu"]
+        said = f"{rate:8.2f}/s {of_limit:5.2f} of limit; CPU {row['cpu']:.3f} s, of which the network {share:.2f}"
     if "seconds" in row:
         steps = ", ".join(f"{step} {row['seconds'][step]:.2f}" for step in STEPS)
-        said += f" {row['limit']:.2f}/s; {steps}; slowest: {row['slowest']}"
+        said += f"; limit {row['limit']:.2f}/s; {steps}; slowest: {row['slowest']}"
     print(f"{row['case']:28} {row['network']:16} {row['what']:46} {said}", flush=True)
 
 

@@ -33,6 +33,8 @@ from ospor_batch.sources import Location, open_bytes
 # pydicom logs faulty values as they stand, names and dates among them: they must not reach a log file
 logging.getLogger("pydicom").propagate = False
 Stored = npt.NDArray[np.integer]
+LITTLE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
+NEEDED = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation", "PixelData")
 NATIVE = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian}
 
 
@@ -103,14 +105,37 @@ def frames_of(dataset: Any) -> Stored:
 
 def _in_memory(dataset: Any) -> Stored:
     """Plain pixels as they lie in the file; pydicom would copy them and shift unused bits out that are nearly always empty."""
-    dataset.pixel_array_options(view_only=True, correct_unused_bits=False)
-    pixels: Stored = dataset.pixel_array
+    pixels = _common(dataset)
+    if pixels is None:
+        dataset.pixel_array_options(view_only=True, correct_unused_bits=False)
+        pixels = dataset.pixel_array
     unused = 8 * pixels.dtype.itemsize - int(dataset.get("BitsStored", 0))
     if pixels.dtype.kind not in "iu" or dataset.BitsAllocated == 1 or unused <= 0 or not pixels.size:
         return pixels
     least, greatest = (int(end) << unused for end in (pixels.min(), pixels.max()))
     holds = np.iinfo(pixels.dtype)
     return pixels if holds.min <= least and greatest <= holds.max else (pixels << unused) >> unused
+
+
+def _common(dataset: Any) -> Stored | None:
+    """One plain gray frame of 16 bits, as nearly every file has it; null for all others, and for what pydicom would refuse."""
+    if dataset.file_meta.TransferSyntaxUID not in LITTLE or not all(name in dataset for name in NEEDED):
+        return None
+    n_rows, n_columns = dataset.Rows, dataset.Columns
+    is_common = (
+        dataset.BitsAllocated == 16
+        and dataset.BitsStored in range(1, 17)
+        and dataset.PixelRepresentation in {0, 1}
+        and dataset.PhotometricInterpretation in {"MONOCHROME1", "MONOCHROME2"}
+        and "NumberOfFrames" not in dataset
+        and n_rows > 0
+        and n_columns > 0
+        and len(dataset.PixelData) >= 2 * n_rows * n_columns
+    )
+    if not is_common:
+        return None
+    kind = "<i2" if dataset.PixelRepresentation else "<u2"
+    return np.frombuffer(dataset.PixelData, kind, count=n_rows * n_columns).reshape(n_rows, n_columns)
 
 
 def _decompressed(dataset: Any) -> Stored:

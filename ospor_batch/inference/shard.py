@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,13 +40,15 @@ BROKEN_CONTEXT = 70  # exit status, EX_SOFTWARE of sysexits.h
 class Limits:
     """What a worker may take.
 
-    n_threads: that read and decode ahead. n_processes: that do so in their stead; 0 for none. n_decoded: most series held
-    decoded; null for a batch on the device and one behind it. item_seconds: after which the process is ended.
-    is_expendable: whether another process takes its place.
+    n_threads: that read and decode ahead. n_processes: that do so in their stead; 0 for none. n_computing: threads of a
+    network on the CPU; null for as many as torch has. n_decoded: most series held decoded; null for a batch on the device
+    and one behind it. item_seconds: after which the process is ended. is_expendable: whether another process takes its
+    place.
     """
 
     n_threads: int = 1
     n_processes: int = 0
+    n_computing: int | None = None
     n_decoded: int | None = None
     item_seconds: float = 600.0
     out_of_memory: OutOfMemory = "cpu"
@@ -116,7 +119,7 @@ def predict_shard(task: ShardTask) -> ShardReceipt:
     keep_freed_memory()
     items, watch = read_items(task.source), Stopwatch()
     device = Device(task.spec, out_of_memory=task.limits.out_of_memory, watch=watch)
-    with Journal(task.journal) as journal:
+    with Journal(task.journal) as journal, _computing_threads(task.limits.n_computing):
         kept = _Kept(task, journal, watch)
         try:
             for item, answer in _answers(items, task, device=device, journal=journal, watch=watch):
@@ -134,6 +137,22 @@ def predict_shard(task: ShardTask) -> ShardReceipt:
         raise LedgerError(f"shard {task.shard}: {receipt.n_items} items, but {receipt.n_predicted} + {receipt.n_rejected}")
     _leave(receipt, task.receipt)
     return receipt
+
+
+@contextlib.contextmanager
+def _computing_threads(n: int | None) -> Iterator[None]:
+    """Let torch compute in so many threads, so that those that decode have cores of their own: a team that waits for one of
+    its threads burns the others' time."""
+    torch: Any = sys.modules.get("torch")  # a predictor without a network has not imported it
+    if n is None or torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _leave(receipt: ShardReceipt, target: Path) -> None:

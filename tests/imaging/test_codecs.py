@@ -43,6 +43,8 @@ def frame(kind: type, bits: int) -> np.ndarray:
 @pytest.mark.parametrize("syntax", COMPRESSED, ids=lambda uid: uid.name.split(",")[0])
 def test_the_bits_are_those_of_the_other_plug_ins(monkeypatch: pytest.MonkeyPatch, syntax: UID, kind: type, bits: int) -> None:
     pytest.importorskip("imagecodecs")
+    if (syntax, kind) == (JPEGLosslessSV1, np.uint8):
+        pytest.skip("the encoder of generated files writes 16 bits")
     made = dataset(frame(kind, bits), syntax, bits=bits)
     called = []
     decode = codecs.decode_frame

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +21,7 @@ from ospor_batch.inference import decoders
 from ospor_batch.inference.items import Item
 from ospor_batch.inference.journal import Journal
 from ospor_batch.inference.parts import PARTS
-from ospor_batch.inference.shard import ShardReceipt, ShardTask, predict_shard
+from ospor_batch.inference.shard import Limits, ShardReceipt, ShardTask, predict_shard
 from ospor_batch.models.registry import predictor_here
 from ospor_batch.store import read_part
 from tests.cohort.rows import hexed
@@ -228,3 +229,22 @@ print(has_setting, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - began)
             pytest.skip("the C library has no such setting")
         n_faults[how] = int(said[1])
     assert n_faults["kept"] < n_faults["given back"] / 4
+
+
+def test_a_network_computes_in_the_threads_that_it_is_given(
+    task: ShardTask, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    before, seen = torch.get_num_threads(), []
+    kind = type(predictor_here(SPEC))
+    predict = kind.predict
+
+    def watched(predictor: object, batch: object) -> object:
+        seen.append(torch.get_num_threads())
+        return predict(predictor, batch)
+
+    monkeypatch.setattr(kind, "predict", watched)
+    write_shard(task.source, archive, ["a", "b"])
+    predict_shard(replace(task, limits=Limits(n_computing=before + 2)))
+    assert set(seen) == {before + 2}
+    assert torch.get_num_threads() == before
