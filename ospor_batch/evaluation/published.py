@@ -18,6 +18,7 @@ class Figure:
     lower: float | None = None
     upper: float | None = None
     n: int | None = None
+    unit: str | None = None  # of the predicted value that it is about, where a paper has several
 
 
 JANG = "Jang 2022, J Bone Miner Res 37:369"
@@ -37,8 +38,8 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure(HUANG, "external, mean", "f1", 0.865),
     ),
     "ct_bmd_tbs": (
-        Figure(JCAT, "test, BMD", "pearson_r", 0.81, n=52),
-        Figure(JCAT, "test, TBS", "pearson_r", 0.54, n=52),
+        Figure(JCAT, "test, BMD", "pearson_r", 0.81, n=52, unit="g/cm2"),
+        Figure(JCAT, "test, TBS", "pearson_r", 0.54, n=52, unit="tbs"),
     ),
     "ct_qct_bmd": (Figure(FANG, "test, at least", "pearson_r", 0.98, n=863),),
     "ldct_internal_calibration": (
@@ -59,9 +60,7 @@ def published_rows(context: Context, *, protocol: str, performance: list[Row], a
     """Each printed figure beside this run's, overall in the test people; none for a recipe without a paper."""
     found = []
     for figure in FIGURES.get(protocol, ()):
-        ours = next(
-            (row for row in [*performance, *agreement] if _is_overall_test(row) and row["metric"] == figure.metric), None
-        )
+        ours = next((row for row in [*performance, *agreement] if _is_overall_test(row) and _is_of(row, figure)), None)
         columns = (*NOTHING, "status", "status_reason")
         said = NOTHING | {"status": "not_estimable", "status_reason": "not_computed_in_this_run"}
         if ours is not None:
@@ -75,6 +74,10 @@ def published_rows(context: Context, *, protocol: str, performance: list[Row], a
             }
         )  # fmt: skip
     return found
+
+
+def _is_of(row: Row, figure: Figure) -> bool:
+    return row["metric"] == figure.metric and figure.unit in {None, row.get("predicted_value_unit")}
 
 
 def _is_overall_test(row: Row) -> bool:

@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 CALIBRATED_KVP = (120.0,)  # kV; HU falls as kVp rises, so one line serves one tube voltage (methods I3)
 KIND = "density_calibration"
 NO_CALIBRATION = "none"
+OTHER_QUANTITY = "reference_is_another_quantity"
+OF_THEIR_OWN = {"tbs"}  # units of what is no density: no line makes one of it
 DIFFERENCES = (
     "icc_a_1", "concordance", "proportional_bias", "bias", "bias_at_cut", "bias_below_cut", "bias_near_cut", "bias_above_cut",
     "sd_of_differences", "loa_lower", "loa_upper", "mae", "rmse",
@@ -52,6 +54,8 @@ def comparison(of: AnalysisSet) -> Comparison:
     from_unit, to_unit = one_of(of.paired["predicted_value_unit"]), one_of(of.paired["compared_unit"])
     if from_unit == to_unit:
         return Comparison(from_unit, to_unit, None, None if from_unit != "unverified" else "no_values")
+    if {from_unit, to_unit} & OF_THEIR_OWN:
+        return Comparison(from_unit, to_unit, None, OTHER_QUANTITY)
     usable = _calibrated(with_both_values(of.paired))
     for partition in FITTING_PARTITIONS:
         rows = usable.filter(pl.col("partition") == partition)
@@ -157,7 +161,9 @@ def _agreement(context: Context, people: People, *, cell: Cell, fitted: Comparis
     base = common(context, people, cell) | {"predicted_value_unit": fitted.from_unit, "compared_unit": fitted.to_unit}
     raw = with_both_values(cell.frames[1])
     reference, predicted = raw["reference_value"].to_numpy(), raw["predicted_value"].to_numpy()
-    for metric, estimate in (("pearson_r", pearson(reference, predicted)), ("spearman_rho", spearman(reference, predicted))):
+    is_other = fitted.reason == OTHER_QUANTITY  # the correlation of TBS with a density is not that of a TBS with another
+    for metric, correlate in (("pearson_r", pearson), ("spearman_rho", spearman)):
+        estimate = not_estimable(OTHER_QUANTITY) if is_other else correlate(reference, predicted)
         yield base | _behind(raw) | {"metric": metric, "calibration_id": NO_CALIBRATION, **stated(estimate)}
     in_unit = in_common_unit(raw, fitted)
     for metric, estimate in _differences(in_unit, fitted, target=context.target).items():

@@ -59,7 +59,7 @@ DEFAULTS: dict[str, Parameter] = {
     "crop_pixels": 96,
     "is_masked": True,  # what lies outside the mask of the vertebra is blanked
     "aggregate": "mean",  # over vertebrae: mean | median
-    "stop_on": "pearson_r",
+    "stop_on": "loss",  # correlation is blind to bias, and a cut-off of a density is not
     "is_balanced": False,
 }
 

@@ -35,6 +35,7 @@ TRAINING: dict[str, Parameter] = {
     "patience_epochs": 10,  # stops when tuning did not improve for so long
     "stop_on": "loss",  # loss | auc | pearson_r, on the tuning people
     "is_balanced": True,  # both classes weigh the same in the loss
+    "statistics_units": 1024,  # images as they are that batch normalisation takes its statistics from; 0: augmented ones
     "mixed_precision": True,  # of the training: bfloat16 on CUDA; a CPU always learns in float32
     "precision": "float32",  # float32 | bfloat16, of the trained network when it predicts, on CPU and GPU
     "threads": 2,  # of the CPU; sums depend on it in their last digits, so it is declared and not the machine's
@@ -46,7 +47,7 @@ TRAINING: dict[str, Parameter] = {
 # The least that each may be: batch normalisation cannot learn from one image
 LEAST: dict[str, float] = {
     "epochs": 1, "batch_size": 2, "weight_decay": 0, "warm_up_epochs": 0, "patience_epochs": 1, "threads": 1,
-    "minimum_cases": 2, "minimum_events": 0, "width": 2, "dropout": 0,
+    "minimum_cases": 2, "minimum_events": 0, "width": 2, "dropout": 0, "statistics_units": 0,
 }  # fmt: skip
 
 

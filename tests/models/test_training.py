@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ospor_batch.errors import StudyError
 from ospor_batch.models import cxr_osteoporosis, training
@@ -50,6 +51,22 @@ def test_the_same_training_gives_the_same_weights_and_another_seed_others(tmp_pa
         TrainingSet(cases(24), cases(12, first=1000), example), Work(SMALL, TARGETS, seed=8, folder=tmp_path / "c")
     )
     assert not same(one, other)
+
+
+def test_batch_statistics_are_of_images_as_they_are_read_later(tmp_path: Path) -> None:
+    learner = replace(RECIPE.learner, augment=lambda images, _parameters, _generator: images + 5)
+    data, mean = TrainingSet(cases(24), cases(12, first=1000), example), "network.features.norm0.running_mean"
+    found = {}
+    for name, units in (("plain", 1024), ("augmented", 0)):
+        parameters = {**SMALL, "epochs": 1, "learning_rate": 1e-9, "statistics_units": units}
+        found[name] = learner.fit(data, Work(parameters, TARGETS, seed=7, folder=tmp_path / name))
+    weight = torch.from_numpy(np.array(found["plain"].state["network.features.conv0.weight"]))
+    images = torch.from_numpy(
+        np.concatenate([example(c.item_digest, True).arrays[IMAGE] for c in cases(24)]).astype(np.float32)
+    )
+    seen = torch.nn.functional.conv2d(images, weight, stride=2, padding=3).mean(dim=(0, 2, 3)).numpy()
+    assert found["plain"].state[mean] == pytest.approx(seen, abs=1e-5)
+    assert np.abs(found["augmented"].state[mean] - seen).max() > 0.05
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
+from ospor_batch.stages.trace import trace
 from tests.stages.test_evaluate import Made, make, people, study
 
 
@@ -56,3 +57,13 @@ def test_both_results_are_of_the_same_people_under_their_own_ids(made: Made) -> 
 def test_the_table_is_handed_to_the_report(made: Made) -> None:
     (row,) = made.run.read("exhibit", under="exhibits", stem="site_recalibration").to_dicts()
     assert (row["file"], row["kind"], row["recipe"]) == ("site_recalibration", "table", "all")
+
+
+def test_every_count_of_a_site_leads_to_its_people(made: Made) -> None:
+    for row in made.table("site_recalibration").iter_rows(named=True):
+        named = ",".join(f"{name}={row[name]}" for name in ("recipe", "center", "metric", "calibration_id"))
+        for column in ("n_persons", "n_events", "n_tuning_persons", "n_tuning_events"):
+            assert trace(made.run.folder, "site_recalibration", cell=f"{column},{named}").value == row[column]
+    reason = "n_excluded,level=person,reason=site_tuning,center=south"
+    found = trace(made.run.folder, "attrition", cell=f"{reason},recipe={row['recipe']}")
+    assert found.keys.height == found.value > 0
