@@ -45,6 +45,7 @@ from ospor_batch.archive.opening import header_source
 from ospor_batch.archive.reading import Listing, instance_rows, read_files
 from ospor_batch.archive.values import keywords
 from ospor_batch.archive.walk import walk
+from ospor_batch.store import Store
 
 KEYWORDS = [of.name for of in keywords()]
 TAGS = [of.tag for of in keywords()]
@@ -244,6 +245,21 @@ def where_time_goes(root: str, folder: Path, *, rounds: int) -> dict[str, float]
     return best
 
 
+def whole_crawl(root: str, folder: Path, *, n: int, rounds: int) -> Rate:
+    """The crawl stage over a new archive, from the walk to the committed rows of all its tables."""
+    from benchmarks.sweep import crawl, study_of
+
+    best: Rate | None = None
+    for number in range(rounds):
+        study = study_of(folder / f"study-{number}", archive=root)
+        began, used = time.perf_counter(), time.process_time()
+        crawl(study, Store(study.workspace))
+        spent, used = time.perf_counter() - began, time.process_time() - used
+        best = Rate(n / spent, 1e6 * used / n).better(best)
+    assert best is not None
+    return best
+
+
 class _Clock:
     def __init__(self, spent: dict[str, float]) -> None:
         self._spent, self._last = spent, time.perf_counter()
@@ -311,7 +327,12 @@ def run(told: argparse.Namespace, folder: Path, *, scratch: Path) -> dict[str, A
     spent = where_time_goes(str(folder / "series"), scratch, rounds=min(told.rounds, 3))
     print("\nfrom file to committed row, us/file: " + ", ".join(f"{k} {v:.1f}" for k, v in spent.items()))
     print(f"sum {sum(spent.values()):.1f}")
-    return report | {"steps_us": spent}
+    rates = report["series in folder order"]["1"]
+    whole = whole_crawl(str(folder / "series"), scratch, n=told.size, rounds=min(told.rounds, 3))
+    held = {name: rates[name]["cpu_us"] / whole.cpu_us for name in (LIMIT, ORACLE) if name in rates}
+    print(f"whole crawl: {whole.files_s:,.0f} files/s, {whole.cpu_us:.1f} us of CPU a file")
+    print("; ".join(f"{share:.2f} x {name}" for name, share in held.items()))
+    return report | {"steps_us": spent, "whole_crawl": whole._asdict() | {"shares": held}}
 
 
 def _is_read_by_all(root: str, item: Listing, names: Sequence[str]) -> bool:

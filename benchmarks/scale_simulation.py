@@ -50,9 +50,10 @@ def sleep(shard: Shard) -> tuple[str, int]:
 
 async def serve(address: str, n: int, folder: Path) -> None:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    # of each worker a thread that looks at all threads of the process a hundred times a second, and a look at the machine twice
-    # a second: on a node of its own that is nothing, of a hundred workers in a process it is all that the process does
-    dask.config.set({"distributed.worker.profile.enabled": False, "distributed.admin.system-monitor.interval": "60s"})
+    # a node's worker samples its stacks a hundred times a second, its loop fifty times and its machine twice: nothing there,
+    # but all that a process does which holds a hundred workers
+    quiet = {"worker.profile.enabled": False, "admin.tick.interval": "60s", "admin.system-monitor.interval": "60s"}
+    dask.config.set({f"distributed.{name}": value for name, value in quiet.items()})
     security = Security(require_encryption=True, **{name: str(folder / name) for name in SECRETS})
     workers = [
         Worker(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -27,7 +28,7 @@ from typing import Any
 
 import polars as pl
 
-from ospor_batch.archive.walk import Listed
+from ospor_batch.archive.walk import Folder
 from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import InLine
 from ospor_batch.config import Compute, Study
@@ -35,7 +36,7 @@ from ospor_batch.contracts.table import schema_of
 from ospor_batch.runs import tidy
 from ospor_batch.stages import crawl as stage
 from ospor_batch.stages.catalog import catalog
-from ospor_batch.stages.crawl_rows import file_key
+from ospor_batch.stages.crawl_rows import file_keys
 from ospor_batch.store import Change, Store, SweepCounts
 
 KEY, SPLIT_KEY = b"benchmark-key-0123456789", b"benchmark-split-key-0123"
@@ -126,61 +127,71 @@ def crawl(study: Study, store: Store, **more: Any) -> None:
 
 
 def quiet(size: int, folder: Path, *, archive: Path | None = None) -> Rows:
-    """First crawl and catalog of a tree, then a sweep that finds nothing new, against find -printf."""
+    """First crawl and catalog of a tree, then a sweep that finds nothing new, against find -printf.
+
+    In a folder that was crawled before (--keep) only the sweeps are measured.
+    """
     root = archive or folder / "archive"
-    if archive is None:
-        make_tree(root, size)
     study = study_of(folder, archive=str(root))
     store = Store(study.workspace)
-    first, first_cpu = both_timed(lambda: crawl(study, store))
-    gib, size = peak_gib(), store.sweeps()["n_new"][-1]
+    told: Rows = []
+
+    def note(what: str, seconds: float, cpu: float, **more: Any) -> None:
+        told.append({"what": what, "files": size, "seconds": seconds, "cpu_s": cpu, "files_per_s": size / seconds} | more)
+        print(f"{what}: {seconds:.2f} s, {cpu:.2f} s of CPU", file=sys.stderr, flush=True)
 
     def catalogued() -> None:
         catalog(study, "north", store=store, key=KEY, split_key=SPLIT_KEY)
 
-    grouped, grouped_cpu = both_timed(catalogued)
-    tidy(store)
     find = ["find", str(root), "-printf", "%s %T@ %p\\n"]
 
     def listed() -> None:
         subprocess.run(find, stdout=subprocess.DEVNULL, check=True)
 
-    # the night after a crawl compares every file once more; the nights after that compare what folders are listed as
-    second, second_cpu = both_timed(lambda: crawl(study, store, is_sweep=True))
+    is_first = store.sweeps().height == 0
+    if is_first:
+        if archive is None:
+            make_tree(root, size)
+        first = both_timed(lambda: crawl(study, store))
+        size = store.sweeps()["n_new"][-1]
+        note("first crawl", *first, peak_gib=peak_gib())
+        # the night after a crawl compares every file once more; the nights after that only what folders are listed as
+        second = both_timed(lambda: crawl(study, store, is_sweep=True))
+        note("the first sweep, nothing new", *second)
+    size = store.current("file", center="north", columns=["size_bytes"]).height
     # in turn, so that both see the same neighbours
-    pairs = [(both_timed(listed), both_timed(lambda: crawl(study, store, is_sweep=True))) for _ in range(3)]
+    pairs = [(both_timed(listed), both_timed(lambda: crawl(study, store, is_sweep=True))) for _ in range(4)]
     peer, ours = (tuple(map(min, zip(*times, strict=True))) for times in zip(*pairs, strict=True))
-    nothing, nothing_cpu = both_timed(catalogued)
-    rows = [
-        ("first crawl", first, first_cpu), ("first catalog", grouped, grouped_cpu), ("find -printf", *peer),
-        ("sweep, nothing new", *ours), ("the first such sweep", second, second_cpu),
-        ("catalog, nothing new", nothing, nothing_cpu),
-    ]  # fmt: skip
-    told: Rows = [{"what": what, "files": size, "seconds": s, "cpu_s": cpu, "files_per_s": size / s} for what, s, cpu in rows]
-    told[0]["peak_gib"], told[1]["peak_gib"] = gib, peak_gib()
-    for row, times in ((told[3], ours), (told[4], (second, second_cpu))):
-        row |= {"ratio": times[0] / peer[0], "cpu_ratio": times[1] / peer[1], "limit": 2.0}
+    note("find -printf", *peer)
+    note("sweep, nothing new", *ours)
+    for row in told:
+        if "sweep" in row["what"]:
+            row |= {"ratio": row["seconds"] / peer[0], "cpu_ratio": row["cpu_s"] / peer[1], "limit": 2.0}
+    if is_first:
+        note("first catalog", *both_timed(catalogued), peak_gib=peak_gib())
+        tidy(store)
+        note("catalog, nothing new", *both_timed(catalogued))
     return told
 
 
-def generated(n: int) -> Iterator[tuple[str, Listed]]:
-    """Names of n files, as a walk tells them."""
-    for number in range(n):
-        series = number // PER_FOLDER
-        path = f"patient-{series // 8:07d}/study-{series // 4 % 2}/series-{series % 4:04d}/IM{number % PER_FOLDER:06d}.dcm"
-        yield "archive", Listed(path, 526_000, 1_650_000_000_000_000_000 + number)
+def generated(n: int, *, first: int = 0) -> Iterator[Folder]:
+    """Folders of n files, as a walk tells them; without those before the first."""
+    for begin in range(first - first % PER_FOLDER, n, PER_FOLDER):
+        series, numbers = begin // PER_FOLDER, range(max(first, begin), min(n, begin + PER_FOLDER))
+        path = f"patient-{series // 8:07d}/study-{series // 4 % 2}/series-{series % 4:04d}"
+        names = [f"IM{number % PER_FOLDER:06d}.dcm" for number in numbers]
+        yield Folder(path, names, [526_000] * len(names), [1_650_000_000_000_000_000 + number for number in numbers])
 
 
-def known_rows(listed: list[tuple[str, Listed]], version: str) -> pl.DataFrame:
-    paths = [file.path for _, file in listed]
-    folders = {path.rpartition("/")[0] for path in paths}
-    keys = {name: file_key("archive", name, center="north", key=KEY, kind="folder") for name in folders}
+def known_rows(folders: list[Folder], version: str) -> pl.DataFrame:
+    paths = [f"{folder.path}/{name}" for folder in folders for name in folder.names]
+    keys = file_keys([("archive", folder.path) for folder in folders], center="north", key=KEY, kind="folder")
     columns = {
-        "file_key": [file_key("archive", path, center="north", key=KEY) for path in paths],
+        "file_key": file_keys([("archive", path) for path in paths], center="north", key=KEY),
         "path": paths,
-        "folder_key": [keys[path.rpartition("/")[0]] for path in paths],
-        "size_bytes": [file.size_bytes for _, file in listed],
-        "mtime_ns": [file.mtime_ns for _, file in listed],
+        "folder_key": [key for folder, key in zip(folders, keys, strict=True) for _ in folder.names],
+        "size_bytes": [size for folder in folders for size in folder.sizes],
+        "mtime_ns": [mtime for folder in folders for mtime in folder.mtimes_ns],
     }
     told = {"center": "north", "archive": "archive", "fate": "reject", "reason": "not_dicom", "reader_version": version}
     rows = pl.DataFrame(columns).with_columns(
@@ -195,12 +206,9 @@ def fill(folder: Path, size: int) -> None:
     """Write what is known of the generated listing, as a first crawl would have left it."""
     store = Store(study_of(folder).workspace)
     with store.writing("crawl", center="north") as writing:
-        chunk: list[tuple[str, Listed]] = []
-        for number, item in enumerate(generated(size), start=1):
-            chunk.append(item)
-            if len(chunk) == 500_000 or number == size:
-                writing.append({"file": Change(known_rows(chunk, stage.reader_version()))})
-                chunk = []
+        folders = generated(size)
+        while chunk := list(itertools.islice(folders, 500_000 // PER_FOLDER)):
+            writing.append({"file": Change(known_rows(chunk, stage.reader_version()))})
         writing.finish(SweepCounts())
 
 
@@ -219,7 +227,7 @@ def memory(size: int, folder: Path) -> Rows:
 def measure(folder: Path, size: int) -> dict[str, float]:
     study = study_of(folder)
     (folder / "archive").mkdir()
-    stage._list = lambda *_, **__: generated(size)  # type: ignore[assignment]
+    stage._list = lambda *_, **__: (("archive", item) for item in generated(size))  # type: ignore[assignment]
     before = peak_gib()
 
     class Ended(BaseException):
@@ -231,10 +239,14 @@ def measure(folder: Path, size: int) -> dict[str, float]:
                 raise Ended
             return iter(())
 
-    started = time.perf_counter()
-    with contextlib.suppress(Ended):
-        crawl(study, Store(study.workspace), executor=Never())
-    return {"seconds": time.perf_counter() - started, "peak_gib": peak_gib(), "before_gib": before}
+    def swept() -> None:
+        with contextlib.suppress(Ended):
+            crawl(study, Store(study.workspace), executor=Never())
+
+    told = {"seconds": timed(swept)}
+    if Store(study.workspace).sweeps().height:  # the night after compares what the folders are listed as
+        told["again_s"] = timed(swept)
+    return told | {"peak_gib": peak_gib(), "before_gib": before}
 
 
 def in_process(what: str, size: int, folder: Path) -> dict[str, float]:
@@ -272,8 +284,7 @@ def nights(size: int, folder: Path) -> Rows:
 
 
 def put(store: Store, first: int, n: int) -> None:
-    listed = list(generated(first + n))[first:] if first < 10**5 else []
-    rows = known_rows(listed, "1")
+    rows = known_rows(list(generated(first + n, first=first)), "1")
     rejects = rows.select(
         "center", stage=pl.lit("crawl"), level=pl.lit("file"), item_key="file_key", scope="archive", reason="reason",
         detail=pl.lit(""), is_transient=pl.lit(value=False),
@@ -349,6 +360,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=None)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--archive", type=Path, help="quiet: a folder of files that is there already")
+    parser.add_argument(
+        "--keep", type=Path, help="quiet: work in this folder and leave it; there again, only sweeps are measured"
+    )
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.what == "fill":
@@ -359,9 +373,14 @@ def main() -> None:
         return
     defaults = {"quiet": 100_000, "memory": 1_000_000, "nights": 200, "share": 20_000}
     work: Callable[..., Rows] = {"quiet": quiet, "memory": memory, "nights": nights, "share": share}[given.what]
-    with tempfile.TemporaryDirectory(dir=os.environ.get("OSPOR_BENCHMARK_DIR")) as folder:
+    with contextlib.ExitStack() as stack:
+        if given.keep is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=os.environ.get("OSPOR_BENCHMARK_DIR"))))
+        else:
+            folder = given.keep.absolute()
+            folder.mkdir(parents=True, exist_ok=True)
         more = {"archive": given.archive.absolute()} if given.archive is not None and given.what == "quiet" else {}
-        rows = work(given.size or defaults[given.what], Path(folder), **more)
+        rows = work(given.size or defaults[given.what], folder, **more)
     show(rows)
     if given.json is not None:
         given.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")

@@ -252,8 +252,8 @@ def synth(
 @app.command("train-masks")
 def train_masks(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Model folder to write; recipes.masks.model names it.")],
-    people: Annotated[int, typer.Option(min=4, help="Generated people, one volume each.")] = 160,
-    steps: Annotated[int, typer.Option(min=1, help="Of training; 1000 take about 20 minutes of one core.")] = 1000,
+    people: Annotated[int, typer.Option(min=4, help="Generated people, one volume each.")] = 60,
+    steps: Annotated[int, typer.Option(min=1, help="Of training; 6000 take about ten minutes of one core.")] = 6000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same network.")] = 1,
     labelled: Annotated[Path | None, typer.Option(help="CSV of real volumes with masks: columns image and mask.")] = None,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -91,6 +92,7 @@ class Linkage:
 AS_WRITTEN = Linkage()
 
 
+@functools.lru_cache(maxsize=8)
 def _keyed(key: bytes) -> tuple[Any, Any]:
     """The inner and the outer hash of HMAC-SHA256 (RFC 2104), the key taken in: half the cost of a text."""
     block = (hashlib.sha256(key).digest() if len(key) > BLOCK_BYTES else key).ljust(BLOCK_BYTES, b"\0")

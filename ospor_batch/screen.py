@@ -130,13 +130,14 @@ def show_inference(seen: Seen, *, console: Console) -> None:
     """Print how far inference is, as far as its process said."""
     left = "" if seen.seconds_left is None or seen.state != "running" else f", {seen.seconds_left:.0f} s left"
     present = "" if seen.n_present is None else f"{seen.n_present} of {seen.n_workers} worker(s) there, "
+    slowest = f"; slowest: {seen.slowest}" if seen.slowest else ""
     lines = [
         f"inference {seen.state}: {seen.done} of {seen.total} series, {seen.items_per_second:.1f}/s{left}, "
         f"{present if seen.state == 'running' else ''}{seen.n_working} being worked on; devices busy "
         f"{100 * seen.busy_share:.0f} % of the time; last word {seen.silent_seconds:.0f} s ago",
         f"  refused so far: {', '.join(f'{n} {reason}' for reason, n in seen.rejects.items()) or 'none'}"
         + (f"; {seen.n_deaths} worker(s) died" if seen.n_deaths else ""),
-        f"  seconds: {', '.join(f'{step} {seconds:.1f}' for step, seconds in seen.seconds.items())}; slowest: {seen.slowest}",
+        f"  seconds: {', '.join(f'{step} {seconds:.1f}' for step, seconds in seen.seconds.items())}{slowest}",
     ]
     if seen.dashboard and seen.state == "running":
         lines.append(f"  dashboard: {seen.dashboard}")

@@ -29,7 +29,8 @@ def ospor(*words: str, cwd: Path | None = None, **environment: str) -> subproces
 def test_help_names_every_command_and_the_exit_codes() -> None:
     said = ospor("--help")
     assert said.returncode == 0
-    for command in "demo init check run sweep status rejects synth contract doctor crawl catalog label match infer".split():
+    known = "demo init check run sweep status rejects synth contract doctor crawl catalog label match infer montage "
+    for command in (known + "seal-calibration write-calibration").split():
         assert command in said.stdout
     assert "12 ledger does not close" in " ".join(said.stdout.split())
 

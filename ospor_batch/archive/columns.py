@@ -134,7 +134,8 @@ class _Batch:
         lengths = set(length.tolist()) - {-1, 0}
         if len(lengths) > FEW_LENGTHS and int(offset.max()) + width <= len(self.heads.block):
             items = np.asarray(self.heads.words(f"S{width}")[offset], np.bytes_)
-            items.view(np.uint8).reshape(-1, width)[np.arange(width) >= length[:, None]] = 0  # what stands behind the value
+            bytes_of = items.view(np.uint8).reshape(-1, width)
+            bytes_of *= (np.arange(width) < length[:, None]).view(np.uint8)  # zeros for what stands behind the value
             return items
         items = np.zeros(len(offset), f"S{max(width, 1)}")
         for n_bytes in lengths:

@@ -216,7 +216,10 @@ def _secret() -> Security:
     """
     from distributed.security import Security
 
-    return Security.temporary()
+    try:
+        return Security.temporary()
+    except ImportError:
+        raise StudyError("compute: a cluster needs cryptography, which is not installed: pip install cryptography") from None
 
 
 def _on_disk(secret: Security, folder: Path) -> Security:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import queue
 import time
 from asyncio import CancelledError
@@ -129,7 +130,11 @@ class DaskExecutor:
 
     @property
     def link(self) -> str | None:
-        return str(self.client.dashboard_link) if self.client.status == "running" else None
+        if self.client.status != "running":
+            return None
+        found = str(self.client.dashboard_link)
+        # without bokeh Dask's dashboard is a page that asks for bokeh; these tables of workers, tasks and logs need none
+        return found if importlib.util.find_spec("bokeh") else found.replace("/status", "/info/main/workers.html")
 
     def _threads(self) -> dict[str, int]:
         """Threads of every worker; asked for at most every two seconds, since a scheduler has much else to answer."""

@@ -43,7 +43,7 @@ class Compute(Section):
     shard_megabytes: Annotated[int, Field(ge=1)] = 256
     """Most that a shard reads; more where hundreds of workers would finish one each second (docs/scale.md)."""
     decode_threads: Annotated[int, Field(ge=1)] | None = None
-    """Threads of a worker that read and decode ahead; null for one, on a GPU one per core of the worker."""
+    """Threads of a worker that read and decode ahead; null for one in four of its cores, on a GPU for all of them."""
     decode_processes: Annotated[int, Field(ge=1)] | None = None
     """Processes of a worker that decode in the threads' stead; for codecs that hold the interpreter lock, as JPEG 2000's."""
     decoded_items: Annotated[int, Field(ge=1)] | None = None

@@ -29,6 +29,7 @@ from ospor_batch.store import Store
 from ospor_batch.store.buckets import bucket_groups, number_of
 
 SHARDS_PER_WORKER = 4  # at least, so that a small study keeps every worker busy and loses little when one dies
+DECODING = 4  # cores of a worker on the CPU to one that decodes; the others compute
 MOST_FILES = 2_000_000  # rows of the locator held at once; about 400 bytes each
 
 
@@ -84,19 +85,23 @@ def _executor_for(spec: PredictorSpec, study: Study, *, given: Executor) -> Iter
         yield given, study.compute.cpu, spec
 
 
-def _limits(compute: Compute, executor: Executor) -> Limits:
-    n_threads = 1
-    if compute.cluster == "cuda":  # the cores of the machine feed its GPUs
-        n_threads = max(1, (os.cpu_count() or 1) // executor.n_workers)
-    elif compute.slurm is not None:
-        n_threads = compute.slurm.cores
+def limits_of(compute: Compute, *, n_workers: int, is_gpu: bool, is_expendable: bool) -> Limits:
+    """What a worker may take: its cores feed its GPU, or are shared between those that decode and those that compute."""
+    n_cores = 1  # of a worker at an address, whose machine is not known here
+    if compute.slurm is not None:
+        n_cores = compute.slurm.cores
+    elif compute.cluster in {"in_line", "local", "cuda"}:
+        n_cores = max(1, (os.cpu_count() or 1) // n_workers)
+    n_threads = n_cores if is_gpu else max(1, n_cores // DECODING)
+    n_ahead = compute.decode_processes or compute.decode_threads or n_threads
     return Limits(
         n_threads=compute.decode_threads or n_threads,
         n_processes=compute.decode_processes or 0,
+        n_computing=None if is_gpu else max(1, n_cores - n_ahead),
         n_decoded=compute.decoded_items,
         item_seconds=compute.item_seconds,
         out_of_memory=compute.out_of_memory,
-        is_expendable=executor.is_expendable,
+        is_expendable=is_expendable,
     )
 
 
@@ -110,7 +115,8 @@ def _compute(part: _Work, study: Study, *, run: Run, store: Store, executor: Exe
     """Predict what a spec has to do, portion by portion."""
     with _executor_for(part.spec, study, given=executor) as (opened, compute, spec):
         left = left_behind(shards_folder(run, spec))
-        limits = _limits(compute, opened)
+        is_gpu, is_expendable = spec.device == "cuda", opened.is_expendable
+        limits = limits_of(compute, n_workers=opened.n_workers, is_gpu=is_gpu, is_expendable=is_expendable)
         live.present = lambda: opened.n_present
         for some in _portions(part.todo, store):
             rounds = Rounds(spec, run, located(some, study, store=store, run=run), opened, limits, live, left)

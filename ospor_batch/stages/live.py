@@ -77,9 +77,10 @@ class Live:
             if over.is_set():
                 return
             self._write("running")
-            if self.n_present == 0 and isinstance(self.progress, Noting):
-                self.progress.note("no worker yet")
-                self.progress(self.done, self.total)  # type: ignore[operator]
+            bar: object = self.progress
+            if self.n_present == 0 and isinstance(bar, Noting) and self.progress is not None:
+                bar.note("no worker yet")
+                self.progress(self.done, self.total)
 
     def received(self, receipt: ShardReceipt) -> None:
         """Count a shard that is done."""
@@ -107,6 +108,11 @@ class Live:
         return (self.total - self.done) / rate if rate > 0 else None
 
     @property
+    def slowest(self) -> str | None:
+        """The step that holds the others up; null before the first shard ended."""
+        return bottleneck(self.seconds) if any(self.seconds.values()) else None
+
+    @property
     def busy_share(self) -> float:
         """Share of the time in which the devices of all workers were given work; the rest they starved or wrote."""
         took = max(time.time() - self.started_at, 1e-3) * self.n_workers
@@ -119,15 +125,15 @@ class Live:
         return (
             f"{self.n_computed} series in {took:.1f} s ({self.n_computed / took:.1f}/s) on {self.n_workers} worker(s), "
             f"devices busy {100 * self.busy_share:.0f} % of the time; seconds summed over workers: {steps}; "
-            f"slowest step: {bottleneck(self.seconds)}" + (f"; {self.n_deaths} worker(s) died" if self.n_deaths else "")
+            f"slowest step: {self.slowest}" + (f"; {self.n_deaths} worker(s) died" if self.n_deaths else "")
         )
 
     def _tell(self, *, at_once: bool) -> None:
         bar: object = self.progress
         if isinstance(bar, Noting):
             n_refused = self.rejects.total()
-            slow = f", slowest: {bottleneck(self.seconds)}" if self.n_computed else ""
-            bar.note(f"{n_refused} refused{slow}")
+            busy = f", devices busy {100 * self.busy_share:.0f} %, slowest: {self.slowest}" if self.slowest else ""
+            bar.note(f"{n_refused} refused{busy}")
         if self.progress is not None:
             self.progress(self.done, self.total)
         if at_once or time.time() - self._written > EVERY_SECONDS:
@@ -145,7 +151,7 @@ class Live:
             "n_deaths": self.n_deaths, "n_workers": self.n_workers, "n_present": self.n_present,
             "rejects": dict(sorted(self.rejects.items())), "busy_share": self.busy_share,
             "items_per_second": self.items_per_second, "seconds_left": self.seconds_left, "seconds": self.seconds,
-            "slowest": bottleneck(self.seconds), "dashboard": self.link,
+            "slowest": self.slowest, "dashboard": self.link,
         }  # fmt: skip
         unfinished = self.file.with_name(f".{self.file.name}.{os.getpid()}.unfinished")
         # news of the work must not end the work on a full disk
@@ -175,7 +181,7 @@ class Seen:
     items_per_second: float
     seconds_left: float | None
     seconds: Mapping[str, float]
-    slowest: str
+    slowest: str | None
     dashboard: str | None
     silent_seconds: float
     n_working: int

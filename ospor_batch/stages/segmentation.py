@@ -14,6 +14,7 @@ from ospor_batch.imaging.reader import read_volume
 from ospor_batch.models.segmentation_classes import FILE_VALUES
 from ospor_batch.models.spec import Parameter
 from ospor_batch.stages.model_folder import versions
+from ospor_batch.synthetic.arrays import best_device
 
 if TYPE_CHECKING:
     from ospor_batch.models.segmentation_training import Labelled
@@ -25,7 +26,7 @@ WANTED = tuple(FILE_VALUES.values())
 class Asked:
     """What a segmentation is trained on. people: generated ones, one volume each. labelled: CSV of real volumes with masks."""
 
-    people: int = 160
+    people: int = 60
     seed: int = 1
     labelled: Path | None = None
     parameters: Mapping[str, Parameter] | None = None
@@ -56,7 +57,9 @@ def train_segmentation(out: Path, asked: Asked, *, progress: Callable[[int, int]
             progress(step, steps)
 
     unfinished = out.with_name(f".{out.name}.training.safetensors")
-    network = train([*volumes, *real], parameters=parameters, seed=asked.seed, progress=say, checkpoint=unfinished)
+    network = train(
+        [*volumes, *real], parameters=parameters, seed=asked.seed, device=best_device(), progress=say, checkpoint=unfinished
+    )
     last = told[-100:]
     training: dict[str, Any] = {
         "n_generated": len(volumes), "n_labelled": len(real), "volumes_digest": volumes_digest([*volumes, *real]),

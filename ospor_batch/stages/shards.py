@@ -12,11 +12,11 @@ from ospor_batch.store import write_rows
 
 MEGABYTE = 1_000_000
 SHARD_SECONDS = 30.0  # estimated; a shard lasts about a minute at most, so that little is lost with a worker
-# Estimates of one core, to cut even shards with and for nothing else (benchmarks/inference.md): a slice or radiograph is
-# opened and its header read; a compressed byte is decoded; a plain byte is copied; a network looks at a series
+# Estimates of one core, to cut even shards with and for nothing else (python benchmarks/scale_figures.py decode): a slice or
+# radiograph is opened and its header read; a compressed byte is decoded; a plain byte is copied; a network looks at a series
 SECONDS_PER_FILE = 1e-3
-SECONDS_PER_COMPRESSED_MEGABYTE = 0.1
-SECONDS_PER_PLAIN_MEGABYTE = 2e-3
+SECONDS_PER_COMPRESSED_MEGABYTE = 0.15
+SECONDS_PER_PLAIN_MEGABYTE = 3e-3
 SECONDS_PER_ITEM = 0.25
 PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # PS3.5 A.1 and A.2: not compressed
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ospor_batch.archive.walk import partitions, walk
+from ospor_batch.archive.walk import Folder, partitions, walk, walk_folders
 from ospor_batch.errors import ArchiveError, ItemRefused
 from ospor_batch.sources import local_path, open_bytes, path_name, path_text
 
@@ -121,3 +121,17 @@ def test_a_new_name_moves_no_partition_but_its_own() -> None:
     wider = ["a", *items]
     after = {tuple(wider[part]) for part in partitions(wider, size=100)}
     assert len(set(before) - after) == 1
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 1000])
+def test_folders_are_listed_together_as_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr("ospor_batch.archive.walk.AT_ONCE", at_once)
+    for name in ("a/1", "a/2", "a/3", "b/\\udc80", "b/이름", "b/c/x", "z"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "z")
+    (tmp_path / "a" / "nowhere").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "b" / "pipe")
+    together = [file for item in walk_folders(tmp_path) for file in (item.files() if isinstance(item, Folder) else [item])]
+    assert sorted(together) == sorted(walk(tmp_path))
+    assert len(together) == 10

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,7 +86,10 @@ def test_threads_are_shared_out_and_nothing_listens_beyond_loopback(processes: E
     assert isinstance(processes, DaskExecutor)
     workers = processes.client.scheduler_info(n_workers=-1)["workers"]
     assert all(address.startswith("tls://127.0.0.1:") for address in workers)
-    assert processes.client.dashboard_link.startswith("http://127.0.0.1:")
+    assert processes.link is not None
+    assert processes.link.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(processes.link, timeout=10) as page:
+        assert "needs bokeh" not in page.read().decode()
 
 
 @pytest.mark.parametrize("protocol", ["tls", "tcp"])

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 
 def is_dry_run() -> bool:
     """Whether the CPU shall stand in for the GPU, to try the tests themselves."""
@@ -20,6 +22,13 @@ def has_gpu() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
+
+
+def need(*modules: str, what: str) -> None:
+    """Skip a module of tests, saying what to install; nothing is imported."""
+    gone = [name for name in modules if importlib.util.find_spec(name) is None]
+    if gone:
+        pytest.skip(f"{what} needs {', '.join(gone)}: install it, or bring its wheel", allow_module_level=True)
 
 
 def device_name() -> str:

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.gpu.on_device import device_name, has_gpu, write_down
+from tests.gpu.on_device import device_name, has_gpu, need, write_down
 
-torch = pytest.importorskip("torch")
-NEEDED = ("monai", "safetensors", "pydicom", "nibabel", "yaml", "pyarrow", "pydantic", "distributed", "cryptography")
-for name in NEEDED:
-    pytest.importorskip(name, reason=f"a cluster of workers needs {name}: install it, or bring its wheel")
-
+need(
+    "torch", "monai", "safetensors", "pydicom", "nibabel", "yaml", "pyarrow", "pydantic", "distributed", "cryptography",
+    what="a cluster of workers",
+)  # fmt: skip
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import DaskExecutor

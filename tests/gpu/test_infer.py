@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.gpu.on_device import need
+
+need("polars", "deltalake", "pydantic", "distributed", "pydicom", "nibabel", what="a stage")
+
 from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import DaskExecutor, InLine
 from ospor_batch.config import Compute

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.gpu.on_device import device_name, has_gpu, write_down
+from tests.gpu.on_device import device_name, has_gpu, need, write_down
 
-torch = pytest.importorskip("torch")
-for name in ("monai", "pydicom", "nibabel", "yaml", "pyarrow"):
-    pytest.importorskip(name, reason=f"the recipes need {name}: install it, or bring its wheel")
+need("torch", "monai", "pydicom", "nibabel", "yaml", "pyarrow", what="every recipe")
+import torch
 
 from ospor_batch.models.forward import has_bfloat16, in_units
 from ospor_batch.models.registry import PREDICTORS

@@ -6,8 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
+
+from tests.gpu.on_device import need
+
+need("polars", "pydicom", "scipy", "gdcm", what="the generator")
+
+import pydicom
 
 from ospor_batch.synthetic.archive import write_study
 from ospor_batch.synthetic.arrays import NUMPY, arrays_of, best_device

@@ -19,7 +19,7 @@ from ospor_batch.config import Compute, Study
 from ospor_batch.errors import LedgerError, OsporError
 from ospor_batch.models.registry import predictor_here
 from ospor_batch.runs import Run
-from ospor_batch.stages.infer import infer
+from ospor_batch.stages.infer import infer, limits_of
 from ospor_batch.stages.specs import digests
 from ospor_batch.store import Change, Store, SweepCounts
 from tests.cohort.rows import completed, hexed
@@ -41,10 +41,10 @@ class Poison(WorkerPlugin):  # type: ignore[misc]
         from ospor_batch.imaging import reader
         from ospor_batch.inference import items
 
-        def deadly(paths: Sequence[Path]) -> Any:
+        def deadly(paths: Sequence[Path], **how: Any) -> Any:
             if paths[0].parent.name == self.folder:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return reader.read_volume(paths)
+            return reader.read_volume(paths, **how)
 
         items.read_volume = deadly
 
@@ -302,3 +302,25 @@ def test_a_series_that_kills_its_worker_alone_is_rejected(study: Study, store: S
     assert (north.requested, north.done, north.excluded, north.failed) == (6, 4, 2, 0)
     assert reasons(run) == {hexed("d"): "worker_died", hexed("f"): "mask_missing"}
     assert run.read("vertebra").height == 16
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_workers", "is_gpu", "expected"),
+    [
+        ({}, 1, False, (4, 12)),
+        ({"cluster": "local"}, 16, False, (1, 1)),
+        ({"cluster": "local"}, 8, False, (1, 1)),
+        ({"cluster": "local", "decode_threads": 3}, 2, False, (3, 5)),
+        ({"cluster": "local", "decode_processes": 6}, 2, False, (2, 2)),
+        ({"cluster": "tcp://10.0.0.1:8786"}, 40, False, (1, 1)),
+        ({"cluster": "slurm", "slurm": {"cores": 8}}, 40, False, (2, 6)),
+        ({"cluster": "slurm", "slurm": {"cores": 8}}, 40, True, (8, None)),
+        ({"cluster": "cuda"}, 4, True, (4, None)),
+    ],
+)
+def test_threads_that_decode_and_threads_that_compute_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], n_workers: int, is_gpu: bool, expected: tuple[int, int | None]
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    limits = limits_of(Compute(**settings), n_workers=n_workers, is_gpu=is_gpu, is_expendable=True)
+    assert (limits.n_threads, limits.n_computing) == expected

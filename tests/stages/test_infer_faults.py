@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -233,11 +233,13 @@ if __name__ == "__main__":
 """
 
 
-def driver(folder: Path, cluster: str, *, crash: str = "-", seconds: float = 0.0) -> subprocess.Popen[str]:
+def driver(
+    folder: Path, cluster: str, *, crash: str = "-", seconds: float = 0.0, under: Sequence[str] = ()
+) -> subprocess.Popen[str]:
     script = folder / "driver.py"
     script.write_text(DRIVER)
     return subprocess.Popen(
-        [sys.executable, str(script), str(folder), cluster, crash, str(seconds)], cwd=ROOT,
+        [*under, sys.executable, str(script), str(folder), cluster, crash, str(seconds)], cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -304,6 +306,36 @@ def test_a_full_disk_ends_the_stage_and_what_was_durable_stays(
     assert n_before >= 2
     infer(study, run, store=store, executor=InLine())
     assert tables(run) == undisturbed
+
+
+# a disk of 64 KB of its own over the prediction store, in a namespace that ends with the process; what it held is copied off
+SMALL_DISK = """
+mount -t tmpfs -o size=64k none "$0" || exit 99
+"$@"; ended=$?
+cp -r "$0" "$0.kept"
+exit $ended
+"""
+
+
+def test_a_disk_that_really_is_full_keeps_what_it_holds(
+    study: Study, store: Store, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    run = a_run(store, manifest(NAMES))
+    run.predictions.mkdir()
+    if subprocess.run(["unshare", "-Urm", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this machine gives no namespace with a disk of its own")
+    process = driver(tmp_path, "in_line", under=["unshare", "-Urm", "sh", "-c", SMALL_DISK, str(run.predictions)])
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "StorageError: the prediction store cannot be written (OSError, errno 28)" in said
+    run.predictions.rmdir()
+    run.predictions.with_name("predictions.kept").rename(run.predictions)
+    assert 1 <= n_parts(run) < 9
+    told: list[tuple[int, int]] = []
+    infer(study, run, store=store, executor=InLine(), progress=lambda done, total: told.append((done, total)))
+    assert told[0][0] >= 1
+    assert tables(run) == undisturbed
+    assert stored_once(run)
 
 
 def test_recompute_computes_all_again_and_nothing_of_others(study: Study, store: Store, undisturbed: dict[str, Any]) -> None:

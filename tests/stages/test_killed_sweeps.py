@@ -91,6 +91,7 @@ class Attempts:
         for number in range(1, 5):
             write_series(center.archive / f"f{number}", n=4, series=number)
         night(center)
+        night(center)  # the folders are remembered by now
         (folder / "workspace").rename(folder / "before")
         write_series(center.archive / "f9", n=4, series=9)
         write(ct(series=1, slice_=0, SeriesDescription="told anew"), center.archive / "f1" / "s1-000.dcm")

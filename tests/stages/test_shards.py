@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
+from ospor_batch.stages import shards
 from ospor_batch.stages.shards import costs, cut_shards, halves, without
 
 PLAIN, JPEG_2000 = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.90"
@@ -42,7 +43,7 @@ def test_a_compressed_byte_costs_more_than_a_plain_one_and_a_mask_counts_as_plai
     assert found["size_bytes"].to_list() == [10_000_001, 10_000_000]
     plain, packed = found["seconds"]
     assert packed > 2 * plain
-    assert plain == pytest.approx(10 * 2e-3 + 2e-3 + 0.25, abs=1e-6)
+    assert plain == pytest.approx(10 * shards.SECONDS_PER_PLAIN_MEGABYTE + 2e-3 + 0.25, abs=1e-6)
 
 
 def test_halves_and_what_is_left() -> None:
