@@ -18,6 +18,7 @@ DEEP_MM = 4.0  # bodies that hang together by less than twice this are two: half
 GROWN_MM = 12.0  # how far a body reaches from its deep part; judgement
 # Between the centers of neighbours, one body missed, and their way up as a share of it; judgement
 NEIGHBOUR_MM, NEIGHBOUR_SLOPE = 75.0, 0.4
+SPLINTER = 0.2  # of the usual size, below which a component is no body of its own; T1 has a third of it; judgement
 SKIPPED = 1.6  # times the usual distance of neighbours from which a body between them was missed; judgement
 LEAST_SPREAD = 0.3  # levels: no body is surer of its number than this; judgement
 TOGETHER = 0.5  # weight of each body's say: neighbours err together, since their windows overlap; judgement
@@ -84,13 +85,19 @@ def _components(is_vertebra: npt.NDArray[np.bool_], *, spacing_mm: float) -> npt
 
 
 def _column(centers: Array, sizes: Array) -> npt.NDArray[np.intp]:
-    """The components that follow one another as vertebrae do, the largest such group; heads of femurs and the like leave."""
+    """The components that follow one another as vertebrae do, the largest such group; heads of femurs and the like leave.
+
+    Splinters of a body leave too: counted as bodies they would shift all levels below them.
+    """
     apart = centers[:, None] - centers[None, :]
     distance = np.linalg.norm(apart, axis=-1)
     follows = (distance < NEIGHBOUR_MM) & (np.abs(apart[..., 0]) >= NEIGHBOUR_SLOPE * distance)
     _, group = connected_components(follows, directed=False)
     found: npt.NDArray[np.intp] = np.flatnonzero(group == np.bincount(group, weights=sizes).argmax())
-    return found
+    ordered = np.sort(sizes[found])
+    usual = ordered[np.searchsorted(ordered.cumsum(), ordered.sum() / 2)]  # half of all voxels lie in larger ones
+    kept: npt.NDArray[np.intp] = found[sizes[found] >= SPLINTER * usual]
+    return kept
 
 
 def _steps(centers: Array) -> list[int]:

@@ -16,11 +16,12 @@ import polars as pl
 import pytest
 
 from ospor_batch.config import read_study
-from ospor_batch.plan import run_study
-from ospor_batch.runs import latest_run
+from ospor_batch.plan import agenda, run_step
+from ospor_batch.runs import all_runs, latest_run
 from ospor_batch.store import Store
 from ospor_batch.synthetic.archive import write_study
 
+SEGMENTATION = b"1.2.840.10008.5.1.4.1.1.66.4"  # SOP class of a DICOM SEG, PS3.6
 # root reads every folder; a process of root without these capabilities does not
 WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
 
@@ -217,9 +218,16 @@ def test_ctrl_c_ends_with_130_and_the_next_run_completes(study: Path, after: str
 
 
 def test_a_study_without_masks_refuses_every_series_with_what_is_missing(study: Path) -> None:
-    for mask in [*(study.parent / "archives").rglob("*.nii*")]:
-        mask.unlink()
-    run = run_study(read_study(study))
+    for path in [path for path in (study.parent / "archives").rglob("*") if path.is_file()]:
+        with path.open("rb") as file:
+            is_mask = ".nii" in path.name or SEGMENTATION in file.read(1000)
+        if is_mask:
+            path.unlink()
+    for step in agenda(read_study(study)):
+        run_step(read_study(study), step)
+        if step.stage == "evaluate":
+            break
+    (run,) = all_runs(Store(read_study(study).workspace))
     found = run.read("reject").filter(pl.col("stage") == "infer")
     assert found.height > 0
     assert set(found["reason"]) == {"mask_missing"}

@@ -68,6 +68,15 @@ def test_heads_of_femurs_are_no_vertebrae() -> None:
     assert [body.level for body in found_in((is_vertebra, place))] == levels
 
 
+def test_a_splinter_between_bodies_shifts_no_level() -> None:
+    levels = ["T12", "L1", "L2", "L3", "L4"]
+    is_vertebra, place = (np.pad(of, ((0, 0), (0, 0), (0, 8))) for of in spine(levels))
+    top = len(is_vertebra) - 2 - 2 * STEP
+    is_vertebra[top : top + 3, 4:7, 13:16], place[top : top + 3, 4:7, 13:16] = 0.97, LEVELS.index("L1")
+    is_vertebra[top + 1, 5, 12:14] = 0.4
+    assert [body.level for body in found_in((is_vertebra, place))] == levels
+
+
 def test_bodies_that_touch_are_told_apart() -> None:
     is_vertebra, place = spine(["L1", "L2", "L3"])
     is_vertebra[:, 5:7, 5:7] = 0.97  # a bridge of 8 mm through all discs
