@@ -85,8 +85,12 @@ def told_of_contrast(series: pl.DataFrame) -> pl.DataFrame:
 
 def contrast_counts(series: pl.DataFrame, *, by: Sequence[str] = ("center",)) -> pl.DataFrame:
     """How many CT series (no scouts, no screens), their studies and persons each group has of each kind of evidence."""
-    counted = told_of_contrast(series).group_by(*by, "contrast_evidence").agg(
-        n_series=pl.len(), n_studies=pl.col("study_key").n_unique(), n_persons=pl.col("patient_key").drop_nulls().n_unique()
+    counted = (
+        told_of_contrast(series)
+        .group_by(*by, "contrast_evidence")
+        .agg(
+            n_series=pl.len(), n_studies=pl.col("study_key").n_unique(), n_persons=pl.col("patient_key").drop_nulls().n_unique()
+        )
     )
     return counted.with_columns(pl.col("n_series", "n_studies", "n_persons").cast(pl.Int64)).sort(*by, "contrast_evidence")
 
