@@ -229,7 +229,9 @@ def _picture(case: Case, made: Segmented | None, folder: Path) -> None:
             if column == 0:
                 axes[row, column].imshow(image, cmap="gray", vmin=-200, vmax=400, aspect=aspect)
             else:
-                axes[row, column].imshow(np.ma.masked_equal(image % 23, 0), cmap="tab20", vmin=0, vmax=22, aspect=aspect)
+                axes[row, column].imshow(
+                    np.ma.masked_where(image == 0, image % 20), cmap="tab20", vmin=0, vmax=19, aspect=aspect
+                )
             axes[row, column].axis("off")
     figure.suptitle(case.name)
     folder.mkdir(parents=True, exist_ok=True)
