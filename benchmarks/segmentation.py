@@ -223,6 +223,7 @@ def _picture(case: Case, made: Segmented | None, folder: Path) -> None:
     spine = np.argwhere(np.isin(arrays[1], [n for n, name in case.names.items() if name in LEVELS]))
     z, _, x = spine.mean(axis=0).astype(int) if len(spine) else np.array(arrays[0].shape) // 2
     figure, axes = plt.subplots(2, 3, figsize=(12, 8))
+    kinds = np.unique(np.concatenate([np.unique(array) for array in arrays[1:]]))  # a colour each
     for column, array in enumerate(arrays):
         for row, image in enumerate((array[:, :, x][::-1], array[z])):
             aspect = flips[0] / flips[1] if row == 0 else flips[1] / flips[2]
@@ -230,7 +231,7 @@ def _picture(case: Case, made: Segmented | None, folder: Path) -> None:
                 axes[row, column].imshow(image, cmap="gray", vmin=-200, vmax=400, aspect=aspect)
             else:
                 axes[row, column].imshow(
-                    np.ma.masked_where(image == 0, image % 20), cmap="tab20", vmin=0, vmax=19, aspect=aspect
+                    np.ma.masked_where(image == 0, np.searchsorted(kinds, image)), cmap="tab20", vmin=0, vmax=19, aspect=aspect
                 )
             axes[row, column].axis("off")
     figure.suptitle(case.name)
