@@ -74,8 +74,8 @@ def undisturbed(study: Study, tmp_path: Path, store: Store) -> dict[str, list[tu
 @pytest.fixture(autouse=True)
 def often_durable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Items become durable one by one, so that a dead worker leaves finished ones behind."""
-    made = stage._limits
-    monkeypatch.setattr(stage, "_limits", lambda *given: _at_once(made(*given)))
+    made = stage.limits_of
+    monkeypatch.setattr(stage, "limits_of", lambda *given, **named: _at_once(made(*given, **named)))
 
 
 def _at_once(limits: Any) -> Any:
@@ -218,8 +218,8 @@ from tests.stages.test_infer import a_run, a_study, manifest
 cloudpickle.register_pickle_by_value(troubled)
 if __name__ == "__main__":
     folder, cluster, crash, seconds = Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])
-    made = stage._limits
-    stage._limits = lambda *given: _at_once(made(*given))
+    made = stage.limits_of
+    stage.limits_of = lambda *given, **named: _at_once(made(*given, **named))
     trouble = troubled.Trouble(folder / "log", crash=[crash], seconds=seconds)
     study = a_study(folder)
     store = Store(study.workspace)
