@@ -18,8 +18,8 @@ from ospor_batch.evaluation.discrimination import roc_area
 from ospor_batch.evaluation.grouped_areas import histogram_area
 from ospor_batch.stages.pool import pool
 from ospor_batch.stages.release import _checksums, release
-from tests.stages.test_evaluate import Made, make, people
-from tests.stages.test_evaluate import study as made_up
+from tests.stages.evaluated import Made, make, people
+from tests.stages.evaluated import study as made_up
 
 
 def of(centers: tuple[str, ...], **tables: Any) -> Study:

@@ -23,7 +23,7 @@ from ospor_batch.evaluation.release_links import link
 from ospor_batch.evaluation.suppression import bounds_of, is_small
 from ospor_batch.stages.evaluate import csv_text
 from ospor_batch.stages.release import SOURCES, _frame, release
-from tests.stages.test_evaluate import Made, make, people, study
+from tests.stages.evaluated import Made, make, people, study
 
 SMALLEST = 5
 

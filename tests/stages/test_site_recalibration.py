@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from ospor_batch.stages.trace import trace
-from tests.stages.test_evaluate import Made, make, people, study
+from tests.stages.evaluated import Made, make, people, study
 
 
 @pytest.fixture(scope="module")
