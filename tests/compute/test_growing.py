@@ -82,7 +82,7 @@ def test_a_worker_is_a_slurm_job_and_one_that_its_walltime_ended_is_followed_by_
         assert all((file.stat().st_mode | file.parent.stat().st_mode) & 0o077 == 0 for file in secrets)
         os.killpg(int((tmp_path / "pids").read_text().split()[0]), signal.SIGKILL)
         wait_for_workers(executor, 0)
-        assert [outcome.value for outcome in executor.map(abs, [-1, -2])] == [1, 2]
+        assert sorted(outcome.value for outcome in executor.map(abs, [-1, -2])) == [1, 2]  # answers come as they end
         assert len((tmp_path / "pids").read_text().split()) == 2
     assert not list(tmp_path.glob(".*"))
     script = (tmp_path / "job.sh").read_text()
