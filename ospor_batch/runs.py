@@ -18,7 +18,7 @@ from ospor_batch import __version__
 from ospor_batch.config import Study
 from ospor_batch.contracts.registry import schemas_folder
 from ospor_batch.contracts.table import schema_of
-from ospor_batch.errors import StudyError
+from ospor_batch.errors import StorageError, StudyError
 from ospor_batch.store import GRACE_HOURS, Store, read_part, storage_errors, write_part
 
 
@@ -96,6 +96,7 @@ def open_run(
     study: Study, store: Store, *, models: Mapping[str, tuple[str, str, str]], snapshot: Mapping[str, int] | None = None
 ) -> Run:
     """The run that study, snapshot, code and models name; begun when it is not there yet."""
+    _check_pointers(store)
     snapshot = dict(store.snapshot() if snapshot is None else snapshot)
     named = {
         "study": study.digest(),
@@ -122,6 +123,17 @@ def open_run(
     }
     write_part(pl.DataFrame([record], schema=schema_of("run")), "run", target=folder / "run.parquet")
     return _run(store, folder)
+
+
+def _check_pointers(store: Store) -> None:
+    """StorageError when a copy of the workspace holds a run twice, the second time under the name of a pointer."""
+    for name in ("latest", "accepted"):
+        place = store.workspace / "runs" / name
+        if place.is_dir() and not place.is_symlink():
+            raise StorageError(
+                f"runs/{name} in the workspace is a folder, expected a symbolic link to a run: the workspace was copied by a "
+                f"tool that follows links. The run stands under its own name as well: delete runs/{name} and run again"
+            )
 
 
 def unfinished_run(study: Study, store: Store) -> Run | None:

@@ -67,8 +67,9 @@ def reference_said(study: Study, recipe: Recipe) -> str:
 
 def threshold_said(recipe: Recipe, *, performance: pl.DataFrame) -> str:
     """The decision threshold, how it came about and under which name it stands in the tables."""
-    names = ", ".join(shortened(name) for name in sorted(set(performance["threshold_id"]))) or "none"
-    names += "; the score is minus the mean HU" if recipe.name == "mean_hu" else ""
+    names = ", ".join(shortened(name).removesuffix(" 1") for name in sorted(set(performance["threshold_id"]))) or "none"
+    if any(name.endswith((" HU", " mg/cm3", " g/cm2")) for name in names.split(", ")):
+        names += "; the score is minus the value, so that a higher one means osteoporosis is more likely"
     threshold = recipe.threshold
     if threshold.fixed is not None:
         return f"positive at a threshold fixed beforehand ({names})"

@@ -37,8 +37,26 @@ def ospor(*words: str, prefix: tuple[str, ...] = (), wrap: str = "") -> subproce
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generated study that nobody has run yet."""
-    return write_study(tmp_path_factory.mktemp("sound"), preset="tiny").parent
+    """A generated study of one recipe that nobody has run yet."""
+    study = write_study(tmp_path_factory.mktemp("sound"), preset="tiny")
+    before, first, second = study.read_text().split("[[recipes]]\n")
+    study.write_text(f"{before}[[recipes]]\n{first}{second[second.index('[tables]') :]}")
+    return study.parent
+
+
+@pytest.fixture(scope="module")
+def finished(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same once it was run."""
+    shutil.copytree(sound, there := tmp_path_factory.mktemp("finished") / "study")
+    completes(there / "study.toml")
+    return there
+
+
+@pytest.fixture
+def ran(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be spoiled after the run."""
+    shutil.copytree(finished, tmp_path / "ran", symlinks=True)
+    return tmp_path / "ran" / "study.toml"
 
 
 @pytest.fixture
@@ -81,12 +99,12 @@ def test_a_missing_archive_is_named_and_work_done_before_is_kept(study: Path) ->
     assert store.current("file", center="north").height == known
 
 
-def test_an_archive_that_vanishes_later_never_empties_the_catalog(study: Path) -> None:
-    completes(study)
-    store = Store(read_study(study).workspace)
+def test_an_archive_that_vanishes_later_never_empties_the_catalog(ran: Path) -> None:
+    store = Store(read_study(ran).workspace)
     known = store.current("instance", center="east").height
-    (study.parent / "archives" / "east").rename(study.parent / "unmounted")
-    refused(study, 15, "east")
+    assert known > 0
+    (ran.parent / "archives" / "east").rename(ran.parent / "unmounted")
+    refused(ran, 15, "east")
     assert store.current("instance", center="east").height == known
 
 
@@ -96,23 +114,27 @@ def test_an_empty_archive_is_no_archive(study: Path) -> None:
     refused(study, 15, "north", "empty")
 
 
-def test_a_folder_that_may_not_be_listed_is_said_and_its_files_are_not_gone(study: Path) -> None:
+def test_a_folder_that_may_not_be_listed_is_said_and_its_files_are_not_gone(ran: Path) -> None:
     if os.getuid() == 0 and shutil.which("setpriv") is None:
         pytest.skip("root reads every folder, and setpriv, which takes that right away, is not installed")
-    completes(study)
-    store = Store(read_study(study).workspace)
+    store = Store(read_study(ran).workspace)
     known = store.current("instance", center="north").height
-    folder = next(p for p in sorted((study.parent / "archives" / "north").iterdir()) if p.is_dir())
+    folder = next(p for p in sorted((ran.parent / "archives" / "north").iterdir()) if p.is_dir())
     folder.chmod(0)
     try:
-        said = ospor("run", str(study), "--json", prefix=WITHOUT_RIGHTS if os.getuid() == 0 else ())
+        said = ospor("run", str(ran), "--json", prefix=WITHOUT_RIGHTS if os.getuid() == 0 else ())
     finally:
         folder.chmod(0o700)
     assert said.returncode == 0, said.stderr
     assert store.current("instance", center="north").height == known
-    assert [r for r in rejects_of(study) if r["reason"] == "permission_denied" and r["is_transient"]]
-    completes(study)
-    assert not [r for r in rejects_of(study) if r["reason"] == "permission_denied"]
+    assert [r for r in rejects_of(ran) if r["reason"] == "permission_denied" and r["is_transient"]]
+    completes(ran)
+    assert not [r for r in rejects_of(ran) if r["reason"] == "permission_denied"]
+
+
+def test_a_workspace_copied_with_links_followed_is_refused(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    refused(tmp_path / "copy" / "study.toml", 16, "runs/latest", "symbolic link", "delete runs/latest")
 
 
 def spoil_export(change: Callable[[str], str]) -> Callable[[Path], None]:
@@ -148,9 +170,8 @@ def rejects_of(study: Path) -> list[dict[str, str]]:
     return rejects
 
 
-def test_an_invalid_date_and_a_duplicate_exam_are_rejects_with_row_and_column(study: Path) -> None:
-    completes(study)
-    of = {r["reason"]: r for r in rejects_of(study) if r["level"] == "export_row"}
+def test_an_invalid_date_and_a_duplicate_exam_are_rejects_with_row_and_column(finished: Path) -> None:
+    of = {r["reason"]: r for r in rejects_of(finished / "study.toml") if r["level"] == "export_row"}
     assert "ExamDate" in of["invalid_date"]["detail"]
     assert of["invalid_date"]["item_key"].startswith("exports/north_dxa.csv:")
     assert "row" in of["duplicate_exam"]["detail"]

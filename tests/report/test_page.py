@@ -129,10 +129,16 @@ def test_the_estimand_names_target_reference_window_threshold_and_partition(page
         "lumbar spine, femoral neck, total hip",
         "180 days before to 180 days after",
         "Youden's index on the tuning partition",
-        "youden@tuning n=63 -> -112.4 HU",
+        "youden@tuning n=63 -> -112.4 HU; the score is minus the value",
         "internal test and external",
     ):
         assert part in said
+
+
+def test_the_threshold_of_a_probability_has_no_unit(made: Made) -> None:
+    rows = made.frames["performance"]
+    made.frames["performance"] = rows.with_columns(threshold_id=pl.lit("youden@tuning n=63 -> 0.451 1"))
+    assert "locked before the test (youden@tuning n=63 -> 0.451); estimated" in words(written(made))
 
 
 def test_warnings_that_matter_are_given(page: str) -> None:
