@@ -267,20 +267,26 @@ def nights(size: int, folder: Path) -> Rows:
         store = Store(folder / f"tidy-{is_tidy}")
         put(store, 0, 20_000)
         kept: list[dict[str, int]] = []
-        told: list[float] = []
-        merging = 0.0
+        told: list[tuple[float, float]] = []
+        merging: list[tuple[float, float]] = []
         for night in range(1, size + 1):
-            told.append(timed(lambda at=night: put(store, 20_000 + 40 * at, 40)))  # type: ignore[misc]
+            told.append(both_timed(lambda at=night: put(store, 20_000 + 40 * at, 40)))  # type: ignore[misc]
             if night % 30 == 0:
                 kept.append(store.snapshot())
             if is_tidy:
-                merging += timed(lambda: store.compact() and store.vacuum(keep=kept, grace_hours=0))
-            if night in {1, size // 4, size // 2, size}:
-                rows.append(state(store, night, is_tidy=is_tidy) | {"commit_s": sum(told[-10:]) / len(told[-10:])})
-        rows[-1] |= {"tidying_s_a_night": merging / size}
+                merging.append(both_timed(lambda: store.compact() and store.vacuum(keep=kept, grace_hours=0)))
+            if night in {1, 20, size // 4, size // 2, size}:
+                commit = {"commit_s": mean(told[-10:], 0), "commit_cpu_s": mean(told[-10:], 1)}
+                rows.append(state(store, night, is_tidy=is_tidy) | commit)
+                if merging:
+                    rows[-1] |= {"tidying_s_a_night": mean(merging, 0), "tidying_cpu_s_a_night": mean(merging, 1)}
         for snapshot in kept:
             assert store.current("file", snapshot=snapshot).height > 20_000
     return rows
+
+
+def mean(times: list[tuple[float, float]], which: int) -> float:
+    return sum(each[which] for each in times) / len(times)
 
 
 def put(store: Store, first: int, n: int) -> None:
@@ -294,12 +300,15 @@ def put(store: Store, first: int, n: int) -> None:
 
 
 def state(store: Store, night: int, *, is_tidy: bool) -> dict[str, Any]:
-    data = list(store.workspace.rglob("*.parquet"))
+    data = [path for path in store.workspace.rglob("*.parquet") if path.parent.name != "_delta_log"]
     logs = list(store.workspace.rglob("_delta_log/*"))
+    times = [both_timed(lambda: store.current("file", center="north")) for _ in range(5)]
+    read = [min(each) for each in zip(*times, strict=True)]
     return {
         "what": "tidied up" if is_tidy else "left alone",
         "night": night,
-        "read_all_s": min(timed(lambda: store.current("file", center="north")) for _ in range(3)),
+        "read_all_s": read[0],
+        "read_all_cpu_s": read[1],
         "snapshot_s": min(timed(store.snapshot) for _ in range(3)),
         "data_files": len(data),
         "log_files": len(logs),

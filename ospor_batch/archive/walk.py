@@ -8,11 +8,17 @@ import operator
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from ospor_batch.archive.asking import Askers, Question, Statuses
+from ospor_batch.archive.statuses import AT_ONCE
 from ospor_batch.errors import ArchiveError
 from ospor_batch.sources import path_name, path_text
 from ospor_batch.sources.local import refusal_of
@@ -25,9 +31,9 @@ LISTING_REFUSALS = (
 )  # fmt: skip
 
 
-_name_of, _mode_of, _size_of, _mtime_of = map(operator.attrgetter, ("name", "st_mode", "st_size", "st_mtime_ns"))
-AT_ONCE = 1000  # entries of a folder asked at a time: the answer of one takes 0.8 kB, and stays in the caches so
 FORMAT = 0o170000  # bits of a mode that say what kind of file it is (inode(7))
+LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes: PATH_MAX and NAME_MAX of Linux (limits.h)
+MOST_UNDER_WAY = 50_000  # names found but not told yet, since an answer before them is missing: 0.2 kB each
 
 
 class Listed(NamedTuple):  # a tuple, since a dataclass costs as much as the system call that lists the file
@@ -52,8 +58,8 @@ class Folder(NamedTuple):
 
     path: str
     names: list[str]
-    sizes: list[int]
-    mtimes_ns: list[int]
+    sizes: Sequence[int]
+    mtimes_ns: Sequence[int]
 
     def files(self) -> Iterator[Listed]:
         """One by one, in the order of their names."""
@@ -62,19 +68,29 @@ class Folder(NamedTuple):
             yield Listed(start + name, size, mtime)
 
 
-def walk_folders(root: Path, *, skip: Sequence[Path] = ()) -> Iterator[Folder | Listed]:
-    """List as walk does; the regular files of a folder come together, what is odd about it one by one."""
+def walk_folders(root: Path, *, skip: Sequence[Path] = (), beside: int | None = None) -> Iterator[Folder | Listed]:
+    """List as walk does; the regular files of a folder come together, what is odd about it one by one.
+
+    beside: processes that ask the system along with this one; null: as cores and delay suggest. The list is the same.
+    """
     seen = {_identity(folder) for folder in skip if folder.is_dir()}
     folders, linked = [""], list[str]()
-    while folders or linked:
-        folder = folders.pop() if folders else linked.pop(0)
-        plain = Folder(folder, [], [], [])
-        found = _list_folder(root, folder, seen=seen, plain=plain)
-        if plain.names and not any(file.is_folder for file in found.files):
-            yield plain
-        yield from found.files
-        folders += reversed(found.folders)
-        linked += found.linked
+    under_way, n_names = deque[_UnderWay](), 0
+    with Askers(beside) as askers:
+        while folders or linked or under_way:
+            if folders or linked:
+                last = _UnderWay(folders.pop() if folders else linked.pop(0), askers)
+                last.found = _list_folder(root, last.folder, seen=seen, take_plain=last.take)
+                under_way.append(last)
+                n_names += last.n_names
+                folders += reversed(last.found.folders)
+                linked += last.found.linked
+            while under_way and (under_way[0].is_answered or n_names > MOST_UNDER_WAY or not (folders or linked)):
+                first = under_way.popleft()
+                yield from first.told(root)
+                n_names -= first.n_names
+                folders += reversed(first.late.folders)
+                linked += first.late.linked
 
 
 def walk(root: Path, *, skip: Sequence[Path] = ()) -> Iterator[Listed]:
@@ -106,14 +122,93 @@ def partitions(paths: Sequence[str], *, size: int) -> Iterator[slice]:
 
 @dataclass
 class _Found:
-    files: list[Listed]
-    folders: list[str]
-    linked: list[str]
+    files: list[Listed] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    linked: list[str] = field(default_factory=list)
 
 
-def _list_folder(root: Path, folder: str, *, seen: set[tuple[int, int]], plain: Folder | None = None) -> _Found:
-    """List one folder; its regular files go to plain where that is given."""
-    found = _Found([], [], [])
+Entries = Iterator[os.DirEntry[str]]
+
+
+class _UnderWay:
+    """A folder whose names are known, while its regular files are asked for."""
+
+    def __init__(self, folder: str, askers: Askers) -> None:
+        self.folder = folder
+        self.found, self.late = _Found(), _Found()
+        self.n_names = 0
+        self._questions: list[Question] = []
+        self._askers = askers
+
+    @property
+    def is_answered(self) -> bool:
+        return all(question.answer is not None for question in self._questions)
+
+    def take(self, path: str, entries: Entries) -> list[os.DirEntry[str]]:
+        """Have every regular file asked for; return the entries that are something else."""
+        odd, place = list[os.DirEntry[str]](), os.fsencode(path)
+        if len(place) + 1 + LONGEST_NAME > LONGEST_PATH:
+            return list(entries)  # some may lie too deep to be opened, which only their whole path tells
+        while some := list(itertools.islice(entries, AT_ONCE)):
+            try:
+                are_files = [entry.is_file(follow_symlinks=False) for entry in some]
+            except OSError:
+                are_files = list(map(_is_file, some))
+            if not all(are_files):
+                odd += itertools.compress(some, map(operator.not_, are_files))
+                some = list(itertools.compress(some, are_files))
+            if some:
+                self._questions.append(Question(place, some))
+                self._askers.ask(self._questions[-1])
+                self.n_names += len(some)
+        return odd
+
+    def told(self, root: Path) -> Iterator[Folder | Listed]:
+        """What the folder holds; waits for answers."""
+        plain = Folder(self.folder, [], array("q"), array("q"))
+        answers = [(question, self._askers.wait(question)) for question in self._questions]
+        if any(file.is_folder for file in self.found.files):
+            answers = []  # it could not be listed whole
+        try:
+            for question, statuses in answers:
+                self._add(question, statuses, plain)
+        except OSError as error:
+            plain.names.clear()
+            self.found, self.late = _Found([_unlistable(root, self.folder, error)]), _Found()
+        if plain.names:
+            yield plain
+        yield from self.found.files + self.late.files
+
+    def _add(self, question: Question, statuses: Statuses, plain: Folder) -> None:
+        names, are_plain = question.names, statuses.modes & FORMAT == stat.S_IFREG
+        if not are_plain.all():  # they were files when the folder was listed, and are gone, replaced or silent now
+            for at in np.flatnonzero(~are_plain).tolist():
+                _take(question.entries[at], self.folder, self.late)
+            names = "\0".join(itertools.compress(names.split("\0"), are_plain.tolist()))
+            statuses = Statuses(statuses.modes[are_plain], statuses.sizes[are_plain], statuses.mtimes_ns[are_plain])
+        if len(statuses.modes):
+            plain.names.extend((names if names.isascii() and "\\" not in names else path_text(names)).split("\0"))
+            for column, told in ((plain.sizes, statuses.sizes), (plain.mtimes_ns, statuses.mtimes_ns)):
+                assert isinstance(column, array)
+                column.frombytes(told.tobytes())
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file(follow_symlinks=False)
+    except OSError:  # a file system that tells no kinds, and refuses to when it is asked
+        return False
+
+
+def _list_folder(
+    root: Path,
+    folder: str,
+    *,
+    seen: set[tuple[int, int]],
+    take_plain: Callable[[str, Entries], list[os.DirEntry[str]]] | None = None,
+) -> _Found:
+    """List one folder; take_plain takes its regular files, where it is given, and leaves the others."""
+    found = _Found()
     path = os.path.join(root, path_name(folder) if "\\" in folder else folder)  # noqa: PTH118 -- a Path costs what its files do
     try:
         identity = _identity(path)
@@ -121,54 +216,15 @@ def _list_folder(root: Path, folder: str, *, seen: set[tuple[int, int]], plain: 
             return found
         seen.add(identity)
         with os.scandir(path) as entries:
-            odd = entries if plain is None else _take_plain(entries, plain)
+            odd = entries if take_plain is None else take_plain(path, entries)
             for entry in sorted(odd, key=lambda e: e.name):
                 _take(entry, folder, found)
     except OSError as error:
-        if not folder:
-            raise ArchiveError(f"{root}: cannot be listed ({type(error).__name__})") from None
-        if isinstance(error, FileNotFoundError):
+        if folder and isinstance(error, FileNotFoundError):
             return found  # removed while the walk was under way
         # what the folder holds is not known as a whole: nothing of it is told, so that nothing counts as gone
-        found = _Found([_unlistable(folder, error)], [], [])
+        found = _Found([_unlistable(root, folder, error)])
     return found
-
-
-def _take_plain(entries: Iterator[os.DirEntry[str]], plain: Folder) -> list[os.DirEntry[str]]:
-    """Take every regular file; return the entries that are something else."""
-    odd = list[os.DirEntry[str]]()
-    while found := list(itertools.islice(entries, AT_ONCE)):
-        try:
-            statuses = [entry.stat(follow_symlinks=False) for entry in found]
-        except OSError:
-            found, statuses, silent = _take_those_that_answer(found)
-            odd += silent
-        modes = list(map(_mode_of, statuses))
-        if any(mode & FORMAT != stat.S_IFREG for mode in set(modes)):
-            are_plain = [mode & FORMAT == stat.S_IFREG for mode in modes]
-            odd += itertools.compress(found, map(operator.not_, are_plain))
-            found, statuses = list(itertools.compress(found, are_plain)), list(itertools.compress(statuses, are_plain))
-        names = list(map(_name_of, found))
-        together = "\0".join(names)
-        plain.names.extend(names if together.isascii() and "\\" not in together else path_text(together).split("\0"))
-        plain.sizes.extend(map(_size_of, statuses))
-        plain.mtimes_ns.extend(map(_mtime_of, statuses))
-    return odd
-
-
-def _take_those_that_answer(
-    entries: Sequence[os.DirEntry[str]],
-) -> tuple[list[os.DirEntry[str]], list[os.stat_result], list[os.DirEntry[str]]]:
-    """Entries with their status, and those that have none: they are asked again later, and told apart there."""
-    found, statuses, odd = list[os.DirEntry[str]](), list[os.stat_result](), list[os.DirEntry[str]]()
-    for entry in entries:
-        try:
-            statuses.append(entry.stat(follow_symlinks=False))
-        except OSError:
-            odd.append(entry)
-            continue
-        found.append(entry)
-    return found, statuses, odd
 
 
 def _take(entry: os.DirEntry[str], folder: str, found: _Found) -> None:
@@ -203,7 +259,10 @@ def _take_too_long(entry: os.DirEntry[str], path: str, found: _Found) -> None:
         found.files.append(Listed(path, 0, 0, "name_too_long", "the path is longer than the system opens"))
 
 
-def _unlistable(folder: str, error: OSError) -> Listed:
+def _unlistable(root: Path, folder: str, error: OSError) -> Listed:
+    """The folder itself, for what it may hold; ArchiveError for the root."""
+    if not folder:
+        raise ArchiveError(f"{root}: cannot be listed ({type(error).__name__})") from None
     detail = "the folder cannot be listed; what was known of its files is kept"
     reason = refusal_of(error).reason
     return Listed(folder, 0, 0, "read_error" if reason == "file_missing" else reason, detail, is_folder=True)

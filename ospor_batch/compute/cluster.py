@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 30
 FIRST_WORKER_SECONDS = 120  # a batch queue may still be starting the workers of an address
-# set when a process starts, before NumPy and torch read them
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# set when a process starts, before NumPy, torch and Polars read them
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 
 
 @contextlib.contextmanager

@@ -6,10 +6,9 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -31,7 +30,7 @@ from ospor_batch.store import Store, Writing, read_staged, storage_errors, write
 
 PART_FILES = 2000  # a second of reading from a warm disk, ten from a slow share: what a killed crawl may have to repeat
 SLICE_PARTS = 20  # parts turned into rows at once: 40,000 rows, 0.3 GB
-ROWS = "rows.arrow"  # of a part, beside its work list
+FILES, ROWS = "files.arrow", "rows.arrow"  # of a part, beside its work list: what must be read, and what was
 NANOSECONDS_PER_MINUTE = 60 * 10**9
 
 
@@ -39,7 +38,8 @@ NANOSECONDS_PER_MINUTE = 60 * 10**9
 class _Crawl:
     """One crawl under way.
 
-    work: per group of buckets its archives and work lists, for groups in which anything differs from the catalog.
+    work: per group of buckets its archives and work lists, for groups in which anything differs from the catalog;
+    held: the verdicts on the first group if it is new, so that a small archive is compared once.
     """
 
     study: Study
@@ -52,6 +52,7 @@ class _Crawl:
     same: SameFolders
     tally: Tally = field(default_factory=Tally)
     work: dict[Group, list[tuple[str, Path]]] = field(default_factory=dict)
+    held: dict[Group, tuple[Verdicts, pl.DataFrame]] = field(default_factory=dict)
     n_gone: int = 0
 
     def verdicts(self, group: Group, *, listing: pl.DataFrame, columns: Sequence[str]) -> tuple[Verdicts, pl.DataFrame]:
@@ -93,8 +94,9 @@ def crawl(
         of.listing.take(_list(study, center, skip=study.workspace, cache=store.cache, settled_before_ns=of.settled_before_ns))
         quiet = of.same.quiet(of.listing.sizes)
         of.tally.add(as_they_were(quiet))
-        for group in of.listing.groups(store.sizes("file", center=center), quiet=quiet["number"].to_list()):
-            _compare(of, group)
+        sizes = store.sizes("file", center=center)
+        for group in of.listing.groups(sizes, quiet=quiet["number"].to_list()):
+            _compare(of, group, is_new=not any(sizes[number] for number in group))
         with store.writing("crawl", center=center) as writing:
             n_moved = _read_and_write(of, writing, executor=executor, progress=progress)
             writing.finish(sweep_counts(of.tally, n_moved=n_moved))
@@ -108,7 +110,8 @@ def read_partition(work_list: str) -> int:
     """Read the files of a work list and write their rows beside it, whole or not at all; runs on a worker."""
     listed = Path(work_list)
     work = json.loads(listed.read_text(encoding="utf-8"))
-    rows = read_files(_files_of(work), root=work["root"], cache=Path(work["cache"]))
+    items: list[Listing] = list(read_staged(listed.with_name(FILES)).iter_rows())
+    rows = read_files(items, root=work["root"], cache=Path(work["cache"]))
     write_staged(rows, target=listed.with_name(ROWS))
     return rows.height
 
@@ -153,24 +156,26 @@ def _refuse_other_key(known: pl.DataFrame, *, center: str, key: bytes) -> None:
             )
 
 
-def _compare(of: _Crawl, group: Group) -> None:
-    """Count what is new in a group of buckets and write its work lists."""
+def _compare(of: _Crawl, group: Group, *, is_new: bool) -> None:
+    """Count what is new in a group of buckets and write its work lists; is_new: nothing of it is known."""
     listing = of.listing.read(group)
-    verdicts, known = of.verdicts(group, listing=listing, columns=[*NEEDED, "file_key", "folder_key"])
+    columns = contract("file").columns if is_new else [*NEEDED, "file_key", "folder_key"]
+    verdicts, known = of.verdicts(group, listing=listing, columns=columns)
     _refuse_other_key(known, center=of.center, key=of.key)
     of.tally.add(counted(verdicts))
     of.n_gone += verdicts.vanished.height
     of.same.learn(group, listing=listing, known=known, unchanged=verdicts.unchanged, is_quiet=verdicts.is_quiet)
     if verdicts.is_quiet:
         return
+    if is_new and not of.work:
+        of.held[group] = verdicts, known
     of.work[group] = []
     for (archive,), files in verdicts.read.group_by("archive", maintain_order=True):
         root = of.study.archive_root(str(archive))
         # two names of one root must not share their parts
         staging = of.staging / hashlib.sha256(str(archive).encode()).hexdigest()[:8]
-        items: list[Listing] = list(files.select("path", "size_bytes", "mtime_ns").iter_rows())
         for run in partitions(files["path"].to_list(), size=PART_FILES):
-            of.work[group].append((str(archive), _work_list(items[run], root=root, cache=of.store.cache, staging=staging)))
+            of.work[group].append((str(archive), _work_list(files[run], root=root, cache=of.store.cache, staging=staging)))
 
 
 @dataclass
@@ -221,8 +226,10 @@ class _Appending:
     def _append(self, each: _Slice) -> None:
         of = self._of
         if each.group not in self._groups:
-            self._groups[each.group] = of.verdicts(
-                each.group, listing=of.listing.read(each.group), columns=contract("file").columns
+            self._groups[each.group] = (
+                of.held.pop(each.group)
+                if each.group in of.held
+                else of.verdicts(each.group, listing=of.listing.read(each.group), columns=contract("file").columns)
             )
         verdicts, known = self._groups[each.group]
         rows = [
@@ -267,18 +274,17 @@ def _identities_of(of: _Crawl, vanished: pl.DataFrame) -> pl.Series:
     return identities(held)
 
 
-def _work_list(files: Sequence[Listing], *, root: str, cache: Path, staging: Path) -> Path:
-    columns = dict(zip(("paths", "sizes", "mtimes_ns"), zip(*files, strict=True), strict=True))
-    text = json.dumps({"root": root, "cache": str(cache), "reader": reader_version(), **columns})
-    target = staging / hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32] / "files.json"
+def _work_list(files: pl.DataFrame, *, root: str, cache: Path, staging: Path) -> Path:
+    """Write what a worker must read; the same files have the same place, where their rows may lie already."""
+    told = json.dumps({"root": root, "cache": str(cache), "reader": reader_version()})
+    digest = hashlib.sha256("\0".join([told, *files["path"]]).encode())
+    for column in ("size_bytes", "mtime_ns"):
+        digest.update(files[column].to_numpy().tobytes())
+    target = staging / digest.hexdigest()[:32] / "work.json"
     if not target.is_file():
-        write_text(text, target=target)
+        write_staged(files.select("path", "size_bytes", "mtime_ns"), target=target.with_name(FILES))
+        write_text(told, target=target)
     return target
-
-
-def _files_of(work: Mapping[str, Any]) -> list[Listing]:
-    """The files of a work list."""
-    return list(zip(work["paths"], work["sizes"], work["mtimes_ns"], strict=True))
 
 
 def _work(
@@ -306,13 +312,13 @@ def _work(
 def _bisect(work_list: Path, *, executor: Executor) -> None:
     """Read a partition that killed its worker in halves, until the poisoned file stands alone as a reject."""
     work = json.loads(work_list.read_text(encoding="utf-8"))
-    files = _files_of(work)
+    files = read_staged(work_list.with_name(FILES))
     target = work_list.with_name(ROWS)
-    if len(files) == 1:
-        row = refused_row(files[0], ItemRefused("broken_header", "reading it ended the worker"))
+    if files.height == 1:
+        row = refused_row(files.row(0), ItemRefused("broken_header", "reading it ended the worker"))
         rows = pl.DataFrame([row], schema=part_schema())
     else:
-        middle = len(files) // 2
+        middle = files.height // 2
         place = {"root": work["root"], "cache": Path(work["cache"]), "staging": work_list.parent}
         halves = [_work_list(h, **place) for h in (files[:middle], files[middle:])]
         _work([str(half) for half in halves], executor=executor, n_parts=2, progress=None)

@@ -82,7 +82,7 @@ def changes(fresh: pl.DataFrame, known: pl.DataFrame, vanished: pl.DataFrame) ->
     )
     return {
         "file": Change(changed, vanished.select(full_key("file"))),
-        "instance": Change(_instances(rows) if rows.height else empty("instance"), retired("instance")),
+        "instance": Change(_instances(rows) if rows.height else empty("instance"), retired("instance"), is_parted=True),
         "reject": Change(_rejects(rows) if rows.height else empty("reject"), ended),
     }
 

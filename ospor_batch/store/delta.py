@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -19,8 +21,11 @@ CONFIGURATION = {
     "delta.enableExpiredLogCleanup": "false",
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.dataSkippingNumIndexedCols": "0",  # bounds stand in the data files: in the log they made it four times as long
+    "delta.checkpointInterval": "10",  # commits that a reader takes one by one: Delta's own default; deltalake's is 100
 }
 COMPACT_BYTES = 256 * 1024 * 1024  # files that large are left as they are
+SMALL_BYTES = 8 * 1024 * 1024  # files below may be merged often: a whole table of such buckets is written within seconds
+ENTRY = re.compile(r"^(\d{20})\.json$")
 
 
 class DeltaDoor:
@@ -33,10 +38,15 @@ class DeltaDoor:
 
     @property
     def exists(self) -> bool:
-        return (self.folder / "_delta_log").is_dir()
+        return self.version() >= 0
 
     def version(self) -> int:
-        return int(self._open(None).version())
+        """The newest version, by the names of the log alone, which is never cut; -1 where there is none."""
+        try:
+            entries = map(ENTRY.match, os.listdir(self.folder / "_delta_log"))  # noqa: PTH208 -- hundreds of names at each look
+        except FileNotFoundError:
+            return -1
+        return max((int(entry.group(1)) for entry in entries if entry), default=-1)
 
     def scan(self, schema: pl.Schema, *, version: int | None, buckets: Collection[str] | None = None) -> pl.LazyFrame:
         """Rows of a version, of some buckets only; columns that older files do not have are null."""
@@ -61,31 +71,37 @@ class DeltaDoor:
 
         by = [BUCKET] if self.is_bucketed else None
         arrow = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
-        if not self.exists:
+        if self.exists:
+            table = self._open(None)
+        else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            DeltaTable.create(
+            table = DeltaTable.create(
                 str(self.folder), schema=arrow.schema, name=self.name, description=description, partition_by=by,
                 configuration=CONFIGURATION,
             )  # fmt: skip
-        write_deltalake(str(self.folder), arrow, mode="append", schema_mode="merge", partition_by=by)
-        return self.version()
+        write_deltalake(table, arrow, mode="append", schema_mode="merge", partition_by=by)
+        return int(table.version())
 
     def put_back(self, version: int) -> int:
         """Restore a version when the table stands ahead of it; return the version that then holds its rows."""
-        at = self._open(None)
-        if at.version() <= version:
+        if self.version() <= version:
             return version
-        at.restore(version)
+        self._open(None).restore(version)
         return self.version()
 
     def compact(self, *, most_files: int) -> int:
-        """Merge the files of every bucket that has more than so many; return how many files were merged."""
-        crowded = [bucket for bucket, n in sorted(self._n_files().items()) if n > most_files]
+        """Merge the files of every bucket that has more than so many; return how many files were merged.
+
+        Small files are merged sooner, all in one commit: when there are half as many more than buckets, and so many.
+        """
         merged = 0
-        for bucket in crowded:
-            filters = [(BUCKET, "=", bucket)] if self.is_bucketed else None
-            told = self._open(None).optimize.compact(partition_filters=filters, target_size=COMPACT_BYTES)
-            merged += int(told["numFilesRemoved"])
+        for bucket, n in sorted(self._n_files().items()):
+            if n > most_files:
+                filters = [(BUCKET, "=", bucket)] if self.is_bucketed else None
+                merged += _merged(self._open(None), target_size=COMPACT_BYTES, partition_filters=filters)
+        held = self._n_files()
+        if sum(held.values()) > len(held) * 3 // 2 + most_files:
+            merged += _merged(self._open(None), target_size=SMALL_BYTES)
         return merged
 
     def vacuum(self, *, keep: Iterable[int], grace_hours: int) -> None:
@@ -106,6 +122,10 @@ class DeltaDoor:
 
     def _n_files(self) -> dict[str | None, int]:
         return Counter(_bucket(file) if self.is_bucketed else None for file in self._files(None, buckets=None))
+
+
+def _merged(table: DeltaTable, **how: Any) -> int:
+    return int(table.optimize.compact(**how)["numFilesRemoved"])
 
 
 def _bucket(file: str) -> str | None:

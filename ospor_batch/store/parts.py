@@ -49,9 +49,9 @@ def write_rows(rows: pl.DataFrame, *, target: Path, metadata: dict[str, str] | N
 
 
 def write_staged(rows: pl.DataFrame, *, target: Path) -> None:
-    """Write rows that are read back once and then deleted, whole or not at all: Arrow, a third of what Parquet costs."""
+    """Write rows that are read back once and then deleted, whole or not at all: as Arrow, a quarter of what Parquet costs."""
     content = io.BytesIO()
-    rows.write_ipc(content, compression="zstd")
+    rows.write_ipc(content, compression="lz4")
     _write_whole(content.getbuffer(), target)
 
 

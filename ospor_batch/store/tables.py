@@ -32,11 +32,13 @@ class Change:
     """What a commit does to one catalog table.
 
     rows: new or changed rows in the contract's columns; retired: keys of rows that are gone (full_key: the primary
-    key and, in a bucketed table, the column that it is bucketed by).
+    key and, in a bucketed table, the column that it is bucketed by); is_parted: the rows are what contracts.table.part
+    kept, so that their values need no second look.
     """
 
     rows: pl.DataFrame
     retired: pl.DataFrame | None = None
+    is_parted: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -369,7 +371,8 @@ class Writing:
     def _stamped(self, table: str, change: Change) -> pl.DataFrame:
         """The rows of a change and the tombs of what it retires, with history and bucket."""
         stamp = {"sweep_number": pl.lit(self._number, pl.Int64)}
-        rows = whole(change.rows, table).with_columns(**stamp, is_retired=pl.lit(value=False))
+        sound = conform(change.rows, table) if change.is_parted else whole(change.rows, table)
+        rows = sound.with_columns(**stamp, is_retired=pl.lit(value=False))
         if change.retired is not None and change.retired.height:
             key = full_key(table)
             gone = change.retired.select(key).unique(maintain_order=True)

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ospor_batch.archive.listing import list_archive
+from ospor_batch.archive.listing import list_archive, list_in_folders
+from ospor_batch.archive.walk import Folder
 from ospor_batch.errors import ArchiveError, ItemRefused, StudyError
 from ospor_batch.sources import locate, open_bytes, path_text, read_bytes, roots
 from ospor_batch.sources.containers import Limits
@@ -303,9 +304,15 @@ def test_a_path_longer_than_the_system_opens_is_a_typed_reject(root: Path, cache
         Path("f" * 200).write_bytes(b"x")
         Path(name).mkdir()
         found = refusals(root, cache)
+        in_folders = [
+            f
+            for item in list_in_folders(str(root), cache=cache)
+            for f in (item.files() if isinstance(item, Folder) else [item])
+        ]
     finally:
         os.chdir(here)
         subprocess.run(["rm", "-rf", root], check=True)  # it can remove what pytest cannot
+    assert {file.path: file.refusal for file in in_folders} == found
     below = "/".join([name] * 15)
     assert found.pop(f"{below}/fits") is None
     assert set(found.values()) == {"name_too_long"}

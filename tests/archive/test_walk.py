@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ospor_batch.archive.walk import Folder, partitions, walk, walk_folders
+from ospor_batch.archive import asking, statuses
+from ospor_batch.archive import walk as walk_module
+from ospor_batch.archive.walk import Folder, Listed, partitions, walk, walk_folders
 from ospor_batch.errors import ArchiveError, ItemRefused
 from ospor_batch.sources import local_path, open_bytes, path_name, path_text
 
@@ -123,15 +128,134 @@ def test_a_new_name_moves_no_partition_but_its_own() -> None:
     assert len(set(before) - after) == 1
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 1000])
-def test_folders_are_listed_together_as_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is worth asking another process."""
+    monkeypatch.setattr(asking, "ALONE", 0)
+    monkeypatch.setattr(asking, "FEWEST", 0)
+
+
+def apart(root: Path, *, beside: int) -> list[Listed]:
+    """What walk_folders lists, one by one."""
+    found = walk_folders(root, beside=beside)
+    return [file for item in found for file in (item.files() if isinstance(item, Folder) else [item])]
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(("at_once", "beside"), [(1, 0), (2, 2), (1000, 0), (1000, 1)])
+def test_folders_are_listed_together_as_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int, beside: int
+) -> None:
     monkeypatch.setattr("ospor_batch.archive.walk.AT_ONCE", at_once)
-    for name in ("a/1", "a/2", "a/3", "b/\\udc80", "b/이름", "b/c/x", "z"):
+    for name in ("a/1", "a/2", "a/3", "b/\\udc80", "b/이름", "b/c/x", "z", os.fsdecode(b"b/\xb1\xe8")):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(name.encode())
+        (tmp_path / name).write_bytes(os.fsencode(name))
     (tmp_path / "a" / "link").symlink_to(tmp_path / "z")
     (tmp_path / "a" / "nowhere").symlink_to(tmp_path / "gone")
+    (tmp_path / "b" / "c" / "up").symlink_to(tmp_path)
     os.mkfifo(tmp_path / "b" / "pipe")
-    together = [file for item in walk_folders(tmp_path) for file in (item.files() if isinstance(item, Folder) else [item])]
+    together = apart(tmp_path, beside=beside)
     assert sorted(together) == sorted(walk(tmp_path))
-    assert len(together) == 10
+    assert len(together) == 11
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("most", [1, 50_000])
+def test_the_order_does_not_depend_on_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr("ospor_batch.archive.walk.MOST_UNDER_WAY", most)
+    monkeypatch.setattr("ospor_batch.archive.walk.AT_ONCE", 7)
+    for number in range(300):
+        folder = tmp_path / str(number % 5) / str(number % 3)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}").write_bytes(b"x" * number)
+        os.utime(folder / f"{number}", ns=(number, number * 10**9 - 7))  # before 1970, too
+    alone = list(walk_folders(tmp_path, beside=0))
+    assert all(list(walk_folders(tmp_path, beside=n)) == alone for n in (1, 3))
+    assert sorted(apart(tmp_path, beside=2)) == sorted(walk(tmp_path))
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("when", ["never there", "gone at once", "gone later"])
+def test_a_process_that_is_gone_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    for number in range(40):
+        (tmp_path / f"{number % 4}").mkdir(exist_ok=True)
+        (tmp_path / f"{number % 4}" / f"{number}").write_bytes(b"x")
+    if when == "never there":
+        monkeypatch.setattr(asking, "sys", SimpleNamespace(executable=str(tmp_path / "no-python")))
+    real, n_heard = asking._Beside.hear, itertools.count()
+
+    def hear(each: Any, **more: Any) -> None:
+        if next(n_heard) == (0 if when == "gone at once" else 3):
+            each._process.kill()
+            each._process.wait()
+        real(each, **more)
+
+    monkeypatch.setattr(asking._Beside, "hear", hear)
+    monkeypatch.setattr("ospor_batch.archive.walk.AT_ONCE", 3)
+    assert sorted(apart(tmp_path, beside=2)) == sorted(walk(tmp_path))
+
+
+def test_what_changes_while_it_is_asked_is_told_as_it_is_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stays", "goes", "turns"):
+        (tmp_path / "a" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "a" / name).write_bytes(b"x")
+    real = statuses.ask
+
+    def ask(folder: bytes, names: list[bytes]) -> bytes:
+        for name in ("goes", "turns"):
+            (tmp_path / "a" / name).unlink()
+        (tmp_path / "a" / "turns").mkdir()
+        (tmp_path / "a" / "turns" / "inside").write_bytes(b"x")
+        monkeypatch.setattr(statuses, "ask", real)
+        return real(folder, names)
+
+    monkeypatch.setattr(statuses, "ask", ask)
+    assert [file.path for file in apart(tmp_path, beside=0)] == ["a/stays", "a/turns/inside"]
+
+
+def test_a_folder_of_which_one_file_is_not_told_counts_as_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1", "a/2", "a/b/3", "c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    real, taken = statuses.ask, walk_module._take
+
+    def ask(folder: bytes, names: list[bytes]) -> bytes:
+        return bytes(statuses.BYTES_A_NAME * len(names)) if folder.endswith(b"a") else real(folder, names)
+
+    def take(entry: Any, *args: Any) -> None:
+        if entry.name == "2":
+            raise OSError(errno.EIO, "Input/output error")
+        taken(entry, *args)
+
+    monkeypatch.setattr(statuses, "ask", ask)
+    monkeypatch.setattr(walk_module, "_take", take)
+    told = {file.path: (file.refusal, file.is_folder) for file in apart(tmp_path, beside=0)}
+    assert told == {"a": ("read_error", True), "a/b/3": (None, False), "c": (None, False)}
+
+
+def test_any_way_of_asking_gives_the_same_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [b"one", b"two", b"gone", b"link", b"folder", b"nul\0"]
+    for number, name in enumerate(names[:2]):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"x" * number)
+        os.utime(tmp_path / os.fsdecode(name), ns=(0, -(number + 1)))
+    (tmp_path / "link").symlink_to("one")
+    (tmp_path / "folder").mkdir()
+    by_call = statuses.ask(os.fsencode(tmp_path), names[:-1])
+    monkeypatch.setattr(statuses, "_statx", None)
+    assert statuses.ask(os.fsencode(tmp_path), names[:-1]) == by_call
+    assert statuses.ask(os.fsencode(tmp_path), names)[10:12] == bytes(2)
+    assert statuses.ask(os.fsencode(tmp_path / "none"), names) == bytes(6 * statuses.BYTES_A_NAME)
+
+
+def test_an_answer_that_is_waited_for_brings_more_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "ALONE", 10)
+    monkeypatch.setattr(asking, "FAR_NS", 0)
+    monkeypatch.setattr(asking, "FAR", 4)
+    started: list[int] = []
+    real = asking.Askers._start
+    monkeypatch.setattr(asking.Askers, "_start", lambda askers: (started.append(1), real(askers))[1])
+    for number in range(30):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "f").write_bytes(b"x")
+    assert len(list(walk_folders(tmp_path))) == 30
+    assert len(started) == 4

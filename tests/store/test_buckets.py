@@ -109,9 +109,9 @@ def test_a_workspace_that_tables_cannot_lie_in_is_named(tmp_path: Path) -> None:
 
 def test_a_small_commit_writes_one_file_in_one_bucket(store: Store) -> None:
     commit(store, files(*(file(n, folder=n) for n in range(300))))
-    before = set(store._folder("file").rglob("*.parquet"))
+    before = set(store._folder("file").glob("bucket=*/*.parquet"))
     commit(store, files(file(7, folder=7, size=2)))
-    (new,) = set(store._folder("file").rglob("*.parquet")) - before
+    (new,) = set(store._folder("file").glob("bucket=*/*.parquet")) - before
     assert new.parent.name.startswith("bucket=north-")
 
 
@@ -166,18 +166,36 @@ def test_merging_leaves_every_row_and_every_pinned_version(store: Store) -> None
     assert now.height == rows.height + 1
     assert store.current("file", snapshot=pinned).equals(rows)
     store.vacuum(keep=[pinned], grace_hours=0)
-    n_data = sum(1 for _ in store._folder("file").rglob("*.parquet"))
+    n_data = sum(1 for _ in store._folder("file").glob("bucket=*/*.parquet"))
     assert n_data == pinned_files(store, pinned) + 1  # the merged one; that of the last commit stands in no kept version
     assert store.current("file", snapshot=pinned).equals(rows)
     assert store.current("file").equals(now)
     assert store.contents(pinned) == contents != store.contents(store.snapshot())
     store.vacuum(keep=[], grace_hours=0)
-    assert sum(1 for _ in store._folder("file").rglob("*.parquet")) == 1
+    assert sum(1 for _ in store._folder("file").glob("bucket=*/*.parquet")) == 1
     assert store.current("file").equals(now)
 
 
 def pinned_files(store: Store, snapshot: dict[str, int]) -> int:
     return len(store._door("file")._files(snapshot["file"], buckets=None))
+
+
+def test_small_files_of_many_buckets_are_merged_before_reading_takes_longer(store: Store) -> None:
+    for number in range(12):
+        commit(store, files(file(number, folder=number % 2), file(100 + number, folder=2 + number % 2)))
+    rows, n_files = store.current("file"), store._door("file")._n_files()
+    assert max(n_files.values()) <= module.MOST_FILES
+    assert store.compact() == sum(n_files.values())
+    assert set(store._door("file")._n_files().values()) == {1}
+    assert store.current("file").equals(rows)
+
+
+def test_a_reader_takes_few_commits_one_by_one_and_any_version_still_stands(store: Store) -> None:
+    crowd(store, n=21)
+    log = store._folder("file") / "_delta_log"
+    assert len(list(log.glob("*.checkpoint.parquet"))) == 2
+    assert store._door("file").version() == 21
+    assert [store.current("file", snapshot={"file": version}).height for version in (1, 9, 10, 11, 21)] == [1, 9, 10, 11, 21]
 
 
 def test_merging_names_no_new_contents(store: Store) -> None:
