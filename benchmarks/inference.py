@@ -43,11 +43,14 @@ from ospor_batch.inference.timing import STEPS, bottleneck, summed
 from ospor_batch.models import cxr_osteoporosis, registry
 from ospor_batch.models.forward import Forward
 from ospor_batch.models.registry import Kind, predictor_here, spec_of
-from ospor_batch.models.spec import Pixels, Prediction, PredictorSpec
+from ospor_batch.models.spec import COARSE, Pixels, Prediction, PredictorSpec
 from ospor_batch.models.trainable import IMAGE, Preparing
 
 PARAMETERS = {**cxr_osteoporosis.DEFAULTS, "refuse_lateral": False}
-PRECISION = os.environ.get("OSPOR_BENCH_PRECISION", "float32")  # of the engine's network; workers inherit it
+# Of the engine alone, and inherited by its workers: the precision of its network, and the pixels that a side of a JPEG 2000
+# image keeps at least when it is decoded at a part of its resolution (0: decoded whole)
+PRECISION = os.environ.get("OSPOR_BENCH_PRECISION", "float32")
+LEAST_PIXELS = int(os.environ.get("OSPOR_BENCH_LEAST_PIXELS", "0"))
 MEMORY_SECONDS = 5.0
 BATCH = 1  # as trained predictors have it on a CPU, so that no neighbour changes an answer
 
@@ -94,7 +97,9 @@ def sagittal(volume: torch.Tensor, pixels: int) -> torch.Tensor:
 
 def kinds() -> dict[str, Kind]:
     return {
-        f"{reads}-{name}-{pixels}": Kind(Bench, version="1", defaults={}, wants_gpu=False, reads_masks=False, reads=reads)
+        f"{reads}-{name}-{pixels}": Kind(
+            Bench, version="1", defaults={COARSE: 0}, wants_gpu=False, reads_masks=False, reads=reads
+        )
         for reads in ("radiograph", "ct")
         for name, pixels in (("resnet18", 224), ("densenet121", 512))
     }
@@ -257,7 +262,9 @@ def measure(
     case: str, series: list[list[Path]], *, net: str, pixels: int, is_ct: bool, folder: Path, rows: str
 ) -> Iterator[dict[str, Any]]:
     """The rows of one case as they are found; a rate, and the limit that it is held against."""
-    spec = spec_of(f"{'ct' if is_ct else 'radiograph'}-{net}-{pixels}", parameters={}, pattern="*", labels={"L1": 1})
+    spec = spec_of(
+        f"{'ct' if is_ct else 'radiograph'}-{net}-{pixels}", parameters={COARSE: LEAST_PIXELS}, pattern="*", labels={}
+    )
     torch.set_num_threads(1)
     model = network(net, pixels)
     dataset = (Volumes if is_ct else Radiographs)(series, pixels)

@@ -59,7 +59,8 @@ def write_volumes(folder: Path, *, n: int, n_slices: int) -> list[list[Path]]:
     frame = np.clip(random.normal(1100, 40, (512, 512)), 0, 4095).astype(np.uint16)
     for k in range(n_slices):
         more = {
-            "Modality": "CT", "ImagePositionPatient": [-180, -180, float(k)], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+            "Modality": "CT", "InstanceNumber": k + 1, "ImagePositionPatient": [-180, -180, float(k)],
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
             "PixelSpacing": [0.7, 0.7], "SliceThickness": 1.0, "RescaleSlope": 1, "RescaleIntercept": -1024,
         }  # fmt: skip
         write_image(folder / "0000" / f"{k:04d}.dcm", frame, syntax=PLAIN, sop_class=CT, more=more)

@@ -6,11 +6,14 @@ A refusal holds the class of what went wrong, never its text: that may hold a pa
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +31,7 @@ from pydicom.uid import (
 
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.codecs import preferred
+from ospor_batch.imaging.plain_slice import MOST_BYTES, plain_slice
 from ospor_batch.sources import Location, open_bytes
 
 # pydicom logs faulty values as they stand, names and dates among them: they must not reach a log file
@@ -78,8 +82,22 @@ def refusals(reason: str) -> Iterator[None]:
 def open_dataset(path: Location) -> Any:
     """The whole data set; a file without preamble or file meta is read in the encoding that its elements have."""
     with open_bytes(path) as file:
-        # force: the crawl lists files without a preamble too
-        dataset = pydicom.dcmread(file, force=True)
+        return _read(file)
+
+
+def open_slice(path: Location) -> Any:
+    """As open_dataset, for a file that may be a plain slice: then what reader.py asks for and no more, in less time."""
+    with open_bytes(path) as file:
+        if not isinstance(path, Path) or os.fstat(file.fileno()).st_size > MOST_BYTES:
+            return _read(file)
+        content = file.read()
+        found = plain_slice(content)
+        return found if found is not None and _common(found) is not None else _read(io.BytesIO(content))
+
+
+def _read(file: BinaryIO) -> Any:
+    # force: the crawl lists files without a preamble too
+    dataset = pydicom.dcmread(file, force=True)
     meta = getattr(dataset, "file_meta", None)
     if meta is None or "TransferSyntaxUID" not in meta:
         dataset.file_meta = meta if meta is not None else FileMetaDataset()

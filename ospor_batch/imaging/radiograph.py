@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
 from ospor_batch.errors import ItemRefused
+from ospor_batch.imaging.coarse import coarse_frame
 from ospor_batch.imaging.decoding import declared, frames_of, open_dataset, padding_of, refusals
 from ospor_batch.imaging.tones import Tones, coded, mapped, toned
 from ospor_batch.sources import Location
@@ -53,9 +54,11 @@ class Radiograph:
     flags: tuple[str, ...]
 
 
-def read_radiograph(paths: Sequence[Location]) -> Radiograph:
+def read_radiograph(paths: Sequence[Location], *, least_pixels: int = 0) -> Radiograph:
     """Read the one frontal radiograph of a series.
 
+    least_pixels: that the shorter side of an image keeps which may be decoded at a part of its resolution (coarse.py); 0 for
+    the whole. The image then has fewer pixels, wider apart; its field stays that of the stored image.
     ItemRefused: decode_failed, several_radiographs, image_blank, image_saturated, and what sources.open_bytes raises.
     """
     with refusals("decode_failed"):
@@ -66,9 +69,11 @@ def read_radiograph(paths: Sequence[Location]) -> Radiograph:
     if len(frontal) != 1:
         raise ItemRefused("several_radiographs", f"{len(frontal)} of {len(datasets)} images may be the frontal view")
     with refusals("decode_failed"):
-        tones, is_padding, flags = _dense_is_high(frontal[0])
+        coarse = coarse_frame(frontal[0], least_pixels=least_pixels) if least_pixels else None
+        tones, is_padding, flags = _dense_is_high(frontal[0], None if coarse is None else coarse[0][None])
         (codes, is_padding), is_turned = _upright(frontal[0], tones.codes, is_padding)
-        spacing = _spacing_mm(frontal[0])
+        times = 1 if coarse is None else 2 ** coarse[1]
+        spacing = _spacing_mm(frontal[0], times)
     done = [
         *flags,
         *["turned"] * is_turned,
@@ -76,6 +81,9 @@ def read_radiograph(paths: Sequence[Location]) -> Radiograph:
         *["spacing_missing"] * (spacing is None),
     ]
     image, field, seen = _normalised(Tones(codes, tones.levels), is_padding)
+    if times > 1:
+        (top, bottom, left, right), n_rows, n_columns = field, int(frontal[0].Rows), int(frontal[0].Columns)
+        field = times * top, min(times * bottom, n_rows), times * left, min(times * right, n_columns)
     return Radiograph(image=image, spacing_mm=spacing, field=field, flags=(*done, *seen))
 
 
@@ -186,9 +194,14 @@ def _sampled(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values[:: (len(values) // SAMPLES) | 1]
 
 
-def _dense_is_high(dataset: Any) -> tuple[Tones, npt.NDArray[np.bool_] | None, list[str]]:
-    """Levels that rise with density, after modality LUT, VOI LUT and photometric interpretation; padding; what was done."""
-    frames = frames_of(dataset)
+def _dense_is_high(
+    dataset: Any, frames: npt.NDArray[np.integer] | None = None
+) -> tuple[Tones, npt.NDArray[np.bool_] | None, list[str]]:
+    """Levels that rise with density, after modality LUT, VOI LUT and photometric interpretation; padding; what was done.
+
+    frames: stored values, where they were decoded otherwise.
+    """
+    frames = frames_of(dataset) if frames is None else frames
     if len(frames) != 1:
         raise ItemRefused("several_radiographs", f"{len(frames)} frames in one object")
     stored, padding = frames[0], padding_of(dataset)
@@ -243,9 +256,9 @@ def _is_lateral(dataset: Any) -> bool:
     return str(dataset.get("ViewPosition", "")).upper() in {"LL", "RL", "LAT", "LATERAL"} or str(runs[0])[:1] in {"A", "P"}
 
 
-def _spacing_mm(dataset: Any) -> tuple[float, float] | None:
+def _spacing_mm(dataset: Any, times: int = 1) -> tuple[float, float] | None:
     for name in SPACINGS:
         values = [float(value) for value in dataset.get(name) or ()]
         if len(values) == 2 and all(np.isfinite(value) and value > 0 for value in values):
-            return values[0], values[1]
+            return times * values[0], times * values[1]
     return None

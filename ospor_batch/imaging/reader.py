@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ospor_batch.errors import ItemRefused
-from ospor_batch.imaging.decoding import Stored, declared, frames_of, open_dataset, padding_of, refusals
+from ospor_batch.imaging.decoding import Stored, declared, frames_of, open_dataset, open_slice, padding_of, refusals
 from ospor_batch.imaging.memory import empty
 from ospor_batch.imaging.segments import structure_named
 from ospor_batch.imaging.volume import AIR_HU, Array, LabelGrid, Stack, Volume, affine_of, regular_stack
@@ -144,7 +144,7 @@ def _in_order(paths: Sequence[Location], n_threads: int, room: _Room) -> Iterato
 
 def _slices(path: Location, number: int, room: _Room) -> list[_Slice]:
     with refusals("decode_failed"):
-        dataset = open_dataset(path)
+        dataset = open_slice(path)
         frames = frames_of(dataset)
         padding = padding_of(dataset)
     found = []
@@ -167,6 +167,8 @@ def _to_hu(
     slope, intercept = np.float32(plane.slope), np.float32(plane.intercept)
     if stored.dtype.itemsize > 2:  # float32 does not hold them all
         hu[...] = stored * slope + intercept
+    elif slope == 1:
+        np.add(stored, intercept, out=hu)
     else:
         np.add(np.multiply(stored, slope, out=hu), intercept, out=hu)
     if padding is None or not max(plane.slope * end + plane.intercept for end in padding) < PADDING_BELOW_HU:

@@ -15,7 +15,7 @@ from ospor_batch.imaging.radiograph import read_radiograph
 from ospor_batch.imaging.reader import read_volume
 from ospor_batch.models.masking import labels_of
 from ospor_batch.models.registry import kind_of
-from ospor_batch.models.spec import Pixels, PredictorSpec
+from ospor_batch.models.spec import COARSE, Pixels, PredictorSpec
 from ospor_batch.sources import Location, locate
 
 READ_BYTES = 1 << 20  # read at a time; a buffer that stays in the processor's cache
@@ -71,11 +71,15 @@ def fetch(item: Item) -> None:
                     pass
 
 
-def read_pixels(item: Item, spec: PredictorSpec, *, n_threads: int = 1) -> Pixels:
-    """Decode an item as its predictor reads it, its files in so many threads; ItemRefused says why it cannot be."""
+def read_pixels(item: Item, spec: PredictorSpec, *, n_threads: int = 1, is_whole: bool = False) -> Pixels:
+    """Decode an item as its predictor reads it, its files in so many threads; ItemRefused says why it cannot be.
+
+    is_whole: also where a parameter of the predictor lets it see a part of the resolution.
+    """
     kind = kind_of(spec.predictor)
     if kind.reads == "radiograph":
-        return Pixels(radiograph=read_radiograph(item.images))
+        least = 0 if is_whole else int(str(dict(spec.parameters).get(COARSE, 0)))
+        return Pixels(radiograph=read_radiograph(item.images, least_pixels=least))
     volume = read_volume(item.images, n_threads=n_threads)
     if not kind.reads_masks:
         return Pixels(volume)

@@ -64,7 +64,7 @@ def _prepared(item: Item, task: PrepareTask) -> Example:
     preparing = Preparing(dict(task.spec.parameters), task.spec.masks, is_training=task.is_training)
     try:
         fetch(item)
-        example = recipe.prepare(read_pixels(item, task.spec), preparing)
+        example = recipe.prepare(read_pixels(item, task.spec, is_whole=True), preparing)  # a training sees everything
     except MemoryError:
         raise ItemRefused("out_of_memory", "the worker's memory does not hold it", is_transient=True) from None
     if any(value.dtype.kind == "f" and not bool((abs(value) < float("inf")).all()) for value in example.arrays.values()):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ospor_batch.errors import ItemRefused, StudyError
 from ospor_batch.imaging.lungs import LUNG_REGIONS, lung_region
 from ospor_batch.models.augmentation import AUGMENTATION, augmented
-from ospor_batch.models.spec import Parameter, Pixels, Prediction
+from ospor_batch.models.spec import COARSE, Parameter, Pixels, Prediction
 from ospor_batch.models.trainable import (
     IMAGE,
     TRAINING,
@@ -48,6 +48,8 @@ REGIONS: dict[str, tuple[float, float, float, float]] = {
 DEFAULTS: dict[str, Parameter] = {
     **TRAINING,
     **AUGMENTATION,
+    "augment_gamma": 0.3,  # another hospital's display bends gray values and raises detail otherwise
+    "augment_detail": 0.4,
     "network": "densenet121",  # [?] of the abstract
     "width": 64,
     "dropout": 0.0,
@@ -57,6 +59,9 @@ DEFAULTS: dict[str, Parameter] = {
     "explain_images": 100,  # Grad-CAM of at most so many test images of each partition and class; 0: none
     "explain_pictures": 8,  # of them so many of each as private pictures
     "refuse_lateral": True,  # of images whose pixels look like a lateral view
+    # pixels that the shorter side of a JPEG 2000 image keeps when it is decoded to be predicted; 0: decoded whole. It moves
+    # scores by a sixth of their spread (benchmarks/inference.md)
+    COARSE: 0,
 }
 SMALLEST, LARGEST = 16, 4096  # pixels a side
 
@@ -97,6 +102,8 @@ def region_of(image: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float
 def padded_square(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The image in the middle of a square of its darkest value, so that nothing is stretched."""
     n_rows, n_columns = image.shape
+    if n_rows == n_columns:
+        return image
     side = max(n_rows, n_columns)
     whole = np.full((side, side), float(image.min()), np.float32)
     top, left = (side - n_rows) // 2, (side - n_columns) // 2
@@ -135,6 +142,12 @@ def check(parameters: Parameters) -> None:
         raise StudyError(f"recipes.parameters.region is {parameters['region']!r}, expected one of {known}")
     if not SMALLEST <= int(str(parameters["image_pixels"])) <= LARGEST:
         raise StudyError(f"recipes.parameters.image_pixels is {parameters['image_pixels']}, expected {SMALLEST} to {LARGEST}")
+    least = int(str(parameters.get(COARSE, 0)))
+    if least and least < 2 * int(str(parameters["image_pixels"])):  # with less, a third of the decisions moved
+        raise StudyError(
+            f"recipes.parameters.{COARSE} is {least}, expected 0 (decoded whole) or at least twice image_pixels "
+            f"({parameters['image_pixels']})"
+        )
     if parameters["normalise"] not in {"image", "none"}:
         raise StudyError(f"recipes.parameters.normalise is {parameters['normalise']!r}, expected image or none")
 
@@ -148,7 +161,7 @@ RECIPE = TrainableRecipe(
     prepare=prepare,
     learner=NetworkLearner(network=network, answer=answer, augment=augmented),
     reads="radiograph",
-    reading=("explain_images", "explain_pictures", "precision"),
+    reading=("explain_images", "explain_pictures", "precision", COARSE),
     regions={name: box for name, box in REGIONS.items() if name != WHOLE},
     check=check,
     description="Chance that the lowest T-score of the declared sites is -2.5 or less, from a frontal chest radiograph.",

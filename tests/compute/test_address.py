@@ -18,10 +18,10 @@ import pytest
 
 from ospor_batch.compute import cluster as opening
 from ospor_batch.compute.cluster import open_executor
-from ospor_batch.compute.executor import DaskExecutor, InLine
+from ospor_batch.compute.executor import DaskExecutor, InLine, Patience
 from ospor_batch.compute.setup import log_counts
 from ospor_batch.config import Compute, Study
-from ospor_batch.errors import OsporError, StudyError
+from ospor_batch.errors import ClusterError, OsporError, StudyError
 from ospor_batch.stages.infer import infer
 from ospor_batch.store import Change, Store, SweepCounts
 from tests.conftest import ROOT
@@ -46,6 +46,15 @@ def start(*command: str, ready: str) -> tuple[subprocess.Popen[str], str]:
     raise AssertionError(f"{command[0]} ended")
 
 
+def start_worker(address: str, folder: Path) -> subprocess.Popen[str]:
+    """Start a worker without tables, which nobody restarts."""
+    worker, _ = start(
+        "dask_worker", address, "--nthreads", "1", "--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0",
+        "--preload", str(folder / "block.py"), "--no-nanny", "--local-directory", str(folder), ready="Starting established",
+    )  # fmt: skip
+    return worker
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
     (tmp_path / "block.py").write_text(BLOCK)
@@ -59,12 +68,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]
     )  # fmt: skip
     processes.append(scheduler)
     for _ in range(2):
-        worker, _ = start(
-            "dask_worker", address, "--nthreads", "1", "--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0",
-            "--preload", str(tmp_path / "block.py"), "--no-nanny", "--local-directory", str(tmp_path),
-            ready="Starting established",
-        )  # fmt: skip
-        processes.append(worker)
+        processes.append(start_worker(address, tmp_path))
     yield address, processes
     for process in reversed(processes):
         process.send_signal(signal.SIGKILL)
@@ -124,16 +128,38 @@ def test_a_study_on_workers_without_tables_and_a_scheduler_that_dies(
     assert {name: run.read(name).rows() for name in outputs(run)} == on_workers
 
 
-class Deadly(DaskExecutor):
-    """Kills the scheduler after the first answer."""
+def test_a_study_whose_workers_are_all_gone_ends_in_time_and_goes_on_with_another(
+    cluster: tuple[str, list[subprocess.Popen[str]]], study: Study, store: Store, tmp_path: Path
+) -> None:
+    address, processes = cluster
+    run = a_run(store, manifest(NAMES))
+    with open_executor(Compute(cluster=address)) as joined:
+        assert isinstance(joined, DaskExecutor)
+        assert joined.patience.seconds == 600
+        gone = Deadly(joined, *processes[1:], patience=Patience(0.6))
+        with pytest.raises(ClusterError, match=r"no worker for 0.01 minutes; look at the logs of the workers") as ended:
+            infer(study, run, store=store, executor=gone)
+        assert ended.value.exit_code == 19
+        n_kept = len(list(run.predictions.rglob("prediction-*.parquet")))
+        assert n_kept >= 1
+        processes.append(start_worker(address, tmp_path))
+        told: list[tuple[int, int]] = []
+        infer(study, run, store=store, executor=joined, progress=lambda done, total: told.append((done, total)))
+    assert told[0][0] >= n_kept  # finished work is kept
+    assert run.read("prediction").height == 7
 
-    def __init__(self, joined: DaskExecutor, scheduler: subprocess.Popen[str]) -> None:
-        super().__init__(joined.client)
-        self.scheduler = scheduler
+
+class Deadly(DaskExecutor):
+    """Kills processes after the first answer."""
+
+    def __init__(self, joined: DaskExecutor, *killed: subprocess.Popen[str], patience: Patience | None = None) -> None:
+        super().__init__(joined.client, patience=patience)
+        self.killed = killed
 
     def map(self, function: Any, items: Any) -> Iterator[Any]:
         for outcome in super().map(function, items):
-            self.scheduler.send_signal(signal.SIGKILL)
+            for process in self.killed:
+                process.send_signal(signal.SIGKILL)
             yield outcome
 
 
