@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
@@ -13,6 +14,7 @@ Kind = Literal["dicom", "bare_dicom", "nifti", "gzip", "other"]
 HEAD = 1024
 PREAMBLE = 128  # PS3.10 section 7.1
 UNDEFINED = 0xFFFFFFFF
+ITEM_HEADER = 8  # bytes: PS3.5 A.4
 ITEM, SEQUENCE_END = 0xFFFEE000, 0xFFFEE0DD
 NIFTI_1, NIFTI_2 = 348, 540  # sizeof_hdr of the two versions
 NIFTI_1_MAGIC = 344
@@ -109,14 +111,27 @@ def check_native(pixels: PixelElement, *, layout: PixelLayout, size: int | None)
         raise ItemRefused("truncated", f"pixel data: {pixels.length} bytes, the matrix needs {wanted}")
 
 
-def check_encapsulated(file: BinaryIO, pixels: PixelElement, *, frames: int, size: int) -> None:
+ReadAt = Callable[[int], bytes]
+"""The eight bytes of a file at a place; fewer at its end."""
+
+
+def headers_of(file: BinaryIO) -> ReadAt:
+    """Item headers of an open file."""
+
+    def read(at: int) -> bytes:
+        file.seek(at)
+        return file.read(ITEM_HEADER)
+
+    return read
+
+
+def check_encapsulated(read_at: ReadAt, pixels: PixelElement, *, frames: int, size: int) -> None:
     """ItemRefused(truncated) when the fragments end early; only their lengths are read."""
     order = "<" if pixels.is_little_endian else ">"
     at, n_items = pixels.offset, 0
     while True:
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8:
+        head = read_at(at)
+        if len(head) < ITEM_HEADER:
             raise ItemRefused("truncated", f"compressed pixel data: no end after {max(n_items - 1, 0)} fragments")
         group, element, length = struct.unpack(order + "HHI", head)
         tag = group << 16 | element
@@ -124,7 +139,7 @@ def check_encapsulated(file: BinaryIO, pixels: PixelElement, *, frames: int, siz
             break
         if tag != ITEM:
             raise ItemRefused("broken_header", "compressed pixel data: an item tag was expected")
-        at += 8 + length
+        at += ITEM_HEADER + length
         n_items += 1
         if at > size:
             raise ItemRefused("truncated", f"compressed pixel data: fragment {n_items - 1} is cut")

@@ -138,19 +138,36 @@ def _end_of_item(block: memoryview, at: int, length: int, *, end: int, is_explic
         is_explicit = 0x40 < block[at + 4] < 0x5B and 0x40 < block[at + 5] < 0x5B
         if not is_explicit and length != UNDEFINED and length < SHORT:
             raise Odd
-    while at != stop or length == UNDEFINED:
-        at, is_last = _behind_element(block, at, end=end, is_explicit=is_explicit, depth=depth)
-        if is_last:
-            if length != UNDEFINED:
-                raise Odd
-            return at
-        if at > stop:
-            raise Odd if stop < end else Short
+    return _end_of_elements(block, at, stop if length != UNDEFINED else None, end=end, is_explicit=is_explicit, depth=depth)
+
+
+def _end_of_elements(block: memoryview, at: int, stop: int | None, *, end: int, is_explicit: bool, depth: int) -> int:
+    """Where the elements of an item end: at stop, or behind its delimiter; what most of them look like is done here."""
+    last = end if stop is None else stop
+    while at != stop:
+        if at + SHORT > end:
+            raise Short
+        if is_explicit:
+            group, _, vr, length = _explicit(block, at)
+            is_plain = group != ITEM_GROUP and _SIZES.get(vr) == SHORT
+        else:
+            group, _, length = _implicit(block, at)
+            is_plain = group != ITEM_GROUP and length != UNDEFINED
+        if is_plain:
+            at += SHORT + length
+        else:
+            at, is_delimiter = _behind_element(block, at, end=end, is_explicit=is_explicit, depth=depth)
+            if is_delimiter:
+                if stop is not None:
+                    raise Odd
+                return at
+        if at > last:
+            raise Odd if last < end else Short
     return at
 
 
 def _behind_element(block: memoryview, at: int, *, end: int, is_explicit: bool, depth: int) -> tuple[int, bool]:
-    """What follows an element of an item, and whether it was the item's delimiter; written for speed."""
+    """What follows an element of an item, and whether it was the item's delimiter."""
     if at + SHORT > end:
         raise Short
     size, vr = SHORT, 0

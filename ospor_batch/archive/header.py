@@ -23,6 +23,7 @@ from ospor_batch.archive.content import (
     PixelLayout,
     check_encapsulated,
     check_native,
+    headers_of,
     kind_of,
 )
 from ospor_batch.archive.elements import META_GROUP_END, PIXEL_TAGS, Odd, Short, element_at
@@ -302,7 +303,7 @@ def _check_pixels(file: BinaryIO, raw: _Raw, values: dict[str, Any], *, size: in
         return
     frames = max(values["number_of_frames"] or 1, 1)
     if raw.pixels.length == UNDEFINED:
-        check_encapsulated(file, raw.pixels, frames=frames, size=size)
+        check_encapsulated(headers_of(file), raw.pixels, frames=frames, size=size)
         return
     layout = PixelLayout(
         rows=values["rows"],

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Places = NDArray[np.int64]
-PAD = 64  # bytes behind the last row: a word may be read across its end, and is then judged by the bounds
+PAD = 1088  # bytes behind the last row: a word or value may be read across its end, and is then judged by the bounds
+APART = 64  # bytes more from row to row than are read: at a power of two, all rows would meet in few lines of the caches
+LATER = 16 << 20  # bytes of address space behind a block, for what is read on of long headers; unused ones take no memory
 FEWEST = 4  # files of a folder from which on opening it first saves time
 FLAGS = (
     os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
@@ -68,7 +70,7 @@ def _read_names(names: Sequence[str], *, memory: memoryview, n_bytes: int, besid
         try:
             handle = opened(name, FLAGS, dir_fd=beside)
         except (OSError, ValueError):  # ValueError: a name that no system call takes
-            at += n_bytes
+            at += n_bytes + APART
             continue
         try:
             got[number] = read(handle, [memory[at : at + n_bytes]])
@@ -76,7 +78,7 @@ def _read_names(names: Sequence[str], *, memory: memoryview, n_bytes: int, besid
             pass
         finally:
             close(handle)
-        at += n_bytes
+        at += n_bytes + APART
     return got
 
 
@@ -94,18 +96,25 @@ def _read_folder(folder: str, names: Sequence[str], *, memory: memoryview, n_byt
         os.close(beside)
 
 
-def read_heads(paths: Sequence[str], sizes: Sequence[int], *, n_bytes: int, block: NDArray[np.uint8] | None = None) -> Heads:
+def read_heads(
+    paths: Sequence[str], sizes: Sequence[int], *, n_bytes: int, block: NDArray[np.uint8] | None = None, behind: int = 0
+) -> Heads:
     """Read the first bytes of local files; a block of an earlier call may be used again. sizes: as listed, in bytes.
 
     The listed size counts where a file is longer than the bytes read: one that has changed since is found so next time.
+    behind: bytes of the block that are kept.
     """
     n = len(paths)
-    wanted = n * n_bytes + PAD
-    if block is None or len(block) < wanted:
-        block = np.empty(wanted, np.uint8)
-    memory, got = block.data, list[int]()
+    if block is None or len(block) < behind + room(n, n_bytes=n_bytes):
+        block = np.empty(behind + room(n, n_bytes=n_bytes) + LATER, np.uint8)
+    memory, got = block.data[behind:], list[int]()
     for folder, names in _folders(paths):
-        got += _read_folder(folder, names, memory=memory[len(got) * n_bytes :], n_bytes=n_bytes)
-    start = np.arange(0, n * n_bytes, n_bytes, dtype=np.int64)
+        got += _read_folder(folder, names, memory=memory[len(got) * (n_bytes + APART) :], n_bytes=n_bytes)
+    start = np.arange(n, dtype=np.int64) * (n_bytes + APART) + behind
     held = np.array(got, np.int64)
     return Heads(block, start, start + np.maximum(held, 0), np.where(held < n_bytes, held, np.array(sizes, np.int64)))
+
+
+def room(n: int, *, n_bytes: int) -> int:
+    """Bytes of a block that n files take."""
+    return n * (n_bytes + APART) + PAD

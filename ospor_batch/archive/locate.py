@@ -28,11 +28,10 @@ def locate(heads: Heads, *, wanted: Wanted, memory: Memory | None) -> Found:
     rows = rows[begins]
     rows, at = Walk(heads, wanted, found, rows, heads.start[rows] + DATA, is_explicit=True).run_meta()
     found.is_done[:] = False  # a file of nothing but a meta group
-    syntaxes = _syntaxes(heads, found, rows, slot=wanted.slot[META_SYNTAX])
+    kinds = _kinds(_texts(heads, found, rows, slot=wanted.slot[META_SYNTAX]))
     is_file = _texts(heads, found, rows, slot=wanted.slot[META_CLASS]) != DICOMDIR
-    kinds = {syntax: is_explicit_syntax(syntax) for syntax in set(syntaxes)}
     for is_explicit in (True, False):
-        of = np.array([kinds[syntax] is is_explicit for syntax in syntaxes], np.bool_) & is_file
+        of = (kinds == is_explicit) & is_file
         if not is_explicit:
             of &= ~_looks_explicit(heads, at)
         chosen, begin = rows[of], at[of]
@@ -50,9 +49,12 @@ def is_explicit_syntax(syntax: bytes) -> bool | None:
     return True if syntax in {EXPLICIT, RLE} or syntax.startswith(JPEG_FAMILY) else None
 
 
-def _syntaxes(heads: Heads, found: Found, rows: Places, *, slot: int) -> list[bytes]:
-    """Transfer syntaxes; empty where absent."""
-    return [text.rstrip(b" ") for text in _texts(heads, found, rows, slot=slot).tolist()]
+def _kinds(syntaxes: NDArray[np.bytes_]) -> NDArray[np.int8]:
+    """1: explicit, 0: implicit, -1: read by pydicom alone; each run of one syntax is judged once."""
+    begin = np.flatnonzero(np.append(True, syntaxes[1:] != syntaxes[:-1])[: len(syntaxes)])
+    told = [is_explicit_syntax(syntax.rstrip(b" ")) for syntax in syntaxes[begin].tolist()]
+    kinds = np.array([-1 if kind is None else int(kind) for kind in told], np.int8)
+    return np.repeat(kinds, np.diff(begin, append=len(syntaxes)))
 
 
 def _texts(heads: Heads, found: Found, rows: Places, *, slot: int) -> NDArray[np.bytes_]:

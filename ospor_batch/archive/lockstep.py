@@ -91,6 +91,14 @@ class Found:
             pixel_length=np.full(n, -1, np.int64),
         )
 
+    def take_over(self, rows: Places, other: Found) -> None:
+        """Put what was found of some files, read on, in the place of what was found before."""
+        for name in ("offset", "length", "vr"):
+            getattr(self, name)[:, rows] = getattr(other, name)
+        for name in ("is_done", "is_short", "pixel_offset", "pixel_length"):
+            getattr(self, name)[rows] = getattr(other, name)
+        self.fresh[:, rows] = True
+
 
 @dataclass
 class Walk:
@@ -220,7 +228,7 @@ class Walk:
             return
         slots, hit = self.wanted.among(tags)
         if hit.size:
-            rows = self.rows[hit]
-            self.found.offset[slots, rows] = value[hit]
-            self.found.length[slots, rows] = length[hit]
-            self.found.vr[slots, rows] = vr[hit]
+            at = slots.astype(np.int64) * self.found.offset.shape[1] + self.rows[hit]  # one index: half the time of two
+            self.found.offset.reshape(-1)[at] = value[hit]
+            self.found.length.reshape(-1)[at] = length[hit]
+            self.found.vr.reshape(-1)[at] = vr[hit]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,15 @@ import polars as pl
 import pydicom
 from numpy.typing import NDArray
 
-from ospor_batch.archive.columns import Columns, Pixels, is_usual, wanted_elements
-from ospor_batch.archive.content import PixelElement, check_encapsulated
+from ospor_batch.archive.columns import Columns, is_usual, wanted_elements
+from ospor_batch.archive.content import ITEM_HEADER, PixelElement, check_encapsulated, headers_of
 from ospor_batch.archive.elements import UNDEFINED
 from ospor_batch.archive.frames import CLASSES
 from ospor_batch.archive.header import SEGMENTATIONS
-from ospor_batch.archive.heads import PAD, Heads, read_heads
+from ospor_batch.archive.heads import FLAGS, PAD, Heads, read_heads, room
 from ospor_batch.archive.layout import Memory
 from ospor_batch.archive.locate import locate
+from ospor_batch.archive.lockstep import Found
 from ospor_batch.archive.opening import HeaderSource
 from ospor_batch.errors import ItemRefused
 from ospor_batch.sources import roots
@@ -57,6 +59,13 @@ class Partition:
     source: HeaderSource
     on_disk: Sequence[str] | None = None
 
+    def heads(self, some: NDArray[np.int64], *, n_bytes: int, block: NDArray[np.uint8] | None, behind: int = 0) -> Heads:
+        """First bytes of some of the plain files on disk."""
+        assert self.on_disk is not None
+        numbers = some.tolist()
+        names, sizes = [self.on_disk[number] for number in numbers], [self.sizes[number] for number in numbers]
+        return read_heads(names, sizes, n_bytes=n_bytes, block=block, behind=behind)
+
 
 def read_quickly(files: Partition, *, is_remembering: bool = True) -> Quick:
     """Read all usual files of a partition; the others are left out. is_remembering: by the layouts met, where they fit."""
@@ -67,7 +76,8 @@ def read_quickly(files: Partition, *, is_remembering: bool = True) -> Quick:
         while todo.size and n_bytes <= MOST_BYTES:
             longer = [np.zeros(0, np.int64)]
             for some, heads in _blocks(files, todo, n_bytes=n_bytes):
-                kept, short = _locate_and_add(heads, columns, memory=layouts() if is_remembering else None)
+                memory = layouts() if is_remembering else None
+                kept, short = _locate_and_add(files, some, heads, columns=columns, memory=memory, n_bytes=n_bytes)
                 numbers.append(some[kept])
                 longer.append(some[short])
             todo, n_bytes = np.concatenate(longer), n_bytes * MORE
@@ -77,7 +87,8 @@ def read_quickly(files: Partition, *, is_remembering: bool = True) -> Quick:
     keep = columns.is_sound(others=(*SEGMENTATIONS, *CLASSES))
     pixels = columns.pixels
     for at in np.flatnonzero(keep & (pixels.length == UNDEFINED)).tolist():
-        keep[at] = _ends(files.paths[number[at]], pixels, at, source=files.source)
+        element = PixelElement(int(pixels.offset[at]), UNDEFINED)
+        keep[at] = _ends(files, int(number[at]), element, frames=int(pixels.frames[at]), size=int(pixels.file_bytes[at]))
     order = np.argsort(number, kind="stable")
     order = order[keep[order]]
     series = columns.series()
@@ -86,12 +97,36 @@ def read_quickly(files: Partition, *, is_remembering: bool = True) -> Quick:
     return Quick(number[order], series)
 
 
-def _locate_and_add(heads: Heads, columns: Columns, *, memory: Memory | None) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _locate_and_add(
+    files: Partition, some: NDArray[np.int64], heads: Heads, *, columns: Columns, memory: Memory | None, n_bytes: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The files of a block that were added, and which ones need more bytes."""
     wanted = layouts().wanted
     found = locate(heads, wanted=wanted, memory=memory)
+    if files.on_disk is not None and found.is_short.any():
+        heads = _read_on(files, some, heads, found=found, memory=memory, n_bytes=n_bytes)
     rows = np.flatnonzero(is_usual(heads, found, wanted=wanted))
     return columns.add(heads, found, rows=rows) if rows.size else rows, found.is_short
+
+
+def _read_on(
+    files: Partition, some: NDArray[np.int64], heads: Heads, *, found: Found, memory: Memory | None, n_bytes: int
+) -> Heads:
+    """Read on the few long headers of a block and take their places up; what the block has no room for stays short.
+
+    So that they are decoded with the others: a column of few files takes as long as one of many.
+    """
+    behind = int(heads.start[-1]) + n_bytes + PAD
+    while (rows := np.flatnonzero(found.is_short)).size and (n_bytes := n_bytes * MORE) <= MOST_BYTES:
+        if behind + room(len(rows), n_bytes=n_bytes) > len(heads.block):
+            return heads
+        longer = files.heads(some[rows], n_bytes=n_bytes, block=heads.block, behind=behind)
+        behind += room(len(rows), n_bytes=n_bytes)
+        found.take_over(rows, locate(longer, wanted=layouts().wanted, memory=memory))
+        start, end, sizes = heads.start.copy(), heads.end.copy(), heads.sizes.copy()
+        start[rows], end[rows], sizes[rows] = longer.start, longer.end, longer.sizes
+        heads = Heads(heads.block, start, end, sizes)
+    return heads
 
 
 def names_on_disk(paths: Sequence[str], *, root: str) -> list[str] | None:
@@ -109,12 +144,10 @@ def _blocks(files: Partition, todo: NDArray[np.int64], *, n_bytes: int) -> Itera
     step, block = max(1, BLOCK_BYTES // n_bytes), None
     for begin in range(0, len(todo), step):
         some = todo[begin : begin + step]
-        numbers = some.tolist()
         if files.on_disk is None:
-            yield some, _streamed([files.paths[number] for number in numbers], n_bytes=n_bytes, source=files.source)
+            yield some, _streamed([files.paths[number] for number in some.tolist()], n_bytes=n_bytes, source=files.source)
         else:
-            names, sizes = [files.on_disk[number] for number in numbers], [files.sizes[number] for number in numbers]
-            heads = read_heads(names, sizes, n_bytes=n_bytes, block=block)
+            heads = files.heads(some, n_bytes=n_bytes, block=block)
             block = heads.block
             yield some, heads
 
@@ -138,12 +171,18 @@ def _streamed(paths: Sequence[str], *, n_bytes: int, source: HeaderSource) -> He
     return Heads(block, start, start + got, sizes)
 
 
-def _ends(path: str, pixels: Pixels, at: int, *, source: HeaderSource) -> bool:
+def _ends(files: Partition, number: int, element: PixelElement, *, frames: int, size: int) -> bool:
     """Whether the compressed pixels of a file are all there; one where they are not is read alone, and refused there."""
     try:
-        with source.open(path) as file:
-            element = PixelElement(int(pixels.offset[at]), UNDEFINED)
-            check_encapsulated(file, element, frames=int(pixels.frames[at]), size=int(pixels.file_bytes[at]))
-    except ItemRefused:
+        if files.on_disk is None:
+            with files.source.open(files.paths[number]) as file:
+                check_encapsulated(headers_of(file), element, frames=frames, size=size)
+            return True
+        handle = os.open(files.on_disk[number], FLAGS)
+        try:  # without a buffer: of the megabytes between two headers nothing is needed
+            check_encapsulated(functools.partial(os.pread, handle, ITEM_HEADER), element, frames=frames, size=size)
+        finally:
+            os.close(handle)
+    except (ItemRefused, OSError, OverflowError, ValueError):
         return False
     return True

@@ -1,4 +1,4 @@
-"""Decoders for columns in which every file says something else (UIDs, positions, numbers): all values in one pass.
+"""Decoders for columns in which many files say something else (UIDs, positions, numbers): all values in one compiled pass.
 
 Each takes what it can prove to be plain, and gives None for the rest; `values` then decodes value by value. They must
 give what `values` gives: tests hold them against it.
@@ -7,86 +7,116 @@ give what `values` gives: tests hold them against it.
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Sequence
-from itertools import repeat
-from typing import Any
+from datetime import date
+from struct import Struct
 
-from ospor_batch.archive.values import TEXTS, Charset, Keyword
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
-Lists = tuple[list[Any], ...]
-"""The values of each column of an element, in the order of the files."""
+from ospor_batch.archive.values import TEXTS, Cell, Charset, Keyword
+from ospor_batch.archive.written import BACKSLASH, FIRST_PRINTABLE, LAST_PRINTABLE, Written
 
-BETWEEN = b"\n"
-UID = b"0123456789.\n"
-DECIMAL = b"0123456789+-.eE \\\n"
-INTEGER = b"0123456789+- \n"
-PRINTABLE = bytes(set(range(0x20, 0x7F)) - {0x5C}) + BETWEEN  # a backslash parts values
+BINARY = {"US": "<u2", "SS": "<i2", "FD": "<f8"}
+ASCII = frozenset(["CS", "AS", "TM"])  # value representations that no character set governs
+STRUCTS = {vr: Struct(form) for vr, form in (("US", "<H"), ("SS", "<h"), ("FD", "<d"))}
+UID = b"\0.0123456789"
+DECIMAL = b"\0 0123456789+-.eE\\"
+PRINTABLE = bytes(sorted(set(range(FIRST_PRINTABLE, LAST_PRINTABLE + 1)) - {BACKSLASH}))
+INTEGER = b"\0 0123456789+-"
 LONGEST_INTEGER = 12  # characters, as DICOM has it: exact as a float and as an int
 
 
-def quick(of: Keyword, raws: Sequence[bytes], *, charset: Charset | None) -> Lists | None:
-    """Decode plain values, padded at the end or not; charset: of all of them, null when they differ.
-
-    Zero bytes at the end may be left out, save of FD, which is all bytes.
-    """
-    if of.vr == "FD" and len(of.fields) == 1:
-        return _doubles(raws)
-    if any(map(bytes.endswith, raws, repeat(b"\0"))):
-        raws = [raw.rstrip(b"\0") for raw in raws]
-    if of.vr == "DS" and of.fields[0].type == "number":
-        return _decimals(of, raws)
-    if of.vr == "IS":
-        return _integers(of, raws)
-    if of.fields[0].type != "string" or len(of.fields) > 1:
+def quick_cell(of: Keyword, raw: bytes, *, vr: str, charset: Charset) -> Cell | None:
+    """Decode one plain value; null where it is not."""
+    kind, held = of.fields[0].type, raw.rstrip(b"\0")
+    if vr in STRUCTS and raw and kind != "string":
+        return _binary_cell(of, raw, STRUCTS[vr])
+    if kind == "string" and len(of.fields) == 1 and of.inner is None:
+        is_plain = vr in ASCII or (vr in TEXTS and charset.is_usual)
+        if (vr == "UI" and not held.translate(None, UID)) or (is_plain and not held.translate(None, PRINTABLE)):
+            return Cell((held.decode("ascii").strip(" "),))
         return None
-    if of.vr == "UI":
-        return _plain(raws, UID)
-    if of.vr in {"CS", "AS", "TM"} or (of.vr in TEXTS and charset is not None and charset.is_ascii_safe):
-        return _plain(raws, PRINTABLE)
+    if not held.strip(b" ") or held.translate(None, DECIMAL):
+        return None
+    parts = held.decode("ascii").split("\\")
+    if len(parts) != (len(of.fields) if of.fields[0].item is not None else 1):
+        return None
+    try:
+        if kind == "date":
+            return Cell((date(int(held[:4]), int(held[4:6]), int(held[6:])),)) if held.isdigit() and len(held) == 8 else None
+        if vr == "IS" and len(held) <= LONGEST_INTEGER:
+            return Cell((int(held) if kind == "integer" else float(int(held)),))
+        numbers = tuple(map(float, parts)) if vr == "DS" and kind == "number" else ()
+    except ValueError:
+        return None
+    return Cell(numbers) if numbers and all(map(math.isfinite, numbers)) else None
+
+
+def _binary_cell(of: Keyword, raw: bytes, form: Struct) -> Cell | None:
+    if len(raw) != form.size or len(of.fields) != 1:
+        return None
+    (number,) = form.unpack(raw)
+    return Cell((number,)) if math.isfinite(number) else None
+
+
+def quick(of: Keyword, written: Written, *, charset: Charset | None) -> Sequence[pl.Series] | None:
+    """Decode plain values; charset: of all of them, null when they differ in what ASCII means."""
+    kind = of.fields[0].type
+    if of.vr in BINARY:
+        return _binary(written, BINARY[of.vr]) if len(of.fields) == 1 and kind != "string" else None
+    if kind == "number" and of.vr == "DS":
+        return _decimals(of, written)
+    if kind in {"number", "integer"}:
+        return _integers(written, is_whole=kind == "integer") if of.vr == "IS" else None
+    if kind != "string" or len(of.fields) > 1:
+        return None
+    is_plain = of.vr in ASCII or (of.vr in TEXTS and charset is not None and charset.is_usual)
+    if (of.vr == "UI" and written.is_made_of(UID)) or (is_plain and written.is_printable()):
+        texts = written.texts()
+        return None if texts is None else [pl.Series(texts)]
     return None
 
 
-def _plain(raws: Sequence[bytes], allowed: bytes) -> Lists | None:
-    joined = BETWEEN.join(raws)
-    if joined.translate(None, allowed):
+def _binary(written: Written, dtype: str) -> Sequence[pl.Series] | None:
+    """Numbers as they lie in memory, one each."""
+    is_absent = written.length < 0
+    if written.items.itemsize != np.dtype(dtype).itemsize or (written.length[~is_absent] != written.items.itemsize).any():
         return None
-    texts = joined.decode("ascii").split("\n")
-    if b" " in joined:
-        texts = list(map(str.strip, texts))
-    return (texts,) if len(texts) == len(raws) else None
+    numbers = written.octets.view(dtype)
+    return [pl.Series(pa.array(numbers, mask=is_absent))] if np.isfinite(numbers).all() else None
 
 
-def _decimals(of: Keyword, raws: Sequence[bytes]) -> Lists | None:
-    joined = BETWEEN.join(raws)
-    if joined.translate(None, DECIMAL):
-        return None
+def _decimals(of: Keyword, written: Written) -> Sequence[pl.Series] | None:
     n = len(of.fields) if of.fields[0].item is not None else 1
-    if set(map(bytes.count, raws, repeat(b"\\"))) != {n - 1} or joined.count(BETWEEN) != len(raws) - 1:
+    if not written.is_made_of(DECIMAL) or (written.count(BACKSLASH)[written.length > 0] != n - 1).any():
         return None
+    if (texts := written.texts(is_empty_null=True)) is None:
+        return None
+    parts = texts if n == 1 else pc.ascii_trim(pc.split_pattern(texts, "\\").flatten(), characters=" ")
+    if (numbers := _numbers(parts, pa.float64())) is None:
+        return None
+    if n == 1:
+        return [pl.Series(numbers)]
+    table = np.full((len(written), n), np.nan)
+    table[written.length > 0] = numbers.to_numpy().reshape(-1, n)
+    return [pl.Series(column, nan_to_null=True) for column in table.T]
+
+
+def _integers(written: Written, *, is_whole: bool) -> Sequence[pl.Series] | None:
+    if not written.is_made_of(INTEGER) or written.length.max() > LONGEST_INTEGER:
+        return None
+    if (texts := written.texts(is_empty_null=True)) is None or (numbers := _numbers(texts, pa.int64())) is None:
+        return None
+    return [pl.Series(numbers if is_whole else numbers.cast(pa.float64()))]
+
+
+def _numbers(texts: pa.StringArray, kind: pa.DataType) -> pa.Array | None:
+    """Texts as numbers; null unless all are finite ones."""
     try:
-        numbers = list(map(float, joined.replace(b"\\", BETWEEN).split(BETWEEN)))
-    except ValueError:
+        numbers = texts.cast(kind)
+    except pa.ArrowInvalid:
         return None
-    if not all(map(math.isfinite, numbers)):
-        return None
-    return tuple(numbers[at::n] for at in range(n))
-
-
-def _integers(of: Keyword, raws: Sequence[bytes]) -> Lists | None:
-    joined = BETWEEN.join(raws)
-    if joined.translate(None, INTEGER) or max(map(len, raws)) > LONGEST_INTEGER:
-        return None
-    kind = int if of.fields[0].type == "integer" else float
-    try:
-        numbers = list(map(int, raws))
-        return (numbers if kind is int else list(map(kind, numbers)),)
-    except ValueError:
-        return None
-
-
-def _doubles(raws: Sequence[bytes]) -> Lists | None:
-    if any(len(raw) != 8 for raw in raws):
-        return None
-    numbers = list(struct.unpack(f"<{len(raws)}d", b"".join(raws)))
-    return (numbers,) if all(map(math.isfinite, numbers)) else None
+    return numbers if kind == pa.int64() or pc.all(pc.is_finite(numbers), min_count=0).as_py() else None

@@ -41,12 +41,12 @@ def read_files(items: Sequence[Listing], *, root: str, cache: Path) -> pl.DataFr
 
     root: the archive as Study.archive_root says. cache: private folder for what must lie on disk to be read.
     """
-    source = header_source(root, [(path, size) for path, size, _ in items], cache=cache)
+    paths, sizes = [path for path, _, _ in items], [size for _, size, _ in items]
+    source = header_source(root, list(zip(paths, sizes, strict=True)), cache=cache)
     if roots.kind_of(root) == "dicomweb":  # a server tells values, not bytes
         return pl.DataFrame([read_alone(item, source) for item in items], schema=part_schema(), orient="row")
-    paths, sizes = [path for path, _, _ in items], [size for _, size, _ in items]
     quick = read_quickly(Partition(paths, sizes, source, names_on_disk(paths, root=root)))
-    return _joined(items, quick, source=source)
+    return instance_rows(items, quick.columns) if len(quick.numbers) == len(items) > 0 else _joined(items, quick, source=source)
 
 
 def _joined(items: Sequence[Listing], quick: Quick, *, source: HeaderSource) -> pl.DataFrame:
@@ -57,8 +57,6 @@ def _joined(items: Sequence[Listing], quick: Quick, *, source: HeaderSource) -> 
     if not quick.numbers.size:
         return alone
     together = instance_rows([items[number] for number in quick.numbers.tolist()], quick.columns)
-    if not left.size:
-        return together
     return pl.concat([together, alone])[np.argsort(np.concatenate([quick.numbers, left]), kind="stable")]
 
 

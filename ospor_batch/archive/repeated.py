@@ -37,36 +37,57 @@ def united(places: Sequence[Places], *, n: int) -> Places:
     return is_there.nonzero()[0]
 
 
+Values = list[Any] | pl.Series
+
+
 @dataclass
 class Column:
     """Values, each with the place where it begins: it holds up to the next one's."""
 
-    values: list[Any] = field(default_factory=list)
-    places: list[Places] = field(default_factory=list)
+    parts: list[tuple[Values, Places]] = field(default_factory=list)
+
+    def add(self, values: Values, begin: Places) -> None:
+        """Go on with more values."""
+        self.parts.append((values, begin))
+
+    @property
+    def n_values(self) -> int:
+        """How many there are, each counted where it begins."""
+        return sum(len(begin) for _, begin in self.parts)
 
     def begins(self) -> Places:
         """Where each value begins."""
-        return self.places[0] if len(self.places) == 1 else np.concatenate(self.places)
+        return self.parts[0][1] if len(self.parts) == 1 else np.concatenate([begin for _, begin in self.parts])
 
-    def whole(self, n: int) -> list[Any]:
+    def at(self, which: Places, *, dtype: pl.DataType) -> pl.Series:
+        """Values by their number, in the order of their beginnings."""
+        if all(isinstance(values, list) for values, _ in self.parts):
+            values = [value for part, _ in self.parts for value in part]
+            return pl.Series(values * len(which) if len(values) == 1 else [values[at] for at in which.tolist()], dtype=dtype)
+        return self._series(dtype)[which]
+
+    def whole(self, n: int, *, dtype: pl.DataType) -> pl.Series:
         """A value for every file of n."""
-        if len(self.values) == n:
-            return self.values
-        repeated = np.empty(len(self.values), np.object_)
-        repeated[:] = self.values
-        return list(np.repeat(repeated, _counts(self.begins(), n=n)))
+        values, begin = self._series(dtype), self.begins()
+        return values if len(begin) == n else values[np.repeat(np.arange(len(begin)), _counts(begin, n=n))]
 
     def numbers(self, n: int) -> NDArray[np.float64]:
         """A number for every file; NaN: null."""
-        return self._spread(np.array(self.values, np.float64), n=n)
+        return self._spread(self._series(pl.Float64()).to_numpy(), n=n)
 
     def is_told(self, n: int) -> NDArray[np.bool_]:
         """For every file, whether it says something."""
-        return self._spread(np.array(list(map(bool, self.values)), np.bool_), n=n)
+        return self._spread(np.array(list(map(bool, self._series(pl.String()).to_list())), np.bool_), n=n)
 
-    def is_among(self, values: Sequence[Any], *, n: int) -> NDArray[np.bool_]:
+    def is_among(self, values: Sequence[str], *, n: int) -> NDArray[np.bool_]:
         """For every file, whether it says one of these values."""
-        return self._spread(np.array([value in values for value in self.values], np.bool_), n=n)
+        return self._spread(np.array([value in values for value in self._series(pl.String()).to_list()], np.bool_), n=n)
+
+    def _series(self, dtype: pl.DataType) -> pl.Series:
+        found = [
+            values.cast(dtype) if isinstance(values, pl.Series) else pl.Series(values, dtype=dtype) for values, _ in self.parts
+        ]
+        return found[0] if len(found) == 1 else pl.concat(found)
 
     def _spread(self, values: NDArray[Item], *, n: int) -> NDArray[Item]:
         return values if len(values) == n else np.repeat(values, _counts(self.begins(), n=n))
@@ -78,16 +99,13 @@ class Steady:
     def __init__(self, columns: Mapping[str, Column], *, n: int) -> None:
         begins = {name: column.begins() for name, column in columns.items()}
         places = united([FIRST, *begins.values()], n=n)
-        self.columns: dict[str, list[Any]] = {}
+        self.rows: dict[str, pl.Series] = {}
         for name, column in columns.items():
-            if len(column.values) == 1:
-                self.columns[name] = column.values * len(places)
-            else:
-                which = begins[name].searchsorted(places, side="right") - 1
-                self.columns[name] = [column.values[at] for at in which.tolist()]
+            which = begins[name].searchsorted(places, side="right") - 1
+            self.rows[name] = column.at(which, dtype=types()[name])
         self.repeats = np.repeat(np.arange(len(places), dtype=np.uint32), np.diff(places, append=n))
 
     def series(self) -> dict[str, pl.Series]:
         """The columns with a value for every file."""
-        rows = pl.DataFrame([pl.Series(name, values, types()[name]) for name, values in self.columns.items()])
-        return {column.name: column for column in rows[self.repeats].get_columns()} if self.columns else {}
+        rows = pl.DataFrame(self.rows)
+        return {column.name: column for column in rows[self.repeats].get_columns()} if self.rows else {}

@@ -22,8 +22,7 @@ CHARSET = "SpecificCharacterSet"
 TEXTS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # value representations that the character set governs
 DATE = re.compile(r"^(\d{4})(\d{2})(\d{2})$|^(\d{4})\.(\d{2})\.(\d{2})$")  # the second form: ACR-NEMA 2.0
 ESCAPE = re.compile("\x1b[\x20-\x2f]+[\x30-\x7e]")  # an ISO 2022 escape that a decoder left in its text
-# codecs in which printable ASCII stands for itself; in a Japanese one, a backslash or tilde may not
-ASCII_CODECS = frozenset(["iso8859", "latin_1", "UTF8", "GB18030", "GBK", "iso8859_2", "iso_ir_144", "euc_kr"])
+DICOM_CODECS = frozenset(python_encoding.values())  # letters, digits and most signs of ASCII stand for themselves in each
 LARGEST_INTEGER = 2**63
 LOST = "\ufffd"  # what a decoder writes where bytes are no text in the declared set
 
@@ -58,9 +57,9 @@ class Charset:
         return self.declared not in {"", "ISO_IR 6"}
 
     @property
-    def is_ascii_safe(self) -> bool:
-        """Whether printable ASCII means the same as without a set."""
-        return self.encodings[0] in ASCII_CODECS
+    def is_usual(self) -> bool:
+        """Whether ASCII means the same as without a set, save backslash and tilde, which are others in Japanese ones."""
+        return self.encodings[0] in DICOM_CODECS
 
 
 @functools.cache

@@ -255,3 +255,19 @@ def test_real_files_are_equal_column_by_column(shared: Path, tmp_path: Path) -> 
     source = header_source(str(root), [(path, size) for path, size, _ in items], cache=tmp_path)
     for row, item in zip(rows.rows(named=True), items, strict=True):
         assert row == read_alone(item, source), item[0]
+
+
+def test_long_headers_on_disk_are_read_on_beside_short_ones(tmp_path: Path) -> None:
+    lengths = [0, 9_000, 0, 0, 70_000, 600_000, 9_000, 0, 9_000, 0]
+    for number, n_bytes in enumerate(lengths):
+        ds = scan(number)
+        if n_bytes:
+            ds.private_block(0x0009, "LONG", create=True).add_new(0x10, "OB", bytes(n_bytes))
+        content = encoded(ds)
+        (tmp_path / f"{number}.dcm").write_bytes(content if number != 6 else content[:-400])
+    items = [(path.name, path.stat().st_size, 7) for path in sorted(tmp_path.iterdir())]
+    source = header_source(str(tmp_path), [(path, size) for path, size, _ in items], cache=tmp_path)
+    part = Partition([i[0] for i in items], [i[1] for i in items], source, [str(tmp_path / i[0]) for i in items])
+    assert read_quickly(part).numbers.tolist() == [number for number in range(10) if number != 6]
+    for row, item in zip(read_files(items, root=str(tmp_path), cache=tmp_path).rows(named=True), items, strict=True):
+        assert row == read_alone(item, source)
