@@ -85,6 +85,26 @@ class Found:
             )  # fmt: skip
 
 
+def _levels(case: Case, made: Segmented | None) -> str:
+    """What was named in one case and counted from, and whether the chain hands it out."""
+    if made is None:
+        return f"{case.name}: no body found"
+    chain = made.bodies
+    handed = f"counted from {' and '.join(chain[0].counted_from)}" if chain[0].counted_from else "refused, levels_uncertain"
+    inside = [name for number, name in case.names.items() if name in LEVELS and (case.truth == number).any()]
+    wrong = sum(_name_of(made, case.truth == n) not in {name, ""} for n, name in case.names.items() if name in inside)
+    return (f"{case.name}: true {inside[0]} to {inside[-1]}, found {chain[0].level} to {chain[-1].level}, {wrong} of "
+            f"{len(inside)} at a wrong level, confidence {chain[0].confidence:.2f}; {handed}")  # fmt: skip
+
+
+def _name_of(made: Segmented, truth: np.ndarray[Any, Any]) -> str:
+    """The level that most of what was found inside a true body was given; empty where nothing was."""
+    inside = made.labels[truth]
+    names = {value: level for level, value in FILE_VALUES.items() if level in LEVELS}
+    inside = inside[np.isin(inside, list(names))]
+    return names[int(np.bincount(inside).argmax())] if len(inside) else ""
+
+
 def _best_body(made: Segmented, truth: np.ndarray[Any, Any]) -> float:
     """Dice of the body that overlaps most, whatever level it was given."""
     inside, spine = made.labels[truth], [FILE_VALUES[level] for level in LEVELS]
@@ -121,11 +141,12 @@ def main() -> None:
     for kind, cases in (("generated", _generated(asked.held_out)), ("real", _real(asked.real))):
         for case in cases:
             began = time.process_time()
-            try:
-                made: Segmented | None = segment(case.volume, network, parameters=parameters)
+            try:  # with levels that the chain would refuse, so that the refusal can be judged
+                made: Segmented | None = segment(case.volume, network, parameters={**parameters, "needs_landmark": False})
             except ItemRefused:
                 made = None
             found[kind].add(case, made, seconds=time.process_time() - began)
+            print(_levels(case, made), flush=True)
             if asked.pictures:
                 _picture(case, made, asked.pictures)
         _print(kind, found[kind].rows)

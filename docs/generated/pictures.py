@@ -9,17 +9,20 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pydicom
 from PIL import Image
 
+from ospor_batch.synthetic import anatomy
 from ospor_batch.synthetic.archive import write_study
 from ospor_batch.synthetic.ct import Sampling, Scan, scan
 from ospor_batch.synthetic.instances import stored_values
 from ospor_batch.synthetic.lettering import written
 from ospor_batch.synthetic.painter import TISSUE_CODES
 from ospor_batch.synthetic.patient_files import Detail, patient_files, scan_of
+from ospor_batch.synthetic.phantom import PHANTOMS, Phantom, is_cut, phantoms_of
 from ospor_batch.synthetic.population import Person, Rates, people
 from ospor_batch.synthetic.radiograph import CURVES, display_table, radiograph
 from ospor_batch.synthetic.vendor import SCANNERS, habit_of
@@ -62,6 +65,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         _companions(out, write_study(Path(folder) / "study", preset="tiny", seed=3).parent / "archives")
     _faults(out)
+    _phantoms(out)
+
+
+def _phantoms(out: Path) -> None:
+    """An exam without a phantom, one with, one in whose rods the field of view ends, and two phantoms under one patient."""
+    drawn = people("west", range(1, 41), seed=5, night=2, rates=Rates(0, 0, 0, 0, phantom=1.0))
+    whole, cut = (next(p for p in drawn if phantoms_of(p) and is_cut(p) is ends) for ends in (False, True))
+    other = Phantom("caha", (0.0, 75.0, 150.0, 300.0), 18.0)
+    detail, lying = Detail(Sampling(TILE), 96), (replace(whole, phantom_share=0.0), whole, cut)
+    shown = [_axial(scan_of(person, detail, is_contrast=False)) for person in lying]
+    with mock.patch.object(anatomy, "phantoms_of", return_value=(PHANTOMS["k2hpo4"], other)):
+        shown.append(_axial(scan_of(whole, detail, is_contrast=False)))
+    _write(out / "phantoms.png", [shown], ("NO PHANTOM", "ON A PHANTOM", "CUT BY THE FIELD", "TWO PHANTOMS"))
 
 
 def _vendors(out: Path) -> None:

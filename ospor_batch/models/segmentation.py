@@ -15,18 +15,20 @@ from torch.nn import functional
 
 from ospor_batch.errors import ItemRefused, StudyError
 from ospor_batch.imaging.volume import AIR_HU, Array, Volume
-from ospor_batch.models.segmentation_classes import FILE_VALUES, KINDS, LEVELS, STRUCTURES
+from ospor_batch.models.segmentation_classes import DISC, FILE_VALUES, KINDS, LEVELS, RIB, SACRUM, STRUCTURES
 from ospor_batch.models.segmentation_levels import Body, labelled_bodies
 from ospor_batch.models.spec import Parameter
 
-VERSION = "2"  # raise it with every change that can move a label: windows, resampling, order of levels
+VERSION = "3"  # raise it with every change that can move a label: windows, resampling, order of levels
 DEFAULTS: dict[str, Parameter] = {
     "spacing_mm": 3.0,  # of the isotropic grid on which the network sees the body: a lumbar disc is three voxels high
-    "patch": ("48", "32", "32"),  # voxels (z, y, x) of a window: 144 x 96 x 96 mm, four vertebrae
+    # voxels (z, y, x) of a window: 144 x 96 x 144 mm, four vertebrae with the ribs or transverse processes beside them
+    "patch": ("48", "32", "48"),
     # at half the grid, a quarter, ...: no convolution on all voxels, so that a step costs a CPU 0.15 s; multiples of 16, since
     # fewer are computed no faster
     "features": ("32", "64", "96", "96"),
     "overlap": 0.5,  # of sliding windows
+    "needs_landmark": True,  # levels that can be counted from no last rib and no sacrum are refused
 }
 # two views of the CT numbers: everything from air to metal, and soft tissue alone; (centre, half width) HU
 WINDOWS = ((0.0, 1000.0), (50.0, 250.0))
@@ -75,14 +77,26 @@ def views(hu: Tensor) -> Tensor:
 
 
 def segment(volume: Volume, network: nn.Module, *, parameters: Mapping[str, Parameter], device: str = "cpu") -> Segmented:
-    """Segment one volume; ItemRefused no_vertebra where no body is found, volume_too_large where the geometry is broken."""
+    """Segment one volume.
+
+    ItemRefused: no_vertebra where no body is found, levels_uncertain where nothing in view tells their levels,
+    volume_too_large where the geometry is broken.
+    """
     spacing = float(str(parameters["spacing_mm"]))
     coarse, affine = to_grid(volume, spacing_mm=spacing)
     with torch.inference_mode():
         probability, place, spread = outputs(coarse.to(device), network, parameters=parameters)
-        structures, bodies = labelled_bodies(probability[1].numpy(), place.numpy(), spread.numpy(), spacing_mm=spacing)
+        others = {kind: probability[KINDS.index(kind)].numpy() for kind in (DISC, RIB, SACRUM)}
+        structures, bodies = labelled_bodies(
+            probability[1].numpy(), place.numpy(), spread.numpy(), spacing_mm=spacing, others=others
+        )
         if not bodies:
             raise ItemRefused("no_vertebra", "the segmentation found no vertebral body")
+        if parameters["needs_landmark"] and not bodies[0].counted_from:
+            raise ItemRefused(
+                "levels_uncertain",
+                f"{len(bodies)} vertebral bodies, and no last rib or sacrum that agrees to count from",
+            )
         return Segmented(_back(volume, probability, structures, affine=affine), bodies)
 
 

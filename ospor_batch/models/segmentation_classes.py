@@ -9,12 +9,13 @@ import numpy.typing as npt
 
 LEVELS = (*(f"T{i}" for i in range(1, 13)), *(f"L{i}" for i in range(1, 6)), "S1")  # from head to foot
 TISSUES = ("muscle", "fat", "visceral_fat")
-DISC = "disc"  # never handed out: learned so that it parts the bodies
-STRUCTURES = ("background", *LEVELS, *TISSUES, DISC)
+# Never handed out: the disc is learned so that it parts the bodies, ribs and what lies below S1 so that levels can be counted
+DISC, RIB, SACRUM = "disc", "rib", "sacrum"
+STRUCTURES = ("background", *LEVELS, *TISSUES, DISC, RIB, SACRUM)
 # The network says of each voxel which kind it is and, as one number, which level a body has: levels follow one another, so
 # that a number needs far fewer examples than a class for each
-KINDS = ("background", "vertebra", *TISSUES, DISC)
-KIND_OF = np.array([0, *(1,) * len(LEVELS), *range(2, 3 + len(TISSUES))], np.uint8)  # by structure
+KINDS = ("background", "vertebra", *TISSUES, DISC, RIB, SACRUM)
+KIND_OF = np.array([0, *(1,) * len(LEVELS), *range(2, len(KINDS))], np.uint8)  # by structure
 # Values in a file: vertebrae by the numbering of the VerSe challenge, tissues as the generator writes them
 FILE_VALUES: Mapping[str, int] = {
     **{level: 8 + place for place, level in enumerate(LEVELS[:-1])},

@@ -75,7 +75,7 @@ def _metadata(training: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of MONAI's bundle metadata."""
     return {
         "version": VERSION,
-        "changelog": {"1": "first", VERSION: "disc as a kind, spread of the level, a finer grid"},
+        "changelog": {"1": "first", "2": "disc as a kind, spread of the level, a finer grid", VERSION: "levels by landmarks"},
         "monai_version": str(training.get("versions", {}).get("monai", "")),
         "pytorch_version": str(training.get("versions", {}).get("torch", "")),
         "numpy_version": str(training.get("versions", {}).get("numpy", "")),

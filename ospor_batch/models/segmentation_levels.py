@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.sparse.csgraph import connected_components
 
-from ospor_batch.models.segmentation_classes import LEVELS, STRUCTURES
+from ospor_batch.models.segmentation_classes import DISC, LEVELS, RIB, SACRUM, STRUCTURES
+from ospor_batch.models.segmentation_landmarks import Landmark, landmarks
+from ospor_batch.models.segmentation_parting import parted
 
 Array = npt.NDArray[Any]
 LEAST_ML = 2.0  # smaller components are no vertebral body: T1 has about 8 ml; judgement
@@ -21,6 +24,10 @@ NEIGHBOUR_MM, NEIGHBOUR_SLOPE = 75.0, 0.4
 SPLINTER = 0.2  # of the usual size, below which a component is no body of its own; T1 has a third of it; judgement
 SKIPPED = 1.6  # times the usual distance of neighbours from which a body between them was missed; judgement
 LEAST_SPREAD = 0.3  # levels: no body is surer of its number than this; judgement
+MOST_SAY = 3.0  # bodies that all of them together count as beside a landmark; judgement
+# Chance of the place that a landmark tells, beside the likeliest by what the bodies say, below which the two contradict each
+# other and neither is believed; judgement
+LEAST_ROOM = 0.1
 TOGETHER = 0.5  # weight of each body's say: neighbours err together, since their windows overlap; judgement
 
 
@@ -29,24 +36,27 @@ class Body:
     """One vertebral body.
 
     confidence: how likely the chain of bodies begins where it was named to begin, and not a level or more off; the bodies
-    of one volume are named together.
+    of one volume are named together. counted_from: rib, sacrum; empty where neither was in view, or where
+    the bodies contradict them.
     """
 
     level: str
     confidence: float
     n_voxels: int
+    counted_from: tuple[str, ...] = ()
 
 
 def labelled_bodies(
-    is_vertebra: Array, place: Array, spread: Array, *, spacing_mm: float
+    is_vertebra: Array, place: Array, spread: Array, *, spacing_mm: float, others: Mapping[str, Array] | None = None
 ) -> tuple[npt.NDArray[np.uint8], tuple[Body, ...]]:
     """Components of the vertebrae by place in STRUCTURES (0 where there is none), and what was found, from head to foot.
 
-    is_vertebra: probability (z, y, x), z towards the head. place, spread: what the network says of the level, T1 being 0,
-    and how far it may lie off. Each body is the next level of the one above it, so that the bodies together decide where
-    the chain begins.
+    is_vertebra: probability (z, y, x), z towards the head; others: those of disc, rib and sacrum, or none. place, spread: what
+    the network says of the level, T1 being 0, and how far it may lie off. Each body is the next level of the one above it, so
+    that the bodies together, and what can be counted from, decide where the chain begins.
     """
     parts = _components(is_vertebra > 0.5, spacing_mm=spacing_mm)
+    parts = parted(parts, is_vertebra - others[DISC] if others else is_vertebra, spacing_mm=spacing_mm)
     numbers = np.arange(1, int(parts.max(initial=0)) + 1)
     labels = np.zeros(parts.shape, np.uint8)
     if not len(numbers):
@@ -57,13 +67,15 @@ def labelled_bodies(
     inside = [parts == numbers[one] for one in kept]
     said, apart = (np.array([float(np.median(of[one])) for one in inside]) for of in (place, spread))
     away = np.concatenate([[0], np.cumsum(_steps(centers[kept]))]).astype(int)
-    first, confidence = _chain(said - away, apart)
+    seen = landmarks(centers[kept], rib=others[RIB], sacrum=others[SACRUM], spacing_mm=spacing_mm) if others else []
+    first, confidence, is_agreed = _chain(said - away, apart, seen=[(one, int(away[one.body])) for one in seen])
+    counted_from = tuple(one.name for one in seen) if is_agreed else ()
     found = []
     for step, one in zip(away, inside, strict=True):
         level = first + int(step)
         if 0 <= level < len(LEVELS):  # beyond a spine's ends there is no body
             labels[one] = STRUCTURES.index(LEVELS[level])
-            found.append(Body(LEVELS[level], confidence, int(one.sum())))
+            found.append(Body(LEVELS[level], confidence, int(one.sum()), counted_from))
     return labels, tuple(found)
 
 
@@ -109,10 +121,20 @@ def _steps(centers: Array) -> list[int]:
     return [max(1, round(gap / usual)) if gap > SKIPPED * usual else 1 for gap in gaps]
 
 
-def _chain(said: Array, spread: Array) -> tuple[int, float]:
-    """Where the chain begins (T1 being 0) by what each body says of it, and how likely that is against all other places."""
+def _chain(said: Array, spread: Array, *, seen: Sequence[tuple[Landmark, int]] = ()) -> tuple[int, float, bool]:
+    """Where the chain begins (T1 being 0) by what each body says of it, and how likely that is against all other places.
+
+    Last, whether what the bodies say leaves room for that place. seen: landmarks, with how many levels below the first body
+    the one lies that they tell of.
+    """
     places = np.arange(-2, len(LEVELS) + 2)
-    likely = -TOGETHER * (np.abs(said - places[:, None]) / np.maximum(spread, LEAST_SPREAD)).sum(axis=1)
+    say = TOGETHER * (min(1.0, MOST_SAY / len(said)) if seen else 1.0)
+    likely = -say * (np.abs(said - places[:, None]) / np.maximum(spread, LEAST_SPREAD)).sum(axis=1)
+    room = likely - likely.max() > np.log(LEAST_ROOM)
+    for landmark, away in seen:
+        low, high = landmark.places
+        off = np.maximum(np.maximum(low - away - places, places + away - high), 0)
+        likely -= off / landmark.spread
     chance = np.exp(likely - likely.max())
     best = int(chance.argmax())
-    return int(places[best]), float(chance[best] / chance.sum())
+    return int(places[best]), float(chance[best] / chance.sum()), bool(room[best])

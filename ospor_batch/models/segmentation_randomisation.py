@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ospor_batch.models.segmentation_classes import LEVELS, STRUCTURES
+from ospor_batch.models.segmentation_classes import LEVELS, RIB, STRUCTURES
 
 AIR_HU = -1000.0
 BAND_EDGES = (-700.0, -300.0, -150.0, -40.0, 15.0, 65.0, 130.0, 300.0, 900.0)  # HU; rounded borders between tissues
@@ -23,6 +23,7 @@ N_BANDS = len(BAND_EDGES) + 1
 SPONGY_HU, CORTEX_HU = 90.0, 300.0  # from where bone is told from soft tissue, and cortex from spongy bone
 BONE_BAND, SOFT_BAND, LUNG_BAND = 6, 4, 1  # first band of bone, of soft tissue, of lung
 FIRST_VERTEBRA, LAST_VERTEBRA = STRUCTURES.index(LEVELS[0]), STRUCTURES.index(LEVELS[-1])
+FIRST_LANDMARK = STRUCTURES.index(RIB)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Randomisation:
     contrast: float = 1.0  # strength of the offsets below, which are drawn for tissues as CT shows them
     soft_hu: float = 35.0
     bone_hu: float = 70.0
+    porous: float = 0.4  # chance that bodies are darker than generated ones by so many HU, down to muscle and below
+    porous_hu: tuple[float, float] = (20.0, 130.0)
     spongy: tuple[float, float] = (0.2, 1.3)  # contrast of spongy bone against soft tissue, as a share of the generated one
     cortex: tuple[float, float] = (0.12, 1.1)  # the same of cortex: 3 mm show little of a shell of half a millimetre
     texture_hu: float = 60.0
@@ -57,12 +60,12 @@ class Randomisation:
     metal: float = 0.06
     anywhere: float = 0.15  # chance that a patch lies anywhere in the volume instead of near the spine
     cut_z: float = 0.3
-    cut_box: float = 0.15
+    cut_box: float = 0.25  # small reconstruction fields around the spine
     cut_circle: float = 0.1
 
     def of_strength(self, strength: float) -> Randomisation:
         """All that is drawn, so many times as far and as often; where a patch lies is drawn as ever."""
-        kept = {"patch", "spacing_mm", "anywhere", "elastic_cells", "blobs", "spongy", "cortex"}
+        kept = {"patch", "spacing_mm", "anywhere", "elastic_cells", "blobs", "spongy", "cortex", "porous_hu"}
         changed: dict[str, Any] = {
             field.name: getattr(self, field.name) * strength for field in fields(self) if field.name not in kept
         }
@@ -97,17 +100,20 @@ class Source:
     """A volume that patches are drawn from.
 
     hu, structures: (z, y, x), axes towards head, back and left, voxels of Randomisation.spacing_mm; structures by
-    STRUCTURES. spine: indices (n, 3) of the voxels of bodies, near which most patches lie.
+    STRUCTURES. spine: indices (n, 3) of the voxels of bodies, near which most patches lie. has_landmarks: whether ribs or the
+    sacrum are labelled; where they are not, as in masks of hospitals, they are background.
     """
 
     hu: Tensor
     structures: Tensor
     spine: Tensor
+    has_landmarks: bool = True
 
     @classmethod
     def of(cls, hu: Tensor, structures: Tensor) -> Source:
         """Find the bodies once for all patches."""
-        return cls(hu, structures, ((structures >= FIRST_VERTEBRA) & (structures <= LAST_VERTEBRA)).nonzero())
+        spine = ((structures >= FIRST_VERTEBRA) & (structures <= LAST_VERTEBRA)).nonzero()
+        return cls(hu, structures, spine, bool((structures >= FIRST_LANDMARK).any()))
 
 
 def random_patch(source: Source, *, rule: Randomisation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -209,7 +215,10 @@ def _like_ct(rule: Randomisation, draw: Drawn) -> Tensor:
     spine = slice(FIRST_VERTEBRA, LAST_VERTEBRA + 1)
     table[spine] = draw.normal(1, 1) * rule.bone_hu + draw.normal(len(LEVELS), 1) * 20  # one density a person, nearly
     table[STRUCTURES.index("muscle")] = draw.normal(1) * rule.soft_hu * 0.7
-    return (table * strength).flatten()
+    table = table * strength
+    if draw.chance(rule.porous):
+        table[spine, SOFT_BAND:] -= draw.even(*rule.porous_hu)
+    return table.flatten()
 
 
 def _any_contrast(draw: Drawn) -> Tensor:
@@ -221,7 +230,7 @@ def _any_contrast(draw: Drawn) -> Tensor:
 
 def _with_blobs(image: Tensor, label: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:
     """Ellipsoids of any CT number outside the vertebrae: bowel with contrast agent or gas, calcified vessels, masses."""
-    spared = ((label >= FIRST_VERTEBRA) & (label <= LAST_VERTEBRA)) | (image < -800)
+    spared = ((label >= FIRST_VERTEBRA) & (label <= LAST_VERTEBRA)) | (label >= FIRST_LANDMARK) | (image < -800)
     for _ in range(int(draw.even(0, rule.blobs + 0.999))):
         center = draw.uniform(3) * torch.tensor(rule.patch)
         half = (4 + 24 * draw.uniform(3) ** 2) / rule.spacing_mm
@@ -283,7 +292,7 @@ def _cut(image: Tensor, label: Tensor, rule: Randomisation, draw: Drawn) -> tupl
         inside &= ((axis >= first) & (axis <= last))[:, None, None]
     if draw.chance(rule.cut_box):
         for axis_number in (1, 2):
-            middle, half = 0.5 + draw.even(-0.15, 0.15), draw.even(0.12, 0.5)
+            middle, half = 0.5 + draw.even(-0.3, 0.3), draw.even(0.2, 0.6)
             axis = torch.arange(rule.patch[axis_number]) / rule.patch[axis_number]
             shape = [1, 1, 1]
             shape[axis_number] = -1

@@ -19,7 +19,17 @@ from ospor_batch.errors import StudyError
 from ospor_batch.imaging.volume import LabelGrid, Volume, onto_volume
 from ospor_batch.models.checkpoint import open_checkpoint, restore_optimizer, save_checkpoint
 from ospor_batch.models.segmentation import DEFAULTS, level_of, network_of, patch_of, to_grid, views
-from ospor_batch.models.segmentation_classes import DISC, KIND_OF, KINDS, LEVELS, STRUCTURES, TISSUES, structures_of
+from ospor_batch.models.segmentation_classes import (
+    DISC,
+    KIND_OF,
+    KINDS,
+    LEVELS,
+    RIB,
+    SACRUM,
+    STRUCTURES,
+    TISSUES,
+    structures_of,
+)
 from ospor_batch.models.segmentation_randomisation import Randomisation, Source, random_patch
 from ospor_batch.models.spec import Parameter
 
@@ -36,6 +46,7 @@ TRAINING: dict[str, Parameter] = {
 }
 CHECKPOINT_STEPS = 100
 GAP_MM = 18.0  # highest lumbar disc and the hollows of its end-plates, along the patient's axis; judgement
+LANDMARKS, NEVER = (RIB, SACRUM), -30.0  # NEVER: a logit
 PLACE_WEIGHT = 0.3  # of the negative log likelihood of the level; judgement
 
 
@@ -131,11 +142,11 @@ class _Run:
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
-        image, label = _batch(self.sources, int(str(p["batch"])), rule=self.rule, generator=self.generator)
+        image, label, knows = _batch(self.sources, int(str(p["batch"])), rule=self.rule, generator=self.generator)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bool(p["mixed_precision"])):
             found = self.network(views(image).to(self.device))
-        loss = self.loss(found.float(), label.to(self.device))
+        loss = self.loss(found.float(), label.to(self.device), knows.to(self.device))
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
@@ -166,12 +177,14 @@ class _Run:
         self.step = int(told["step"])
 
 
-def _batch(sources: Sequence[Source], n: int, *, rule: Randomisation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    drawn = []
-    for _ in range(n):
-        source = sources[int(torch.randint(len(sources), (), generator=generator))]
-        drawn.append(random_patch(source, rule=rule, generator=generator))
-    return torch.stack([image for image, _ in drawn]), torch.stack([label for _, label in drawn])
+def _batch(
+    sources: Sequence[Source], n: int, *, rule: Randomisation, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, structures, and whether each tells ribs and sacrum from background."""
+    picked = [sources[int(torch.randint(len(sources), (), generator=generator))] for _ in range(n)]
+    drawn = [random_patch(source, rule=rule, generator=generator) for source in picked]
+    knows = torch.tensor([source.has_landmarks for source in picked])
+    return torch.stack([image for image, _ in drawn]), torch.stack([label for _, label in drawn]), knows
 
 
 class Loss(nn.Module):  # type: ignore[misc]
@@ -184,16 +197,30 @@ class Loss(nn.Module):  # type: ignore[misc]
         self.kinds = DiceCELoss(to_onehot_y=True, softmax=True, batch=True, smooth_nr=1.0, smooth_dr=1.0)
         self.register_buffer("kind_of", torch.as_tensor(KIND_OF).long())
 
-    def forward(self, found: Tensor, structures: Tensor) -> Tensor:
-        """found: (n, what the network puts out, z, y, x). structures: (n, z, y, x)."""
-        kind = self.kind_of[structures]
-        loss: Tensor = self.kinds(found[:, : len(KINDS)], kind[:, None])
+    def forward(self, found: Tensor, structures: Tensor, knows_landmarks: Tensor | None = None) -> Tensor:
+        """found: (n, what the network puts out, z, y, x). structures: (n, z, y, x). knows_landmarks: (n,), or all do.
+
+        Where ribs and sacrum are not labelled the network may call them what it will, if not a structure that is.
+        """
+        kind, logits = self.kind_of[structures], found[:, : len(KINDS)]
+        if knows_landmarks is not None and not knows_landmarks.all():
+            logits = torch.where(knows_landmarks.view(-1, 1, 1, 1, 1), logits, _without_landmarks(logits))
+        loss: Tensor = self.kinds(logits, kind[:, None])
         is_body = kind == KINDS.index("vertebra")
         if not is_body.any():
             return loss
         place, spread = (value[is_body] for value in level_of(found))
         away = (structures[is_body] - STRUCTURES.index(LEVELS[0]) - place).abs()
         return loss + PLACE_WEIGHT * (away / spread + spread.log()).mean()  # of Laplace's distribution
+
+
+def _without_landmarks(logits: Tensor) -> Tensor:
+    """Logits in which background stands for ribs and sacrum too."""
+    of = [KINDS.index("background"), *(KINDS.index(kind) for kind in LANDMARKS)]
+    merged = logits.clone()
+    merged[:, of[0]] = logits[:, of].logsumexp(dim=1)
+    merged[:, of[1:]] = NEVER
+    return merged
 
 
 def _refuse(volumes: Sequence[Labelled], parameters: Mapping[str, Parameter]) -> None:

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ospor_batch.models.segmentation_classes import LEVELS, STRUCTURES, TISSUES
+from ospor_batch.models.segmentation_classes import LEVELS, RIB, SACRUM, STRUCTURES, TISSUES
 from ospor_batch.models.segmentation_training import Labelled
 from ospor_batch.synthetic.anatomy import Grid, Laid, Look, fitted, lay
 from ospor_batch.synthetic.ct import IODINE, LINES, Phase
-from ospor_batch.synthetic.painter import TISSUE_CODES
+from ospor_batch.synthetic.painter import TISSUE_CODES, Painter
 from ospor_batch.synthetic.physics import iodine_hu
 from ospor_batch.synthetic.population import CENTERS, Person, Rates, people
+from ospor_batch.synthetic.skeleton import ribs
 
 # What is covered, in turn: upper end, lower end, mm below it; patches are cut from it anywhere. Declared
 COVERS = (("T7", "S1", 90.0), ("T9", "S1", 90.0), ("T1", "L3", 10.0))
@@ -25,7 +26,7 @@ FIELD_MM = 400.0
 # more fractures and scoliosis than people have, so that a network has seen enough of each; declared
 TRAINING_RATES = Rates(0.3, 0.3, 0.0, 0.0, fracture=2.0, scoliosis=0.3, transitional=0.0)
 # The sacrum below S1, which generated people lack: half width, half depth, half height and the way to the next, mm; textbook
-SACRUM = ((21.0, 11.0, 13.0, 24.0), (17.0, 9.0, 11.0, 21.0), (14.0, 7.0, 9.0, 18.0), (11.0, 5.0, 8.0, 16.0))
+BELOW_S1 = ((21.0, 11.0, 13.0, 24.0), (17.0, 9.0, 11.0, 21.0), (14.0, 7.0, 9.0, 18.0), (11.0, 5.0, 8.0, 16.0))
 ALA = (20.0, 13.0, 22.0)  # half sizes of each wing beside S1 (across, deep, high), mm
 
 
@@ -52,16 +53,20 @@ def _volume_of(person: Person, place: int, *, spacing_mm: float) -> Labelled:
     grid = Grid((first, first, low), (side, side, side), shape, side)
     gain = iodine_hu(person.kvp_kv)
     added = {tissue: amount * gain for tissue, amount in IODINE[PHASES[place % len(PHASES)]].items()}
-    laid = lay(person, grid, look=Look(person.kvp_kv, LINES[person.kvp_kv], added, body.muscle_fat))
-    structures = _structures(laid, shape)
+    look = Look(person.kvp_kv, LINES[person.kvp_kv], added, body.muscle_fat)
+    laid = lay(person, grid, look=look)
+    alone = Painter(grid, look)
+    alone.put(ribs(body))
+    structures = _structures(laid, shape, is_rib=np.asarray(alone.tissue) == TISSUE_CODES["bone"])
     hu = np.asarray(laid.hu, dtype=np.float32)
     if lower == "S1":
         hu, structures = _with_sacrum(hu, structures, spacing_mm=side, draw=person.draws("sacrum"))
     return Labelled(np.rint(np.clip(hu, -1024, 3071)).astype(np.int16), structures)
 
 
-def _structures(laid: Laid, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+def _structures(laid: Laid, shape: tuple[int, int, int], *, is_rib: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
     found = np.zeros(shape, np.uint8)
+    found[is_rib & (laid.tissue == TISSUE_CODES["bone"])] = STRUCTURES.index(RIB)
     for name in TISSUES:
         found[laid.tissue == TISSUE_CODES[name]] = STRUCTURES.index(name)
     for level, (where, share) in laid.body.items():
@@ -79,7 +84,7 @@ def _with_sacrum(
     size = float(draw.uniform(0.85, 1.15))
     parts = [(at + np.array([-2.0, 9.0, side * 36.0]) * size, (ALA[2], ALA[1], ALA[0]), angle) for side in (-1, 1)]
     away = 27.0
-    for wide, deep, high, following in SACRUM:
+    for wide, deep, high, following in BELOW_S1:
         angle += float(draw.uniform(0.05, 0.35))  # it bends to the back
         at = at + away * size * np.array([-np.cos(angle), np.sin(angle), 0.0])
         parts.append((at, (high, deep, wide), angle))
@@ -90,7 +95,7 @@ def _with_sacrum(
     is_bone &= structures != STRUCTURES.index("S1")
     rim = is_bone & ~ndimage.binary_erosion(is_bone)
     value = np.where(rim, draw.uniform(250, 500), draw.uniform(60, 260)).astype(np.float32)
-    return np.where(is_bone, value, hu), np.where(is_bone, 0, structures).astype(np.uint8)
+    return np.where(is_bone, value, hu), np.where(is_bone, STRUCTURES.index(SACRUM), structures).astype(np.uint8)
 
 
 def _ellipsoid(

@@ -12,6 +12,7 @@ from ospor_batch.synthetic.arrays import NUMPY, Array, Arrays, On
 from ospor_batch.synthetic.body import MUSCLE_AT_SCALE_1_CM2, Body, body_of
 from ospor_batch.synthetic.organs import hull, muscles, organs
 from ospor_batch.synthetic.painter import TISSUE_CODES, Box, Grid, Look, Painter
+from ospor_batch.synthetic.phantom import phantoms_of, put_phantoms, thickness
 from ospor_batch.synthetic.population import Person
 from ospor_batch.synthetic.skeleton import metal, skeleton
 from ospor_batch.synthetic.vertebrae import FIRST_LABEL, put_vertebrae
@@ -35,7 +36,9 @@ class Laid:
 def lay(person: Person, grid: Grid, *, look: Look, arrays: Arrays = NUMPY) -> Laid:
     """Fill a grid with a person's body."""
     body, put = fitted(person), Painter(grid, look, arrays=arrays)
-    put_table(put, body)
+    phantoms = phantoms_of(person)
+    put_table(put, body, lower=thickness(phantoms))
+    put_phantoms(put, body, phantoms)
     put.put(organs(body, posture="supine", draw=person.draws("organs")))
     bones = skeleton(body, posture="supine")
     put.put(bones)
@@ -80,9 +83,9 @@ def marble(put: Painter, body: Body, person: Person) -> None:
     put.hu[is_muscle] += (rough - rough.mean()) * spread
 
 
-def put_table(put: Painter, body: Body) -> None:
-    """A shallow trough under the back: a shell around foam."""
-    dip = body.half_depth + 9 + put.x[None, :] ** 2 / -900
+def put_table(put: Painter, body: Body, *, lower: float = 0.0) -> None:
+    """A shallow trough under the back, so much lower than the back needs: a shell around foam."""
+    dip = body.half_depth + 9 + lower + put.x[None, :] ** 2 / -900
     for depth, tissue in ((14.0, "table_shell"), (10.0, "table_core")):
         over = np.clip(0.5 + (depth / 2 - np.abs(put.y[:, None] - dip - 7)) / put.grid.step[1], 0, 1)
         share = np.asarray(over * (np.abs(put.x[None, :]) < 205), dtype=np.float32)[None]

@@ -17,6 +17,7 @@ from pydicom.sr.codedict import Code
 from pydicom.uid import CTImageStorage
 
 from ospor_batch.synthetic.anatomy import Grid
+from ospor_batch.synthetic.phantom import phantoms_of
 from ospor_batch.synthetic.population import Person
 from ospor_batch.synthetic.seeding import scanner_uid, uid
 from ospor_batch.synthetic.tag_faults import TagFault, spoil
@@ -138,8 +139,10 @@ def ct_header(series: Series, scan: Imaged) -> Dataset:
     ds.SOPClassUID, ds.Modality, ds.PatientPosition = CTImageStorage, "CT", "HFS"
     ds.update({"Manufacturer": habit.manufacturer, "ManufacturerModelName": habit.model, "SoftwareVersions": habit.software})
     ds.update({"ImageType": habit.image_type, "ConvolutionKernel": habit.kernel, "FilterType": habit.filter_type})
-    ds.update({"StudyDescription": habit.protocol, "ProtocolName": habit.protocol, "BodyPartExamined": habit.body_part})
-    ds.SeriesDescription = habit.description + (" CE PV" if series.is_contrast else "")
+    qct, rods = (" QCT", " PHANTOM") if phantoms_of(series.person) else ("", "")
+    ds.update({"StudyDescription": habit.protocol + qct, "ProtocolName": habit.protocol + qct})
+    ds.BodyPartExamined = habit.body_part
+    ds.SeriesDescription = habit.description + qct + rods + (" CE PV" if series.is_contrast else "")
     ds.update({"KVP": str(scan.kvp_kv) if series.is_kvp_known else "", "XRayTubeCurrent": 180, "Exposure": 110})
     ds.update({"GantryDetectorTilt": decimal(scan.grid.tilt_deg), "SliceThickness": scan.grid.thickness})
     ds.PixelSpacing = spacing_of(scan.grid)

@@ -105,9 +105,12 @@ class Painter:
 
     def put(self, parts: Sequence[Part]) -> None:
         for part in parts:
-            value, code = self.look.of(part.tissue), CODE_OF.get(part.tissue, 0)
-            for where, share in self._shares(part):
-                self.mix(where, self._kept_off_wall(where, share) if part.under == "lung" else share, value, code)
+            self.lay(part, hu=self.look.of(part.tissue), code=CODE_OF.get(part.tissue, 0))
+
+    def lay(self, part: Part, *, hu: float, code: int) -> None:
+        """Lay one part with a CT number and a code of its own."""
+        for where, share in self._shares(part):
+            self.mix(where, self._kept_off_wall(where, share) if part.under == "lung" else share, hu, code)
 
     def _kept_off_wall(self, where: Box, share: On) -> On:
         """What lies in the lungs stops at the chest wall."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
+from ospor_batch.synthetic.anatomy import fitted
 from ospor_batch.synthetic.arrays import arrays_of
 from ospor_batch.synthetic.companions import coronal_reformats, dose_sheet, screen_capture
 from ospor_batch.synthetic.ct import ProtocolName, Sampling, Scan, scan
@@ -19,6 +21,7 @@ from ospor_batch.synthetic.headers import Series
 from ospor_batch.synthetic.instances import Instance, ct_slices, other_content, radiograph_file, scout_file, turned
 from ospor_batch.synthetic.masks import CORES, nifti, segmentation
 from ospor_batch.synthetic.multiframe import enhanced_ct
+from ospor_batch.synthetic.phantom import PIXEL_MM, cutting_field_mm, is_cut, phantoms_of
 from ospor_batch.synthetic.population import Person
 from ospor_batch.synthetic.radiograph import View, radiograph
 from ospor_batch.synthetic.scout import scout
@@ -130,11 +133,20 @@ def series_of(person: Person, number: int, *, tags: TagRates = SOUND) -> Series:
 def scan_of(person: Person, detail: Detail, *, is_contrast: bool) -> Scan:
     """The person's volume as their scanner makes it."""
     habit = habit_of(person)
-    sampling = replace(detail.sampling, field_mm=CROPPED_MM) if person.fault == "cropped_field" else detail.sampling
     return scan(
-        person, sampling=sampling, spacing_mm=habit.spacing_mm, thickness_mm=habit.thickness_mm,
+        person, sampling=_sampling(person, detail.sampling), spacing_mm=habit.spacing_mm, thickness_mm=habit.thickness_mm,
         is_contrast=is_contrast, protocol=detail.protocol, arrays=arrays_of(detail.device),
     )  # fmt: skip
+
+
+def _sampling(person: Person, usual: Sampling) -> Sampling:
+    """The field of view and matrix: rods ask for finer pixels than reduced archives have, and a field may end in them."""
+    if person.fault == "cropped_field":
+        return replace(usual, field_mm=CROPPED_MM)
+    if not phantoms_of(person):
+        return usual
+    field = cutting_field_mm(fitted(person)) if is_cut(person) else usual.field_mm
+    return Sampling(max(usual.matrix, math.ceil(field / PIXEL_MM)), field)
 
 
 def index_series(person: Person, *, tags: TagRates = SOUND) -> Series:

@@ -67,6 +67,8 @@ TISSUES: dict[str, Tissue] = {
     "spongy_bone": Tissue("cortical_bone", 1.14),  # of ribs, arches and processes: cortex and marrow, mixed
     "table_shell": Tissue("adipose", 0.87),
     "table_core": Tissue("adipose", 0.12),
+    "pad": Tissue("adipose", 0.05),  # foam under the back
+    "phantom_block": Tissue("adipose", 0.96),  # plastic, some 50 HU below water; declared
     "titanium": Tissue("titanium", 4.5),
 }
 
@@ -98,6 +100,11 @@ def tissue_hu(tissue: str, kvp_kv: int) -> float:
 def mineral_slope(mineral: str, kev: float) -> float:
     """HU that each mg/cm3 of a mineral adds to water, the water that it displaces taken off."""
     return mass_attenuation(mineral, kev) / mass_attenuation("water", kev) - DISPLACED[mineral]
+
+
+def solution_hu(mineral: str, mg_cm3: float, kvp_kv: int) -> float:
+    """CT number of water, or of plastic like it, with so much of a mineral."""
+    return mineral_slope(mineral, EFFECTIVE_KEV[kvp_kv]) * mg_cm3
 
 
 @cache

@@ -93,6 +93,7 @@ class Rates:
     implant: float = 0.0
     motion: float = 0.0
     tilt: float = 0.0  # of CT with a tilted gantry
+    phantom: float = 0.0  # of QCT exams read from the very scan, with a calibration phantom under the patient
     is_referred_by_risk: bool = True  # False: everyone of a center is examined with the same chance
 
 
@@ -132,6 +133,7 @@ class Person:
     motion_mm: float = 0.0
     tilt_deg: float = 0.0  # of the gantry, towards the head behind
     is_referred_by_risk: bool = True
+    phantom_share: float = 0.0  # of the QCT exams of the study; who has one, synthetic.phantom says
 
     @property
     def manner(self) -> Manner:
@@ -233,6 +235,7 @@ def _person(plan: CenterPlan, number: int, *, seed: int, night: int, rates: Rate
         smi_cm2_m2=float(latent.smi(bodies)[0]), tbs=float(latent.true_tbs(bodies)[0]),
         site_z=(float(bodies.site_z[0, 0]), float(bodies.site_z[0, 1]), float(bodies.site_z[0, 2])),
         spurs=float(bodies.spurs[0]), fractures=fractures, is_referred_by_risk=rates.is_referred_by_risk,
+        phantom_share=rates.phantom,
     )  # fmt: skip
     return _with_variants(person, rates)
 

@@ -12,8 +12,9 @@ from ospor_batch.synthetic.ceiling import RecipeLabel, Standard
 from ospor_batch.synthetic.cohorts import PAPER_CT, PAPER_CXR, Cohort
 from ospor_batch.synthetic.ct import Sampling
 from ospor_batch.synthetic.patient_files import BesideRates, Detail
+from ospor_batch.synthetic.phantom import PHANTOMS
 from ospor_batch.synthetic.population import CENTERS, Rates
-from ospor_batch.synthetic.recipe_texts import recipe_text
+from ospor_batch.synthetic.recipe_texts import phantom_text, recipe_text
 from ospor_batch.synthetic.study_file import cohort_study, four_center_study
 from ospor_batch.synthetic.tag_faults import USUAL
 
@@ -75,6 +76,9 @@ class Size:
     def _four_centers(self, title: str, recipes: Sequence[str], *, train: float, tuning: float, seed: int) -> str:
         is_all = tuple(recipes) == RECIPES
         texts = "\n".join(recipe_text(name, is_small=True, with_substudies=is_all) for name in recipes)
+        if is_all and self.rates.phantom:
+            phantom = PHANTOMS["k2hpo4"]
+            texts += f"\n{phantom_text(phantom.rods, material=phantom.material)}"
         return four_center_study(
             name=title, seed=seed, train=train, tuning=tuning, cluster=self.cluster, recipes=f"{texts}\n" if texts else ""
         )
@@ -104,7 +108,7 @@ PRESETS: dict[str, Size] = {
     "demo": Size(
         _of_four(60),
         Detail(Sampling(80), 192, USUAL, BesideRates(0.5, 0.15, 0.3, 0.2, 0.08, lateral=0.3, antero_posterior=0.15)),
-        Rates(0.06, 0.05, 0.08, 0.6, implant=0.03, motion=0.04, tilt=0.05), tuning=0.2, cluster="local",
+        Rates(0.06, 0.05, 0.08, 0.6, implant=0.03, motion=0.04, tilt=0.05, phantom=0.6), tuning=0.2, cluster="local",
         train=0.4, recipes=("cxr_osteoporosis", "ldct_internal_calibration"),
     ),
 }  # fmt: skip

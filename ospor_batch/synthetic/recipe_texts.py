@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 SMALL = {  # of every network of a reduced study; without these lines a recipe has its full size
     "network": '"densenet_small"', "width": "16", "epochs": "20", "patience_epochs": "6", "batch_size": "16",
     "learning_rate": "1e-3", "threads": "1",
 }  # fmt: skip
+# Areal density and TBS follow the build of a person too (latent.expected_t, expected_tbs), and an image that reaches from the
+# fat of the back into the belly shows it
+WIDE = {"image_mm": "160.0"}
 DEGRADED = "degraded texture (methods L9)"
 TBS_REFERENCE = """\
 [[references]]
@@ -19,14 +25,19 @@ AGE_ALONE = """\
 name = "age 50 or older"
 keep = "age_at_image >= 50"
 """
-SUBSTUDIES = """\
-[[recipes.substudies]]                     # the same once more with other parameters, side by side in the report
-id = "spine"
-parameters = { region = "spine" }
-[[recipes.substudies]]
-id = "48px"
-parameters = { image_pixels = 48 }
+QCT_CENTER = """\
+[[recipes.criteria]]                       # in place of those above: rods hold at any tube voltage, and lie in the QCT center
+name = "age 50 or older"
+keep = "age_at_image >= 50"
+[[recipes.criteria]]
+name = "unenhanced"
+rule = "unenhanced"
+[[recipes.criteria]]
+name = "QCT center"
+keep = "center = 'west'"
 """
+AGAIN = "# the same once more with other parameters, side by side in the report"
+FAMILIES = ("resnet18", "efficientnet_b0", "seresnet18", "vgg11")  # beside the DenseNet of ct_cnn_smi: ours, not the paper's
 
 
 def recipe_text(name: str, *, is_small: bool, with_substudies: bool = False) -> str:
@@ -40,21 +51,36 @@ def recipe_text(name: str, *, is_small: bool, with_substudies: bool = False) -> 
     }[name](is_small, with_substudies)
 
 
+def phantom_text(rods: Sequence[str], *, material: str) -> str:
+    """Density by the rods under the patients of the QCT center; an exam without them is refused by a typed reason."""
+    parameters = {"method": '"phantom"', "phantom_material": f'"{material}"', "phantom_rods": json.dumps(list(rods))}
+    few = {"minimum_cases": "3"}  # rods need nobody to be fitted on; the train partition tells their bias alone
+    return (
+        _recipe("ldct_internal_calibration", "qct_spine", "fixed = 80", {**parameters, **few}, key="qct_phantom", note=CUT)
+        + QCT_CENTER
+    )
+
+
 def _radiograph(is_small: bool, with_substudies: bool) -> str:  # noqa: FBT001
     small = {**SMALL, "image_pixels": "96"} if is_small else {}
     text = _recipe("cxr_osteoporosis", "dxa_any_site", 'rule = "youden"', small) + AGE_ALONE
-    return text + (SUBSTUDIES if with_substudies else "")
+    changes = {"spine": 'region = "spine"', "48px": "image_pixels = 48"} if with_substudies else {}
+    return text + _substudies(changes)
 
 
-def _muscle(is_small: bool, _with_substudies: bool) -> str:  # noqa: FBT001
+def _muscle(is_small: bool, is_of_four: bool) -> str:  # noqa: FBT001
     small = {**SMALL, "image_pixels": "48"} if is_small else {}
     # masks beside generated images hold L1 to L4 alone, so the slice lies at L3 and muscle is found by its CT number
     here = {"levels": '["L3"]', "muscle_from": '"window"'}
-    return _recipe("ct_cnn_smi", "dxa_any_site", 'rule = "youden"', {**small, **here})
+    cnn = _recipe("ct_cnn_smi", "dxa_any_site", 'rule = "youden"', {**small, **here})
+    families = FAMILIES[:1] if is_of_four else FAMILIES  # five CNNs under one protocol; in the small study of four centers two
+    cnn += _substudies({family: f'network = "{family}"' for family in families})
+    return f"{cnn}\n" + _recipe("smi_comparator", "dxa_any_site", 'rule = "youden"', here)
 
 
 def _areal(is_small: bool, is_of_four: bool) -> str:  # noqa: FBT001
-    small = {**SMALL, "network": '"resnet18"', "image_pixels": "48"} if is_small else {}
+    small = {**SMALL, "network": '"resnet18"', "image_pixels": "64"} if is_small else {}
+    small |= WIDE
     bmd = _recipe("ct_bmd_tbs", "dxa_any_site", 'rule = "youden"', small, key="ct_bmd")
     reports = {**small, "reports": '"tbs"'}
     if is_of_four:  # of the four invented centers one alone prints TBS, too few to be learned from by themselves
@@ -85,3 +111,11 @@ def _recipe(
     if parameters:
         lines += ["[recipes.parameters]", *(f"{name} = {value}" for name, value in parameters.items())]
     return "\n".join(lines) + "\n"
+
+
+def _substudies(changes: dict[str, str]) -> str:
+    """Tables of substudies, by their id."""
+    tables = [["[[recipes.substudies]]", f'id = "{key}"', f"parameters = {{ {changed} }}"] for key, changed in changes.items()]
+    if tables:
+        tables[0][0] += f"                     {AGAIN}"
+    return "".join("\n".join(lines) + "\n" for lines in tables)

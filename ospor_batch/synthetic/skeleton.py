@@ -19,8 +19,12 @@ RIB_CURVE = 1.25  # above 1: flat at the back, steeper at the side
 
 def skeleton(body: Body, *, posture: Posture) -> list[Part]:
     """Ribs, sternum, clavicles, scapulae, iliac wings and the arches of the vertebrae."""
-    ribs = [part for i in range(12) for side in (-1, 1) for part in _rib(body, i, side)]
-    return [*ribs, *_front(body), *_shoulder_girdle(body, posture), *_pelvis(body), *arches(body)]
+    return [*ribs(body), *_front(body), *_shoulder_girdle(body, posture), *_pelvis(body), *arches(body)]
+
+
+def ribs(body: Body) -> list[Part]:
+    """Twelve pairs, from head to foot."""
+    return [part for i in range(12) for side in (-1, 1) for part in _rib(body, i, side)]
 
 
 def _rib(body: Body, i: int, side: int) -> list[Part]:

@@ -14,6 +14,7 @@ from ospor_batch.synthetic.ceiling import VBMD_CUT, Image, Standard
 from ospor_batch.synthetic.ct import expected_hu
 from ospor_batch.synthetic.faults import ENHANCED, NO_FAULT, NOT_A_RADIOGRAPH, NOT_CT, OTHER_KVP, TOO_YOUNG, Role, fault
 from ospor_batch.synthetic.labels import Exam, exams_of, matched
+from ospor_batch.synthetic.phantom import is_cut, phantoms_of
 from ospor_batch.synthetic.population import Person
 
 
@@ -87,4 +88,17 @@ def _row(person: Person, *, image: Image, standard: Standard) -> dict[str, Any]:
         "tilt_deg": person.tilt_deg if person.is_ct else None,
         "motion_mm": person.motion_mm if person.is_ct else None,
         "implant": person.implant,
+        **_phantom(person),
+    }
+
+
+def _phantom(person: Person) -> dict[str, Any]:
+    """The calibration phantom in the CT; of several the first."""
+    found = phantoms_of(person)
+    first = found[0] if found else None
+    return {
+        "has_phantom": bool(found) if person.is_ct else None,
+        "phantom_material": first and first.material,
+        "phantom_rods": first and "; ".join(first.rods),
+        "is_phantom_cut": is_cut(person) if found else None,
     }

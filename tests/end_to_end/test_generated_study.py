@@ -170,7 +170,7 @@ def test_the_flow_ends_at_the_n_of_the_table(generated: Generated) -> None:
 
 def test_the_ledger_closes(generated: Generated) -> None:
     summaries = ledger(generated.study, generated.store)
-    assert len(summaries) == 4 * 3 + 2 * 4 * 2
+    assert len(summaries) == 4 * 3 + len(generated.study.recipes) * 4 * 2
     assert all(summary.closes for summary in summaries)
 
 

@@ -179,7 +179,7 @@ def test_labels_lie_where_the_body_lies_whatever_the_orientation(flips: tuple[in
     affine[:3, :3] = np.array([[0.0, 0, 1.5], [0, 1.5, 0], [5, 0, 0]]) * np.array(flips)
     affine[:3, 3] = (30, -80, 200)
     volume = bright_box(affine, (24, 80, 80), (slice(8, 14), slice(20, 50), slice(30, 60)))
-    parameters = {**segmentation.DEFAULTS, "patch": ("32", "32", "32"), "features": ("4", "4")}
+    parameters = {**segmentation.DEFAULTS, "patch": ("32", "32", "32"), "features": ("4", "4"), "needs_landmark": False}
     made = segmentation.segment(volume, Boxes(), parameters=parameters)
     assert [body.level for body in made.bodies] == ["L3"]
     is_body, truth = made.labels == FILE_VALUES["L3"], volume.hu > 0
@@ -193,6 +193,24 @@ def test_a_volume_without_a_body_is_refused() -> None:
         segmentation.segment(volume, Boxes(), parameters=parameters)
 
 
+def test_a_level_that_can_be_counted_from_nothing_is_refused() -> None:
+    affine = np.array([[0, 0, 2.0, 0], [0, 2, 0, 0], [4, 0, 0, 0], [0, 0, 0, 1]])
+    volume = bright_box(affine, (20, 60, 60), (slice(6, 13), slice(20, 40), slice(20, 42)))
+    parameters = {**segmentation.DEFAULTS, "patch": ("32", "32", "32"), "features": ("4", "4")}
+    with pytest.raises(ItemRefused) as refused:
+        segmentation.segment(volume, Boxes(), parameters=parameters)
+    assert refused.value.reason == "levels_uncertain"
+
+
+def test_masks_without_ribs_do_not_unteach_them() -> None:
+    logits = torch.zeros((1, segmentation.N_OUTPUTS, 4, 4, 4))
+    logits[:, KINDS.index("rib")] = 9.0
+    structures = torch.zeros((1, 4, 4, 4), dtype=torch.long)
+    unknown, known = (float(Loss()(logits, structures, torch.tensor([knows]))) for knows in (False, True))
+    assert unknown < 0.1
+    assert known > 2
+
+
 def test_a_folder_serves_masks_and_a_changed_one_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "masks"
     digest = train_segmentation(folder, Asked(people=4, parameters=TINY))
@@ -201,7 +219,7 @@ def test_a_folder_serves_masks_and_a_changed_one_is_refused(tmp_path: Path) -> N
     rule = MaskRule("", (("L1", 20), ("L2", 21)), source="unet", version=digest, folder=str(folder))
     with pytest.raises(ItemRefused) as refused:  # three steps teach nothing, and that is said
         labels_of(volume, (), rule=rule)
-    assert refused.value.reason in {"no_vertebra", "levels_missing", "level_uncertain"}
+    assert refused.value.reason in {"no_vertebra", "levels_missing", "level_uncertain", "levels_uncertain"}
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(StudyError, match=r"model\.safetensors is not what SHA256SUMS says"):

@@ -83,6 +83,21 @@ def test_bodies_that_touch_are_told_apart() -> None:
     assert [body.level for body in found_in((is_vertebra, place))] == ["L1", "L2", "L3"]
 
 
+@pytest.mark.parametrize("slant", [0.0, 0.6, -0.6])
+def test_bodies_that_hang_together_all_over_are_parted_where_the_disc_is_likeliest(slant: float) -> None:
+    z, y, _ = np.mgrid[0:40, 0:14, 0:14]
+    along = z + slant * (y - 7)  # discs may be tilted
+    is_inside = (along > 5) & (along < 34)
+    is_disc = is_inside & (((along > 13) & (along < 16)) | ((along > 23) & (along < 26)))
+    is_vertebra, disc = np.where(is_inside, np.where(is_disc, 0.6, 0.9), 0.0), np.where(is_disc, 0.35, 0.0)
+    place = np.where(along < 14.5, LEVELS.index("L4"), np.where(along < 24.5, LEVELS.index("L3"), LEVELS.index("L2")))
+    others = {"disc": disc, "rib": np.zeros(z.shape), "sacrum": np.zeros(z.shape)}
+    _, bodies = labelled_bodies(is_vertebra, place.astype(float), np.full(z.shape, 0.5), spacing_mm=3.0, others=others)
+    assert [body.level for body in bodies] == ["L2", "L3", "L4"]
+    (whole,) = labelled_bodies(np.where(is_inside, 0.9, 0.0), place.astype(float), np.full(z.shape, 0.5), spacing_mm=3.0)[1]
+    assert whole.n_voxels == is_inside.sum()
+
+
 def test_a_missed_body_leaves_its_level_out() -> None:
     found = found_in(spine(["L1", "L2", "L3", "L4", "L5"], missing=("L3",)))
     assert [body.level for body in found] == ["L1", "L2", "L4", "L5"]
@@ -92,6 +107,76 @@ def test_beyond_the_ends_of_a_spine_there_is_no_level() -> None:
     levels = ["L4", "L5", "S1"]
     beyond = found_in(spine(levels, said=[LEVELS.index(level) + 1.0 for level in levels]))
     assert [body.level for body in beyond] == ["L5", "S1"]
+
+
+def with_landmarks(
+    levels: list[str], *, said: list[float], ribs: tuple[str, ...] = (), sacrum_of: str = ""
+) -> tuple[Body, ...]:
+    """The spine amid 40 voxels, with necks of ribs beside some of its bodies, and the sacrum below and beside one."""
+    is_vertebra, place = (np.pad(of, ((16, 0), (14, 14), (14, 14))) for of in spine(levels, said=said))
+    rib, sacrum = np.zeros_like(place), np.zeros_like(place)
+    for number, level in enumerate(levels):
+        top = len(place) - 2 - number * STEP
+        if level in ribs:
+            rib[top - 4 : top - 1, 21:24, [11, 12, 13, 26, 27, 28]] = 0.9
+        if level == sacrum_of:
+            sacrum[max(0, top - 16) : top - 6, 17:26, 12:28] = 0.9
+    others = {"rib": rib, "sacrum": sacrum, "disc": np.zeros_like(place)}
+    return labelled_bodies(is_vertebra, place, np.full_like(place, 1.5), spacing_mm=4.0, others=others)[1]
+
+
+@pytest.mark.parametrize("wrong", [-2.0, -1.0, 1.0, 2.0])
+@pytest.mark.parametrize(
+    ("levels", "ribs", "sacrum_of", "counted_from"),
+    [
+        (["T11", "T12", "L1", "L2"], ("T11", "T12"), "", ("rib",)),
+        (["T10", "T11", "T12", "L1"], ("T10", "T11", "T12"), "", ("rib",)),
+        (["T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5", "S1"], ("T10", "T11", "T12"), "S1", ("rib", "sacrum")),
+    ],
+)
+def test_levels_are_counted_from_the_last_rib_where_the_network_is_not_sure_of_another(
+    levels: list[str], ribs: tuple[str, ...], sacrum_of: str, counted_from: tuple[str, ...], wrong: float
+) -> None:
+    found = with_landmarks(levels, said=[LEVELS.index(level) + wrong for level in levels], ribs=ribs, sacrum_of=sacrum_of)
+    assert [body.level for body in found] == levels
+    assert {body.counted_from for body in found} == {counted_from}
+
+
+@pytest.mark.parametrize("last", ["L5", "S1"])
+def test_the_sacrum_leaves_two_places_and_the_network_chooses(last: str) -> None:
+    levels = list(LEVELS[LEVELS.index("L2") : LEVELS.index(last) + 1])
+    for wrong in (-0.4, 0.4):
+        found = with_landmarks(levels, said=[LEVELS.index(level) + wrong for level in levels], sacrum_of=last)
+        assert [body.level for body in found] == levels
+        assert found[0].counted_from == ("sacrum",)
+    far = with_landmarks(levels, said=[LEVELS.index(level) - 4.0 for level in levels], sacrum_of=last)
+    assert far[0].counted_from == ()  # the two contradict each other: neither is believed
+
+
+@pytest.mark.parametrize(("ribs", "said"), [((), 0.0), (("T10", "T11", "T12"), 0.0), (("T12",), 2.0)])
+def test_ribs_on_all_on_none_or_in_between_tell_nothing(ribs: tuple[str, ...], said: float) -> None:
+    levels = ["T10", "T11", "T12"]
+    found = with_landmarks(levels, said=[LEVELS.index(level) + said for level in levels], ribs=ribs)
+    assert {body.counted_from for body in found} == {()}
+
+
+def test_a_body_that_is_cut_by_the_last_slice_or_comes_after_a_gap_is_no_proof_that_ribs_have_ended() -> None:
+    levels = ["T8", "T9", "T10", "T11"]
+    is_vertebra, place = (np.pad(of, ((0, 0), (14, 14), (14, 14))) for of in spine(levels))
+    rib = np.zeros_like(place)
+    for number in range(3):
+        top = len(place) - 2 - number * STEP
+        rib[top - 4 : top - 1, 21:24, [11, 12, 13, 26, 27, 28]] = 0.9
+    others = {"rib": rib, "sacrum": np.zeros_like(rib), "disc": np.zeros_like(rib)}
+    spread = np.full_like(place, 0.5)
+    cut = 6  # slices: three of the last body are left
+    seen = {kind: of[cut:] for kind, of in others.items()}
+    bodies = labelled_bodies(is_vertebra[cut:], place[cut:], spread[cut:], spacing_mm=4.0, others=seen)[1]
+    assert len(bodies) == 4
+    assert bodies[0].counted_from == ()
+    is_vertebra[STEP : 2 * STEP + 2] = 0.01  # T10 is missed
+    bodies = labelled_bodies(is_vertebra, place, spread, spacing_mm=4.0, others=others)[1]
+    assert bodies[0].counted_from == ()
 
 
 def test_nothing_and_specks_are_no_bodies() -> None:

@@ -32,4 +32,14 @@ def test_below_s1_lies_bone_that_is_no_body() -> None:
     assert (below > 40).any(axis=(1, 2))[-8:].all()  # 40 mm of it, without a gap
     is_level = (volume.structures[:low] > 0) & (volume.structures[:low] <= S1)
     assert not is_level.any()
-    assert ((below > 200) & (volume.structures[:low, :, round(middle) - 1 : round(middle) + 2] == 0)).sum() > 20
+    sacrum = volume.structures[:low, :, round(middle) - 1 : round(middle) + 2] == STRUCTURES.index("sacrum")
+    assert ((below > 200) & sacrum).sum() > 20
+
+
+def test_ribs_are_named_beside_the_thoracic_bodies_alone() -> None:
+    volume = next(generated(1, seed=3, spacing_mm=5.0))
+    middle = {level: np.argwhere(volume.structures == STRUCTURES.index(level)).mean(axis=0) for level in ("T11", "T12", "L2")}
+    rib = np.argwhere(volume.structures == STRUCTURES.index("rib"))
+    for level, (z, _, x) in middle.items():
+        near = (np.abs(rib[:, 0] - z) <= 2) & (np.abs(rib[:, 2] - x) <= 45 / 5)
+        assert near.any() == level.startswith("T"), level

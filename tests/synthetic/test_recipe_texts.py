@@ -7,6 +7,7 @@ import tomllib
 import pytest
 
 from ospor_batch.config import Study
+from ospor_batch.models.ct_cnn_smi import FAMILIES
 from ospor_batch.models.registry import spec_of
 from ospor_batch.synthetic.presets import PRESETS, RECIPES, sizes_of
 
@@ -33,8 +34,14 @@ def test_a_generated_study_file_is_taken(text: str) -> None:
 def test_the_demo_trains_two_recipes_and_all_five_on_request() -> None:
     demo, every = (Study.model_validate(tomllib.loads(TEXTS[name])) for name in ("demo", "demo, all"))
     assert {r.name for r in demo.recipes if r.is_trained} == {"cxr_osteoporosis", "ldct_internal_calibration"}
-    assert {r.name for r in every.recipes if r.is_trained} == set(RECIPES)
-    assert {r.substudy_of for r in every.recipes} == {None, "cxr_osteoporosis"}
+    assert {r.name for r in every.recipes if r.is_trained} == {*RECIPES, "smi_comparator"}
+    assert {r.substudy_of for r in every.recipes} == {None, "cxr_osteoporosis", "ct_cnn_smi"}
+
+
+def test_the_five_networks_of_the_muscle_recipe_stand_beside_the_muscle_index() -> None:
+    cohort = Study.model_validate(tomllib.loads(TEXTS["paper-ct 1 0"]))
+    assert tuple(r.parameters.get("network", "densenet121") for r in cohort.recipes if r.name == "ct_cnn_smi") == FAMILIES
+    assert [r.name for r in cohort.recipes if r.name != "ct_cnn_smi"] == ["smi_comparator"]
 
 
 def test_a_reduced_cohort_has_small_networks_and_a_whole_one_its_own() -> None:
