@@ -19,7 +19,10 @@ AUGMENTATION: dict[str, Parameter] = {
     "augment_brightness": 0.1,  # of the unit of the input
     "augment_noise": 0.02,  # SD in the unit of the input
     "augment_mirror": False,  # left and right
+    "augment_gamma": 0.0,  # logarithm of the power that gray values are raised to, as another display curve does
+    "augment_detail": 0.0,  # share by which what differs from its neighbourhood is raised or lowered, as displays do
 }
+NEIGHBOURHOOD = 12  # of the side that its part is; declared
 
 
 def augmented(images: torch.Tensor, parameters: Parameters, generator: torch.Generator) -> torch.Tensor:
@@ -50,6 +53,22 @@ def augmented(images: torch.Tensor, parameters: Parameters, generator: torch.Gen
     ).to(images)
     grid = functional.affine_grid(turn, list(images.shape), align_corners=False)
     moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    if parameters["augment_gamma"] or parameters["augment_detail"]:
+        moved = _displayed(moved, gamma=drawn("augment_gamma").to(images), detail=drawn("augment_detail").to(images))
     each = (-1, *(1 for _ in images.shape[1:]))
     mean = moved.mean(dim=tuple(range(1, images.ndim)), keepdim=True)
     return (moved - mean) * contrast.view(each).to(images) + mean + brightness.view(each).to(images) + noise.to(images)
+
+
+def _displayed(images: torch.Tensor, *, gamma: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
+    """Images under another display: detail over a box of neighbours raised, gray values bent; mean and SD of each stay."""
+    from torch.nn import functional
+
+    each, rest = (-1, 1, 1, 1), (1, 2, 3)
+    box = 2 * (images.shape[-1] // (2 * NEIGHBOURHOOD)) + 1
+    near = functional.avg_pool2d(images, box, stride=1, padding=box // 2, count_include_pad=False)
+    raised = images + detail.view(each) * (images - near)
+    low = raised.amin(dim=rest, keepdim=True)
+    bent = ((raised - low) / (raised.amax(dim=rest, keepdim=True) - low).clamp_min(1e-6)) ** gamma.exp().view(each)
+    spread = images.std(dim=rest, keepdim=True) / bent.std(dim=rest, keepdim=True).clamp_min(1e-6)
+    return (bent - bent.mean(dim=rest, keepdim=True)) * spread + images.mean(dim=rest, keepdim=True)

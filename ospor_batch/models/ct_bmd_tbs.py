@@ -48,6 +48,7 @@ DEFAULTS: dict[str, Parameter] = {
     **AUGMENTATION,
     "augment_contrast": 0.0,  # CT numbers are the measurement
     "augment_brightness": 0.0,
+    "augment_scale": 0.0,  # millimetres are, too: areal BMD grows with the size of a vertebra
     **VERTEBRAE,
     "network": "resnet50",
     "width": 64,

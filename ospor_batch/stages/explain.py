@@ -196,7 +196,9 @@ def heat_figure(means: Mapping[tuple[str, str], Heat], maps: Maps, *, regions: R
             top, bottom, left, right = edges(regions[name])
             size = right - left - 1, bottom - top - 1
             axes.add_patch(Rectangle((left, top), *size, fill=False, edgecolor="white", linewidth=0.8))
-            axes.text(left + 1, top + 1, name.replace("_", " "), color="white", fontsize=7, va="top")
+            is_last = bottom >= len(mean) and top > 0  # its name stands at the foot of the frame, where no outline crosses it
+            y, va = (bottom - 2, "bottom") if is_last else (top + 1, "top")
+            axes.text(left + 1, y, name.replace("_", " "), color="white", fontsize=7, va=va)
         partition, kind = key
         axes.set_title(
             f"{partition.replace('_', ' ')}\n{SAID[kind]} {target.replace('_', ' ')}, n = {len(maps[key])}", fontsize=9

@@ -19,8 +19,9 @@ from ospor_batch.inference.fitting import Fit
 from ospor_batch.models.bundle import write_bundle
 from ospor_batch.models.spec import PREPROCESSING, PredictorSpec
 from ospor_batch.models.trainable import IMAGE, TrainableRecipe
+from ospor_batch.models.trained import UNLIKE_TRAINING
 from ospor_batch.stages.specs import threshold_rule
-from ospor_batch.stages.training_rows import Learners
+from ospor_batch.stages.training_rows import SPACING, Learners
 
 STRATA = ("center", "scanner_vendor", "sex", "age_band")
 GENERATED = "\n**It was trained on generated images: no figure below says anything about patients.**\n"
@@ -151,7 +152,7 @@ It predicts {targets}; the reference standard was `{said["reference"]["id"]}` ({
 
 {data["n_train"]} labelled series of {len(data["centers"])} center(s) ({", ".join(data["centers"])}), stopped and cut on
 {data["n_tuning"]} others; {how}; seed {said["seed"]}, on {said["device"]}.
-Digest of the people learned from: {data["manifest_digest"]}. Training digest: {said["training_digest"]}.
+{_spacing_line(data)}Digest of the people learned from: {data["manifest_digest"]}. Training digest: {said["training_digest"]}.
 {made}.
 
 ## Threshold
@@ -176,6 +177,12 @@ not made for are refused with a reason; a changed file of this folder is refused
 
 {parameters}
 """
+
+
+def _spacing_line(data: Mapping[str, Any]) -> str:
+    """How far slices lay apart; nothing for radiographs."""
+    low, high = data[SPACING]
+    return "" if low is None else f"Slices lay {low:.2g} to {high:.2g} mm apart; others are flagged {UNLIKE_TRAINING}.\n"
 
 
 def _stratum_line(row: Mapping[str, Any]) -> str:
@@ -216,6 +223,7 @@ def _data_json(learners: Learners, study: Study) -> dict[str, Any]:
         "centers": sorted(rows["center"].unique()),
         "scanner_vendors": sorted(rows["scanner_vendor"].unique()),
         "periods": sorted(rows["period"].unique()),
+        SPACING: [rows[SPACING].min(), rows[SPACING].max()],
         "manifest_digest": hashlib.sha256(named.write_csv().encode()).hexdigest()[:16],
         "study": study.study.name,
     }

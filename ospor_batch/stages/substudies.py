@@ -11,7 +11,7 @@ from ospor_batch.runs import Run
 from ospor_batch.stages.evaluate import csv_text
 from ospor_batch.store import write_text
 
-PARTITIONS = ("internal_test", "external")
+PARTITIONS = ("test", "internal_test", "external")  # the first is both together
 METRICS = ("auc", "sensitivity", "specificity")
 COPIED = (
     "n_persons", "n_events", "estimate", "estimate_lower", "estimate_upper", "interval_method", "status", "status_reason",
@@ -61,7 +61,7 @@ def _rows(performance: pl.DataFrame, variant: Recipe, *, of: Recipe) -> list[dic
 def _words() -> dict[str, object]:
     return {
         "file": "substudy", "kind": "table", "recipe": "all", "contract": "substudy", "section": "Substudies", "position": 0,
-        "title": "Sub-regions and image sizes",
+        "title": "Sub-regions, image sizes, networks",
         "caption": "Each variant was trained, tuned and cut by itself on the same partitions; the people of a variant are "
         "those whose image it could read. Differences with their p stand in the table of comparisons (families by recipe).",
         "alt_text": None, "hidden_columns": "interval_method",

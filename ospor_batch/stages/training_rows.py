@@ -18,6 +18,7 @@ PARTITIONS = ("train", "tuning")
 FACTS = (
     "center", "scanner_vendor", "kvp_kv", "kernel_class", "slice_thickness_mm", "age_at_image", "sex", "height_m",
 )  # fmt: skip
+SPACING = "slice_spacing_mm"  # of a CT series
 TARGET_MISSING = ItemRefused("target_missing", "the matched exam has no value to learn from")
 
 
@@ -64,7 +65,7 @@ def learners(study: Study, recipe: Recipe, *, run: Run, store: Store, of: Traina
 
 
 def _with_exam(manifest: pl.DataFrame, study: Study, *, store: Store, run: Run) -> pl.DataFrame:
-    """The manifest with the measurements of the matched exam."""
+    """The manifest with the measurements of the matched exam, and how far the slices of the series lie apart."""
     centers = pl.col("center").is_in([center.name for center in study.centers])
     labels = store.current("label", snapshot=run.snapshot).filter(centers)
     exams = store.current("exam", snapshot=run.snapshot).filter(centers)
@@ -79,6 +80,8 @@ def _with_exam(manifest: pl.DataFrame, study: Study, *, store: Store, run: Run) 
     )
     # by its key alone: a label may come from another center than the image
     rows = manifest.join(keyed.drop("center", "exam_key"), on=["reference_id", "label_key"], how="left")
+    series = store.current("series", snapshot=run.snapshot).filter(centers).select("center", "series_key", SPACING)
+    rows = rows.join(series, on=["center", "series_key"], how="left")
     if rows.height != manifest.height:
         raise LedgerError(f"train: {manifest.height} labelled series became {rows.height} when joined with their exams")
     return rows.sort("item_digest", "center", "patient_key", "series_key")

@@ -163,7 +163,7 @@ def test_explanations_and_substudies_stand_in_the_report(trained: Trained) -> No
     assert set(variants["changed"]) == {"", "epochs = 1; region = spine"}
     page = (trained.run.folder / "report.html").read_text()
     assert "Where the network looked" in page
-    assert "Sub-regions and image sizes" in page
+    assert "Sub-regions, image sizes, networks" in page
     pictures = list((trained.run.private / "grad_cam").rglob("*.png"))
     assert pictures
     assert not list(trained.run.folder.rglob("grad_cam/*.png"))  # of single patients: private
