@@ -1,7 +1,8 @@
 """Match series with labels against the best DuckDB query for the same result: python benchmarks/match.py [--series N]
 
 Both read two Parquet files and write every candidate pair inside the window with its rank, whether it is the match and
-what it lost by; each runs in a process of its own, so that peak memory is its own. The results are compared row by row.
+what it lost by, compressed with zstd as the parts of a run are; each runs in a process of its own, so that peak memory is
+its own. The results are compared row by row.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ COPY (
               WHEN image_date <> best_date THEN 'later_image' WHEN series_key <> best_series THEN 'later_image_key'
               WHEN label_key <> best_label THEN 'later_label_key' END AS lost_by
   FROM ranked
-) TO '{out}' (FORMAT parquet)
+) TO '{out}' (FORMAT parquet, COMPRESSION zstd)
 """
 
 
@@ -77,10 +78,10 @@ def made(folder: Path, *, n_series: int, n_labels: int) -> None:
 
 def ours(folder: Path) -> None:
     from ospor_batch.cohort.match import rank_pairs
-    from ospor_batch.cohort.pairing import in_window, pair
+    from ospor_batch.cohort.pairing import pair
 
     series, labels = pl.scan_parquet(folder / "series.parquet"), pl.scan_parquet(folder / "labels.parquet")
-    inside = pair(series, labels, keep=in_window(before_days=BEFORE, after_days=AFTER))
+    inside = pair(series, labels, within=(BEFORE, AFTER))
     ranked = rank_pairs(inside, index_series="nearest")
     columns = [
         "center",

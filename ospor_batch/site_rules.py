@@ -62,7 +62,10 @@ class ViewEntry(Entry):
 
 
 class KindEntry(Entry):
-    name: Literal["localizer", "reformat", "spectral", "screen", "dose", "low_dose", "animal", "implant"]
+    name: Literal[
+        "localizer", "reformat", "spectral", "screen", "dose", "low_dose", "animal", "implant", "no_implant", "phantom",
+        "no_phantom",
+    ]  # fmt: skip
 
 
 class VocabularySection(Section):

@@ -69,6 +69,8 @@ REMARKS = (
     "not_human",
     "padding",
     "padding_written_unsigned",
+    "phantom_denied",
+    "phantom_described",
     "reformat_by_geometry",
     "rescale_per_slice",
     "several_acquisitions",
@@ -146,6 +148,21 @@ def is_implant_described(row: dict[str, Any], *, words: Vocabulary) -> bool:
     """Whether a description names metal or cement in the body, or a reconstruction against streaks; silence denies nothing."""
     told = (row["series_description"], row["protocol_name"], row["study_description"])
     return any(words.says(words.without(text, "no_implant", of="image_kinds"), "implant") for text in told)
+
+
+def phantom_findings(row: dict[str, Any], *, is_cropped: bool, words: Vocabulary) -> set[str]:
+    """Whether the nearest description that speaks of a calibration phantom names or denies one; silence says nothing.
+
+    A reconstruction narrower than the trunk may leave out what lies under the patient, so that only its own description, and
+    neither protocol nor study, tells what is in view.
+    """
+    told = (row["series_description"], *(() if is_cropped else (row["protocol_name"], row["study_description"])))
+    for text in told:
+        is_denied = words.says(text, "no_phantom")
+        is_named = words.says(words.without(text, "no_phantom", of="image_kinds"), "phantom")
+        if is_named or is_denied:
+            return set() if is_named and is_denied else {"phantom_described" if is_named else "phantom_denied"}
+    return set()
 
 
 def field_of_view(row: dict[str, Any]) -> float | None:

@@ -220,6 +220,8 @@ def _series(row: dict[str, Any], kind: _Kind, *, persons: Persons, rules: Rules)
     has_implant = quality.is_implant_described(row, words=rules.words)
     said = (("lossy", is_lossy), ("not_human", not is_human), ("implant_described", has_implant))
     findings |= {name for name, is_so in said if is_so}
+    is_cropped = "cropped_field_of_view" in findings
+    findings |= quality.phantom_findings(row, is_cropped=is_cropped, words=rules.words)
     if kind.sop_class not in quality.IMAGES or row["n_pixels"] == 0:
         findings -= {"position_missing"}
     verdict, reason = quality.grade(findings)

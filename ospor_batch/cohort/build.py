@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -41,6 +41,7 @@ class Question:
     seed: int
     key: bytes
     event_centers: tuple[str, ...] = ()  # centers whose events were recorded; guards say nothing of the others
+    phantoms: Mapping[str, str] = field(default_factory=dict)  # center -> whether a calibration phantom is in view
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def build(
         recipe=question.recipe,
         reference_id=question.reference_id,
         window=question.match.window,
+        phantoms=question.phantoms,
     )
     _refuse_lost(series, selected, chosen=chosen, rows=rows)
     fates = unit_fates(selected, pairs, labels=labels, rows=rows, matches=matches, n_criteria=len(question.steps.series))
@@ -160,9 +162,9 @@ def _with_label_present(series: pl.DataFrame, labels: pl.DataFrame, question: Qu
     if not any(HAS_LABEL in step.fails.meta.root_names() for step in question.steps.series):
         return series
     dated = labels if question.label_dates is None else labels.filter(_in_period(question.label_dates))
-    inside = in_window(before_days=question.match.before_days, after_days=question.match.after_days)
+    within = (question.match.before_days, question.match.after_days)
     mine, theirs = series.select(*SERIES, "patient_key", "image_date"), dated.select(*PERSON, "label_date")
-    labelled = pair(mine, theirs, keep=inside).select(*SERIES).unique().with_columns(pl.lit(value=True).alias(HAS_LABEL))
+    labelled = pair(mine, theirs, within=within).select(*SERIES).unique().with_columns(pl.lit(value=True).alias(HAS_LABEL))
     return series.join(labelled, on=SERIES, how="left").with_columns(pl.col(HAS_LABEL).fill_null(value=False))
 
 

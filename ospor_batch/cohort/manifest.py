@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import polars as pl
 
+from ospor_batch.cohort.guards import is_found
 from ospor_batch.cohort.pairing import PERSON
 from ospor_batch.contracts import contract
 from ospor_batch.errors import LedgerError
@@ -13,6 +15,8 @@ from ospor_batch.errors import LedgerError
 UNVERIFIED = "unverified"  # what stands where no label speaks
 UNKNOWN = "unknown"
 SAME = "is_same_acquisition"
+NAMED, DENIED = "phantom_described", "phantom_denied"  # findings of the catalog
+CROPPED = "cropped_field_of_view"  # a finding: what lies under the patient may be left out
 
 
 def period() -> pl.Expr:
@@ -36,6 +40,22 @@ def same_acquisition() -> pl.Expr:
     return pl.coalesce(same_number, same_day_qct)
 
 
+def phantom_in_view(declared: Mapping[str, str]) -> dict[str, pl.Expr]:
+    """Whether a calibration phantom is in view, and what says so; null where nothing does, since no pixel was read yet.
+
+    declared: of every center, whether one lies under the patients of its CTs (in_view, absent, unknown). The description of a
+    series is nearer than the word of its center, which says nothing of a reconstruction narrower than the trunk.
+    """
+    is_named, is_denied, is_cropped = (is_found(finding) for finding in (NAMED, DENIED, CROPPED))
+    said = pl.col("center").replace_strict(dict(declared), default=UNKNOWN, return_dtype=pl.String)
+    by_center = pl.when(pl.col("modality") == "CT").then(
+        pl.when(said == "absent").then(pl.lit(value=False)).when((said == "in_view") & ~is_cropped).then(pl.lit(value=True))
+    )
+    by_text = pl.when(is_named | is_denied).then(is_named)
+    source = pl.when(by_text.is_not_null()).then(pl.lit("description")).when(by_center.is_not_null()).then(pl.lit("center"))
+    return {"is_phantom_in_view": pl.coalesce(by_text, by_center), "phantom_source": source}
+
+
 def with_sex_of_person(series: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
     """Fill an unknown sex of the image header from the person's exports, where these agree."""
     known = (
@@ -49,11 +69,20 @@ def with_sex_of_person(series: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFra
     return filled.drop("exported")
 
 
-def manifest(index: pl.DataFrame, matches: pl.DataFrame, *, recipe: str, reference_id: str, window: str) -> pl.DataFrame:
+def manifest(
+    index: pl.DataFrame,
+    matches: pl.DataFrame,
+    *,
+    recipe: str,
+    reference_id: str,
+    window: str,
+    phantoms: Mapping[str, str],
+) -> pl.DataFrame:
     """Rows of the manifest without their partition.
 
-    index: the chosen series of all eligible people with is_prevalence_index; matches: the matched pairs with their
-    label. A series that is index of nothing has no row; label columns stand on the performance index alone.
+    index: the chosen series of all eligible people with is_prevalence_index; matches: the matched pairs with their label;
+    phantoms: as phantom_in_view takes them. A series that is index of nothing has no row; label columns stand on the
+    performance index alone.
     """
     paired = matches.select(PERSON).unique().with_columns(role=pl.lit("paired"))
     of_label = matches.select("center", "series_key", *_label_columns(matches), same_acquisition().alias(SAME))
@@ -67,12 +96,12 @@ def manifest(index: pl.DataFrame, matches: pl.DataFrame, *, recipe: str, referen
         window_days=pl.lit(window),
         role=pl.col("role").fill_null("image_only"),
         is_performance_index=pl.col("label_key").is_not_null(),
-        is_phantom_in_view=pl.lit(None, pl.Boolean),  # not assessed: no pixel was read yet
         age_band=age_band(),
         period=period(),
         item_digest=pl.Series(
             [_item(*pair) for pair in rows.select("series_digest", "mask_digest").iter_rows()], dtype=pl.String
         ),
+        **phantom_in_view(phantoms),
         **{c: pl.col(c).fill_null(UNVERIFIED) for c in ("densitometer_vendor", "t_source", "t_reference")},
     )
 

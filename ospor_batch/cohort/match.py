@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from ospor_batch.cohort.pairing import GAP, PERSON
@@ -16,16 +17,14 @@ Preference = Literal["nearest", "before_first", "after_first"]
 Reuse = Literal["allow", "forbid"]
 LOT = "lot"
 PLACE = pl.col("place")
-# The tie rule of methods M1, in order: what is compared, and what a pair has lost by where it differs from the match.
-# Pairs stand in the order of series_key, then label_key, so that the number of the series and the place of the row say which
-# key is earlier: numbers alone are compared.
+# The tie rule of methods M1, in order: what is compared, and what a pair has lost by where it differs from the match. Where
+# all numbers are alike the keys decide, so that text is compared for few.
 TIE_RULE = (
     (pl.col(GAP).abs(), "larger_gap"),
     (pl.col(GAP) < 0, "label_before_image"),
     (pl.col("image_date"), "later_image"),
-    (pl.col("series_key").rle_id(), "later_image_key"),
-    (PLACE, "later_label_key"),
 )
+KEYS = ("series_key", "label_key")
 
 
 def lots(keys: pl.Series, *, seed: int, key: bytes) -> pl.Series:
@@ -35,7 +34,7 @@ def lots(keys: pl.Series, *, seed: int, key: bytes) -> pl.Series:
 
 
 def tie_rule(prefer: Preference) -> tuple[tuple[pl.Expr, str], ...]:
-    """What pairs are compared by, in order; a label of the day of the image lies on the preferred side."""
+    """The numbers that pairs are compared by, in order; a label of the day of the image lies on the preferred side."""
     is_second = {"nearest": None, "before_first": pl.col(GAP) > 0, "after_first": pl.col(GAP) < 0}[prefer]
     return TIE_RULE if is_second is None else ((is_second, "other_side"), *TIE_RULE)
 
@@ -51,34 +50,46 @@ def rank_pairs(
     on; a series whose every label went to another has no match, and its pairs are ranked from 2.
     """
     group = [*PERSON, "series_key"] if index_series == "all" else list(PERSON)
-    rules = tie_rule(prefer)
-    reasons = {f"tie_{i}": reason for i, (_, reason) in enumerate(rules)}
-    rows = candidates.sort("series_key", "label_key").with_row_index("place")
-    narrow = rows.select(
-        **{tie: value for tie, (value, _) in zip(reasons, rules, strict=True)},
-        place=PLACE,
+    reasons = {f"tie_{i}": reason for i, (_, reason) in enumerate(tie_rule(prefer))}
+    pairs = candidates.lazy().with_row_index("place")
+    numbers = pairs.select(
+        PLACE,
         group=PLACE.min().over(group),
         loses_index=_loses_index(index_series),
         is_taken=pl.lit(value=False),
-    )
+        **{tie: value for tie, (value, _) in zip(reasons, tie_rule(prefer), strict=True)},
+    ).collect()
+    keys = candidates.select(KEYS)
     if index_series == "all" and reuse == "forbid":
-        numbers = rows.select(series=pl.col("series_key").rle_id(), label=PLACE.min().over("label_key"))
-        narrow = _with_taken(narrow.hstack(numbers).sort(list(reasons)))
-    narrow = narrow.sort("group", "loses_index", "is_taken", *reasons)
+        owned = pairs.select(series=PLACE.min().over("series_key"), label=PLACE.min().over("label_key")).collect()
+        numbers = _with_taken(_in_order(numbers.hstack(owned), [*reasons], keys=keys))
+    numbers = _in_order(numbers, ["group", "loses_index", "is_taken", *reasons], keys=keys)
     at = pl.int_range(pl.len(), dtype=pl.UInt32)
     starts = pl.when(pl.col("group").ne_missing(pl.col("group").shift(1))).then(at).forward_fill()
-    narrow = narrow.with_columns(at=at, first=starts)  # first: where the group's match stands
-    n_before = pl.col("at") - pl.col("first") + pl.col("is_taken").gather("first").cast(pl.UInt32)
-    ranked = narrow.select(
-        "place", candidate_rank=(n_before + 1).cast(pl.Int64), is_match=n_before == 0, lost_by=_lost_by(reasons)
-    )
-    return rows.drop("place").hstack(ranked.sort("place").drop("place"))
+    numbers = numbers.with_columns(first=starts)  # where the group's match stands
+    n_before = at - pl.col("first") + pl.col("is_taken").gather("first").cast(pl.UInt32)
+    numbers = numbers.with_columns(candidate_rank=(n_before + 1).cast(pl.Int64))
+    return candidates.hstack(_told(numbers, reasons, keys=keys))
 
 
 def prevalence_index(chosen: pl.DataFrame, *, rule: Literal["first", "random"]) -> pl.DataFrame:
     """The label-blind index series of every person: earliest image date, then key; or by lot."""
     order = ["image_date", "series_key"] if rule == "first" else [LOT, "series_key"]
     return chosen.sort(*PERSON, *order).unique(subset=PERSON, keep="first", maintain_order=True).sort("series_key")
+
+
+def _in_order(numbers: pl.DataFrame, by: Sequence[str], *, keys: pl.DataFrame) -> pl.DataFrame:
+    """Rows sorted by numbers, and those that are alike in all of these by their keys; place is their row among the keys."""
+    ordered = numbers.sort(by)
+    is_like = pl.all_horizontal(pl.col(one) == pl.col(one).shift(1) for one in by).fill_null(value=False)
+    runs = ordered.select(run=(~is_like).cum_sum(), is_tied=is_like | is_like.shift(-1, fill_value=False))
+    tied = runs["is_tied"].arg_true()
+    if tied.is_empty():
+        return ordered
+    alike = keys[ordered["place"][tied]].with_columns(run=runs["run"][tied], at=tied).sort("run", *KEYS)
+    order = np.arange(ordered.height)
+    order[tied.to_numpy()] = alike["at"].to_numpy()
+    return ordered[order]
 
 
 def _with_taken(ordered: pl.DataFrame) -> pl.DataFrame:
@@ -100,13 +111,23 @@ def _with_taken(ordered: pl.DataFrame) -> pl.DataFrame:
     return held.with_columns(is_taken=(pl.col("owner") != pl.col("series")).fill_null(value=False)).drop("owner")
 
 
-def _lost_by(reasons: Mapping[str, str]) -> pl.Expr:
-    """What a pair lost by, from where its group's match stands (column first); null for the match."""
-    return pl.coalesce(
+def _told(numbers: pl.DataFrame, reasons: Mapping[str, str], *, keys: pl.DataFrame) -> pl.DataFrame:
+    """Rank of every row of the keys, whether it is the match, and what it lost by to its group's match (row first)."""
+    is_match = pl.col("candidate_rank") == 1
+    lost, series = numbers.filter(~is_match), keys["series_key"]
+    match = numbers[lost["first"]]
+    lost_by = pl.coalesce(
         pl.when(pl.col("loses_index")).then(pl.lit("index_series_rule")),
         pl.when(pl.col("is_taken")).then(pl.lit("label_taken")),
-        *(pl.when(pl.col(tie) != pl.col(tie).gather("first")).then(pl.lit(reason)) for tie, reason in reasons.items()),
+        *(pl.when(pl.col(tie) != match[tie]).then(pl.lit(reason)) for tie, reason in reasons.items()),
+        pl.when(series[lost["place"]] != series[match["place"]]).then(pl.lit("later_image_key")),
+        pl.lit("later_label_key"),
     )
+    told = [
+        numbers.filter(is_match).select(PLACE, "candidate_rank", is_match=is_match, lost_by=pl.lit(None, pl.String)),
+        lost.select(PLACE, "candidate_rank", is_match=is_match, lost_by=lost_by),
+    ]
+    return pl.concat(told).sort("place").drop("place")
 
 
 def _loses_index(rule: IndexRule) -> pl.Expr:

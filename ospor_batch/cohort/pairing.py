@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,42 +11,69 @@ from numpy.typing import NDArray
 GAP = "gap_days"  # of a pair: label date minus image date
 PERSON = ("center", "patient_key")
 LABEL_CENTER = "label_center"  # where the label was measured; another center only where a crosswalk joins two numbers
-WHO, WHOSE = "patient_key", "patient_key_of_label"
-SLICE = 250_000  # rows held as text at a time: whole row groups, as Polars cuts large files, so that none is decoded twice
-BUCKET_BITS = 20  # first bits of the hash, by which labels are looked up: about one label a bucket in a million
-SEEN_BITS = 23  # more of them, by which most people without any label are told without a look at a bucket (1 MiB)
+WHO = "patient_key"
+Days = tuple[int, int]  # before and after, both inclusive
+
+BUCKET_BITS = (4, 22)  # least and most first bits of the hash, by which entries are looked up: about one or two a bucket
+DAY_BITS = 24  # last bits of an entry; the others are the first 40 of the hash, and collisions are settled by the keys
+EPOCH = 2 ** (DAY_BITS - 1)  # 1970-01-01 as a day of an entry
+EVER = 2**22  # days; dates of the years 1 to 9999 lie nearer to each other and to 1970
+ROUNDS = 16  # steps to the first entry that is not too early, before it is looked for by halves: most people have few
 
 
 @dataclass(frozen=True)
 class _Index:
-    """Labels in the order of the hash of their person; those of bucket b stand from starts[b] to starts[b + 1].
+    """Who was seen when: entries (hash of the person, then the day) in order, and behind them the greatest number.
 
-    seen: a bit for every beginning of a hash, set where a label's begins so.
+    bits: of the hash that name a bucket; starts: where its entries begin; tags: a byte a bucket, whose bits tell most hashes
+    that it lacks.
     """
 
-    who: NDArray[np.uint64]
-    day: NDArray[np.int32]
-    at_label: NDArray[np.uint32]
+    bits: int
+    entries: NDArray[np.uint64]
     starts: NDArray[np.int32]
-    seen: NDArray[np.uint8]
+    tags: NDArray[np.uint8]
+
+    def is_near(self, rows: pl.Series, days: Days) -> pl.Series:
+        """Whether an entry of the person lies within so many days before and after; of another one with luck of the hash.
+
+        rows: structs of who and day. Works on numbers alone, outside the lock of Python, so that slices run side by side.
+        """
+        who, day = (rows.struct.field(name).to_numpy() for name in ("who", "day"))
+        left = np.flatnonzero(self.tags.take(_bucket(who, self.bits)) & _tag(who))
+        earliest, width = _entry(who.take(left), day.take(left) - np.int32(days[0])), np.uint64(sum(days))
+        at = self.starts.take(_bucket(earliest, self.bits)).astype(np.int64)
+        found = np.zeros(len(rows), dtype=np.bool_)
+        for _ in range(ROUNDS):
+            entry = self.entries.take(at)
+            found[left[entry - earliest <= width]] = True
+            early = np.flatnonzero(entry < earliest)
+            at, earliest, left = at.take(early) + 1, earliest.take(early), left.take(early)
+            if not len(left):
+                break
+        entry = self.entries.take(np.searchsorted(self.entries, earliest))
+        found[left[entry - earliest <= width]] = True
+        return pl.Series(found)
 
 
 def pair(
-    series: pl.DataFrame | pl.LazyFrame, labels: pl.DataFrame | pl.LazyFrame, *, keep: pl.Expr | None = None
+    series: pl.DataFrame | pl.LazyFrame, labels: pl.DataFrame | pl.LazyFrame, *, within: Days | None = None
 ) -> pl.DataFrame:
     """Pair every series with every label of the same person, whatever study or center, with the gap in whole days.
 
-    Columns that both have are those of the series; ``keep`` judges the gap alone. People are first found by a 64-bit hash
-    of their key, slice by slice, so that text is held for one slice and for the pairs only; then the keys themselves are
-    compared, so that two people of one hash never meet.
+    Columns that both have are those of the series; within: days of the label before and after the image, any number where it
+    is None. Series near a label are found by a hash of their person while they are read, then labels near one of these, so
+    that no more than these are held as text; then the keys themselves are joined, so that two people of one hash never meet.
     """
     left, right = series.lazy(), labels.lazy()
     ours = left.collect_schema().names()
     own = [column for column in right.collect_schema().names() if column not in ours or column in PERSON]
-    index = _index(right)
-    pairs = pl.concat(_over_slices(left, lambda _, part: _near(part, index, keep=keep)))
-    given = _at(right.select(own).rename({"center": LABEL_CENTER, WHO: WHOSE}), pairs["at_label"])
-    return pairs.drop("at_label").hstack(given).filter(pl.col(WHO) == pl.col(WHOSE)).drop(WHOSE)
+    before, after = (min(days, EVER) for days in within or (EVER, EVER))
+    images = _near(left, "image_date", of=_index(right, "label_date"), days=(before, after))
+    drawn = _near(right.select(own), "label_date", of=_index(images.lazy(), "image_date"), days=(after, before))
+    found = _joined(images, drawn).filter(in_window(before_days=before, after_days=after))
+    given = drawn.drop(WHO).rename({"center": LABEL_CENTER})[found["label"]]
+    return images[found["image"]].hstack([found[GAP]]).hstack(given)
 
 
 def in_window(*, before_days: int, after_days: int) -> pl.Expr:
@@ -57,91 +81,50 @@ def in_window(*, before_days: int, after_days: int) -> pl.Expr:
     return pl.col(GAP).is_between(-before_days, after_days, closed="both")
 
 
-def _hashed(rows: pl.DataFrame | pl.LazyFrame, *, day: str) -> pl.DataFrame:
-    """Row number (at), hash of the person (who) and day of every row that has both."""
-    who, on = pl.col(WHO).hash().alias("who"), pl.col(day).to_physical().alias("day")
-    known = pl.col(WHO).is_not_null() & pl.col(day).is_not_null()
-    return rows.lazy().select(who, on, known=known).with_row_index("at").filter("known").collect()
+def _near(rows: pl.LazyFrame, day: str, *, of: _Index, days: Days) -> pl.DataFrame:
+    """The rows near an entry; the others are left out by the reader before their other columns become text.
 
-
-def _index(labels: pl.LazyFrame) -> _Index:
-    rows = _hashed(labels, day="label_date").sort("who")
-    who = rows["who"].to_numpy()
-    starts = np.concatenate(([0], np.cumsum(np.bincount(_first(BUCKET_BITS, who), minlength=2**BUCKET_BITS))))
-    seen = np.zeros(2**SEEN_BITS, dtype=np.bool_)
-    seen[_first(SEEN_BITS, who)] = True
-    packed = np.packbits(seen, bitorder="little")
-    return _Index(who, rows["day"].to_numpy(), rows["at"].to_numpy(), starts.astype(np.int32), packed)
-
-
-def _first(bits: int, who: NDArray[np.uint64]) -> NDArray[np.int32]:
-    """The first bits of hashes, as numbers."""
-    return (who >> np.uint64(64 - bits)).astype(np.int32)
-
-
-def _is_seen(who: NDArray[np.uint64], index: _Index) -> NDArray[np.bool_]:
-    """True where a label's hash begins as this one; the table is small enough to stay near the processor."""
-    bits = _first(SEEN_BITS, who)
-    found = (index.seen[bits >> 3] >> (bits & 7).astype(np.uint8)) & 1
-    is_seen: NDArray[np.bool_] = found.view(np.bool_)
-    return is_seen
-
-
-def _over_slices(rows: pl.LazyFrame, work: Callable[[int, pl.DataFrame], pl.DataFrame]) -> list[pl.DataFrame]:
-    """What becomes of every slice, given the number of its first row; the next one is read meanwhile.
-
-    One slice without rows where there are none. Two slices at work would be slower: they share the threads of Polars.
+    Text is written anew: as it stands it would hold all that was read in memory.
     """
-    n = rows.select(pl.len()).collect().item()
-    done = []
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(rows.slice(0, SLICE).collect)
-        for start in range(0, max(n, 1), SLICE):
-            part = coming.result()
-            if start + SLICE < n:
-                coming = reader.submit(rows.slice(start + SLICE, SLICE).collect)
-            done.append(work(start, part))
-    return done
+    seen = pl.struct(who=_who(), day=pl.col(day).to_physical().fill_null(0))
+    is_near = seen.map_batches(lambda part: of.is_near(part, days), return_dtype=pl.Boolean, is_elementwise=True)
+    return rows.filter(is_near).with_columns(pl.col(pl.String) + "").collect(engine="streaming").rechunk()
 
 
-def _near(series: pl.DataFrame, index: _Index, *, keep: pl.Expr | None) -> pl.DataFrame:
-    """Series beside the row numbers of the labels that may be of the same person."""
-    rows = _hashed(series, day="image_date")
-    who = rows["who"].to_numpy()
-    rows = rows.filter(_is_seen(who, index)).rechunk()  # hardly any but people with labels
-    who, day = rows["who"].to_numpy(), rows["day"].to_numpy()
-    bucket = _first(BUCKET_BITS, who)
-    first = index.starts[bucket]
-    n = index.starts[bucket + 1] - first
-    image = np.repeat(np.arange(len(who), dtype=np.int32), n)
-    first -= np.cumsum(n, dtype=np.int32) - n
-    label = np.arange(len(image), dtype=np.int32) + np.repeat(first, n)  # the labels of its bucket
-    is_same = who[image] == index.who[label]
-    image, label = image[is_same], label[is_same]
-    gap = pl.Series(GAP, index.day[label] - day[image], dtype=pl.Int64)
-    near = pl.DataFrame([gap, pl.Series("at_label", index.at_label[label]), rows["at"][image]])
-    near = near if keep is None else near.filter(keep)
-    return _taken(series, near["at"].to_numpy()).with_columns(near[GAP], near["at_label"])
+def _joined(images: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+    """Row numbers of image and label of every pair, in order, with the gap."""
+    mine = images.lazy().select(WHO, "image_date").with_row_index("image")
+    theirs = labels.lazy().select(WHO, "label_date").with_row_index("label")
+    gap = (pl.col("label_date") - pl.col("image_date")).dt.total_days()
+    pairs = mine.join(theirs, on=WHO, maintain_order="left_right")
+    return pairs.select("image", "label", gap.alias(GAP)).collect()
 
 
-def _at(labels: pl.LazyFrame, wanted: pl.Series) -> pl.DataFrame:
-    """The rows of the wanted numbers, in their order."""
-    rows = np.unique(wanted.to_numpy())
+def _index(rows: pl.LazyFrame, day: str) -> _Index:
+    known = rows.filter(pl.col(WHO).is_not_null(), pl.col(day).is_not_null())
+    seen = known.select(who=_who(), day=pl.col(day).to_physical()).collect(engine="streaming")
+    entries = pl.Series(_entry(seen["who"].to_numpy(), seen["day"].to_numpy()), dtype=pl.UInt64).sort().to_numpy()
+    bits = min(max(len(entries).bit_length(), BUCKET_BITS[0]), BUCKET_BITS[1])
+    bucket, tags = _bucket(entries, bits), np.zeros(2**bits, dtype=np.uint8)
+    np.bitwise_or.at(tags, bucket, _tag(entries))
+    starts = np.zeros(2**bits + 1, dtype=np.int32)
+    np.cumsum(np.bincount(bucket, minlength=2**bits), out=starts[1:])
+    return _Index(bits, np.append(entries, ~np.uint64(0)), starts, tags)
 
-    def of_slice(start: int, part: pl.DataFrame) -> pl.DataFrame:
-        first, last = np.searchsorted(rows, [start, start + part.height])
-        return _taken(part, rows[first:last] - start)
 
-    return pl.concat(_over_slices(labels, of_slice), rechunk=True)[np.searchsorted(rows, wanted.to_numpy())]
+def _who() -> pl.Expr:
+    return pl.col(WHO).hash()
 
 
-def _taken(rows: pl.DataFrame, at: NDArray[Any]) -> pl.DataFrame:
-    """Rows by number, which may repeat; by way of a mask, since text of several chunks is slow to gather by number.
+def _entry(who: NDArray[np.uint64], day: NDArray[np.int32]) -> NDArray[np.uint64]:
+    return (who & ~np.uint64(2**DAY_BITS - 1)) | (day + np.int32(EPOCH)).astype(np.uint64)
 
-    Text is written anew: as it stands it would hold the text of all rows in memory.
-    """
-    is_wanted = np.zeros(rows.height, dtype=np.bool_)
-    is_wanted[at] = True
-    place = np.cumsum(is_wanted, dtype=np.int32) - 1
-    kept = rows.filter(is_wanted).with_columns(pl.col(pl.String) + "").rechunk()
-    return kept[pl.Series(place[at])]
+
+def _bucket(who: NDArray[np.uint64], bits: int) -> NDArray[np.int64]:
+    return (who >> np.uint64(64 - bits)).view(np.int64)
+
+
+def _tag(who: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """One of eight bits, by bits of the hash that the bucket does not depend on."""
+    tag: NDArray[np.uint8] = np.left_shift(np.uint8(1), (who >> np.uint64(DAY_BITS)).astype(np.uint8) & np.uint8(7))
+    return tag

@@ -180,6 +180,7 @@ def question_of(study: Study, recipe: Recipe, *, key: bytes) -> Question:
         seed=study.study.seed,
         key=key,
         event_centers=tuple(sorted(center.name for center in study.centers if center.events)),
+        phantoms={center.name: center.calibration_phantom for center in study.centers},
     )
 
 

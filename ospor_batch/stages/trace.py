@@ -133,6 +133,7 @@ def _copied_from(run: Run, table: str, *, row: Row, column: str) -> tuple[str, R
     recipe, partition = row.get("variant") or row["recipe"], row.get("partition", "test")
     named = {
         "recipe": recipe, "metric": row["metric"], "partition": partition, "stratum": OVERALL, "is_same_acquisition": EVERYONE,
+        "unit": "person",
     }  # fmt: skip
     for source in COPIED[table]:
         rows = run.read(source, under="tables")

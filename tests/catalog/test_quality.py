@@ -102,6 +102,8 @@ FIRES: dict[str, Callable[[], Images]] = {
     "not_human": lambda: stack(PatientSpeciesDescription="Canine"),
     "padding": lambda: stack(PixelPaddingValue=0),
     "padding_written_unsigned": unsigned_padding,
+    "phantom_denied": lambda: stack(StudyDescription="QCT ohne Phantom"),
+    "phantom_described": lambda: stack(ProtocolName="Spine with phantom"),
     "reformat_by_geometry": lambda: stack(4, ImageOrientationPatient=CORONAL, ImagePositionPatient=lambda n: [0, 5.0 * n, 0]),
     "rescale_per_slice": lambda: stack(RescaleSlope=lambda n: 1 + n / 100),
     "several_acquisitions": lambda: stack(AcquisitionNumber=lambda n: n),
@@ -191,6 +193,34 @@ def test_an_implant_is_known_where_a_description_names_it_and_grades_nothing(
     row = only(catalogue(stack(4, SeriesDescription=description, SpecificCharacterSet="ISO_IR 192")))
     assert ("implant_described" in findings(row)) is is_told
     assert row["grade"] == "usable"
+
+
+@pytest.mark.parametrize(
+    ("series", "study", "told"),
+    [
+        ("Spine 3 mm QCT PHANTOM", "", "phantom_described"),
+        ("Spine", "LWS mit Kalibrierphantom", "phantom_described"),
+        ("Wirbelsäule", "腰椎 体模", "phantom_described"),
+        ("Spine without phantom", "QCT phantom", "phantom_denied"),
+        ("phantomless BMD", "", "phantom_denied"),
+        ("asynchronous calibration", "", "phantom_denied"),
+        ("with and without phantom; phantom", "QCT phantom", None),
+        ("phantom limb pain", "CTDI phantom", None),
+        ("QCT", "Spine", None),
+    ],
+)
+def test_a_phantom_is_known_where_the_nearest_description_speaks_of_one(
+    catalogue: Catalogue, series: str, study: str, told: str | None
+) -> None:
+    row = only(catalogue(stack(4, SeriesDescription=series, StudyDescription=study, SpecificCharacterSet="ISO_IR 192")))
+    assert findings(row) & {"phantom_described", "phantom_denied"} == ({told} if told else set())
+    assert row["grade"] == "usable"
+
+
+def test_a_narrow_reconstruction_is_known_by_its_own_description_alone(catalogue: Catalogue) -> None:
+    narrow = {"PixelSpacing": [20, 20], "StudyDescription": "QCT phantom"}
+    assert "phantom_described" not in findings(only(catalogue(stack(4, **narrow))))
+    assert "phantom_described" in findings(only(catalogue(stack(4, SeriesDescription="recon phantom", **narrow))))
 
 
 def test_remarks_grade_nothing() -> None:

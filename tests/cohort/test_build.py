@@ -88,7 +88,25 @@ def test_label_columns_stand_on_the_performance_index_alone(cohort):
     assert index.select(of_label).null_count().sum_horizontal().item() == 0
     assert others.select(of_label).null_count().sum_horizontal().item() == others.height * len(of_label)
     assert set(others.select("densitometer_vendor", "t_source", "t_reference").unpivot()["value"]) == {"unverified"}
-    assert rows["is_phantom_in_view"].null_count() == rows.height
+
+
+@pytest.mark.parametrize(
+    ("findings", "declared", "told"),
+    [
+        ("", "unknown", (None, None)),
+        ("phantom_described;tilted", "absent", (True, "description")),
+        ("phantom_denied", "in_view", (False, "description")),
+        ("", "in_view", (True, "center")),
+        ("", "absent", (False, "center")),
+        ("cropped_field_of_view", "in_view", (None, None)),
+        ("cropped_field_of_view", "absent", (False, "center")),
+    ],
+)
+def test_a_phantom_is_in_view_where_a_description_or_the_center_says_so(request, findings, declared, told):
+    series, labels, built = (request.getfixturevalue(name) for name in ("series", "labels", "built"))
+    row = series({"patient_key": "A", "series_key": "A1", "findings": findings})
+    cohort = built(row, labels(), phantoms={"north": declared})
+    assert manifest_of(cohort).select("is_phantom_in_view", "phantom_source").rows() == [told]
 
 
 def test_item_digest_is_that_of_series_and_mask(cohort):

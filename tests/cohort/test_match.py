@@ -6,6 +6,7 @@ import json
 import re
 from datetime import date, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from ospor_batch.cohort.pairing import in_window, pair
 from ospor_batch.cohort.windows import window_table, windowed
 
 DAY = date(2022, 1, 1)
+PAIR = ["series_key", "label_key"]
 IMAGE = {"center": pl.String, "patient_key": pl.String, "series_key": pl.String, "image_date": pl.Date}
 LABEL = {
     "center": pl.String,
@@ -146,7 +148,8 @@ def test_the_order_of_rows_decides_nothing(image_rows, label_rows, random):
     images, labels = images_of(image_rows), labels_of(label_rows)
     once = matched(images, labels, before=5, after=5)
     shuffled = [pl.DataFrame(random.sample(f.to_dicts(), f.height), schema=f.schema) for f in (images, labels)]
-    assert matched(*shuffled, before=5, after=5).equals(once)
+    found = matched(*shuffled, before=5, after=5)
+    assert found.sort(PAIR).equals(once.sort(PAIR))
 
 
 @pytest.mark.parametrize(
@@ -177,13 +180,42 @@ def test_a_key_is_one_person_wherever_the_label_was_measured():
 
 
 def test_people_of_one_hash_never_meet(monkeypatch):
-    hashed = pairing._hashed
-    same = pl.lit(7, pl.UInt64).alias("who")
-    monkeypatch.setattr(pairing, "_hashed", lambda rows, *, day: hashed(rows, day=day).with_columns(same))
-    monkeypatch.setattr(pairing, "SLICE", 2)
+    monkeypatch.setattr(pairing, "_who", lambda: pl.col("patient_key").hash().clip(7, 7))
+    monkeypatch.setattr(pairing, "ROUNDS", 2)
     images, labels = images_of([("A", 1), ("B", 1), (None, 3), ("A", 4)]), labels_of([("B", 2), ("A", 1), ("A", 9)])
     found = pair(images, labels).select("series_key", "label_key", "gap_days").sort("series_key", "label_key")
     assert found.rows() == [("i0", "l1", 0), ("i0", "l2", 8), ("i1", "l0", 1), ("i3", "l1", -3), ("i3", "l2", 5)]
+
+
+@pytest.mark.parametrize("within", [(0, 0), (30, 5), (5, 300), (10**9, 10**9)])
+def test_a_window_finds_what_a_join_finds_whatever_was_read_and_however_often_people_were_measured(tmp_path, within):
+    random = np.random.default_rng(7)
+    n_images, n_labels, start = 6000, 900, date(1969, 6, 1)
+
+    def rows(n, kind):
+        who = [f"p{i}" if i else None for i in random.integers(0, 1500, n)]
+        day = [start + timedelta(int(d)) if d % 50 else None for d in random.integers(0, 900, n)]
+        return pl.DataFrame(
+            {
+                "center": "c",
+                "patient_key": who,
+                f"{kind}_key": [f"{kind}{i}" for i in range(n)],
+                f"{'image' if kind == 'series' else kind}_date": day,
+            }
+        )
+
+    images, labels = rows(n_images, "series"), rows(n_labels, "label")
+    often = labels.head(60).with_columns(patient_key=pl.lit("p1"), label_key="p1" + pl.col("label_key"))
+    labels = pl.concat([labels, often])  # more labels than are stepped over one by one
+    for name, table in (("series", images), ("label", labels)):
+        table.write_parquet(tmp_path / f"{name}.parquet", row_group_size=700)
+    found = pair(pl.scan_parquet(tmp_path / "series.parquet"), pl.scan_parquet(tmp_path / "label.parquet"), within=within)
+    gap = (pl.col("label_date") - pl.col("image_date")).dt.total_days().alias("gap_days")
+    joined = images.join(labels.rename({"center": "label_center"}), on="patient_key").with_columns(gap)
+    expected = joined.filter(pl.col("gap_days").is_between(-within[0], within[1])).select(found.columns)
+    assert expected.height > 0
+    assert found.sort(PAIR).equals(expected.sort(PAIR))
+    assert found["series_key"].equals(found.join(images.with_row_index(), on="series_key").sort("index")["series_key"])
 
 
 def test_the_prevalence_index_is_blind_to_labels_and_one_a_person():

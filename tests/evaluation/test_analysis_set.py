@@ -23,7 +23,8 @@ def row(person: int, series: int = 0, **changes: Any) -> Row:
         "is_performance_index": True, "is_prevalence_index": True,
         "is_osteoporosis": person % 2 == 0, "is_low_bone_mass": True, "label_value": -2.0, "label_value_unit": "t_score",
         "lumbar_spine_bmd_g_cm2": 0.9, "densitometer_vendor": "hologic", "gap_days": 5, "kvp_kv": 120.0,
-        "is_same_acquisition": False, "is_phantom_in_view": None, "slice_thickness_mm": 1.0, "age_at_image": 60.0,
+        "is_same_acquisition": False, "is_phantom_in_view": None, "phantom_source": None,
+        "slice_thickness_mm": 1.0, "age_at_image": 60.0,
     } | changes  # fmt: skip
 
 

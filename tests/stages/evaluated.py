@@ -71,7 +71,8 @@ def manifest_rows(person: Person) -> list[Row]:
     shared = {
         "recipe": "mean_hu", "reference_id": "qct", "center": person.center, "patient_key": patient, "mask_kind": "nifti",
         "mask_digest": None, "role": "image_only" if person.density is None else "paired", "partition": person.partition,
-        "window_days": "from -180 to +180", "lumbar_spine_bmd_g_cm2": None, "is_phantom_in_view": None, "scanner_model": None,
+        "window_days": "from -180 to +180", "lumbar_spine_bmd_g_cm2": None, "is_phantom_in_view": None,
+        "phantom_source": None, "scanner_model": None,
         "modality": "CT", "body_region": "abdomen", "contrast_evidence": "tag_absent", "kernel_class": "standard",
         "slice_thickness_mm": 2.0, "age_at_image": 66.0, "age_band": "60-69", "sex": "female", "period": "2022Q1",
         "scanner_vendor": person.vendor, "kvp_kv": person.kvp,

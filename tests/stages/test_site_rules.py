@@ -73,7 +73,7 @@ body_parts = [{ name = "abdomen", patterns = ["buik"] }]
 contrast = [{ name = "without", patterns = ["blanco"] }]
 phases = [{ name = "arterial", patterns = ["fase 1"] }]
 views = [{ name = "pa", patterns = ["achter-voor"] }]
-image_kinds = [{ name = "localizer", patterns = ["overzicht"] }]
+image_kinds = [{ name = "localizer", patterns = ["overzicht"] }, { name = "phantom", patterns = ["staafjes"] }]
 """,
         )
     )
@@ -87,6 +87,7 @@ image_kinds = [{ name = "localizer", patterns = ["overzicht"] }]
     assert words.first("phases", "Fase 1") == "arterial"
     assert words.every("views", "achter-voor") == {"pa"}
     assert words.says("Overzicht", "localizer")
+    assert words.says("LWK met staafjes", "phantom")
 
 
 @pytest.mark.parametrize(
