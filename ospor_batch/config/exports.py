@@ -112,9 +112,7 @@ class EventFile(MappedFile):
 class Center(Section):
     name: Name
     archives: tuple[str, ...] = Field(min_length=1)
-    calibration_phantom: Literal["in_view", "absent", "unknown"] = (
-        "unknown"  # in every CT of the archives, in none, or not said
-    )
+    calibration_phantom: Literal["in_view", "absent", "unknown"] = "unknown"  # in every CT of the archives, or in none
     date_shift: str | None = None  # of the archives; an export is matched with them only under the same name
     exports: tuple[Export, ...] = ()
     events: tuple[EventFile, ...] = ()

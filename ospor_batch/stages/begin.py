@@ -22,6 +22,7 @@ seed = 20220101
 [[centers]]
 name = "north"                                 # <- one block a contributing hospital
 archives = ["archives/north"]                  # <- folders, zips, tars, s3://BUCKET/PREFIX, dicomweb+https://HOST/PATH
+# calibration_phantom = "in_view"              # in every CT of this center; or "absent"; descriptions that name one need no line
 [[centers.exports]]
 path = "exports/north_dxa.csv"                 # <- CSV or XLSX; the template beside this file shows a layout that needs no change
 kind = "dxa"                                   # dxa | qct | body
