@@ -28,6 +28,9 @@ MOST_SAY = 3.0  # bodies that all of them together count as beside a landmark; j
 # Chance of the place that a landmark tells, beside the likeliest by what the bodies say, below which the two contradict each
 # other and neither is believed; judgement
 LEAST_ROOM = 0.1
+# Levels from the nearest landmark within which a level is counted: upper thoracic bodies run into one another, and one that is
+# missed shifts all beyond it; judgement
+FARTHEST = 6
 TOGETHER = 0.5  # weight of each body's say: neighbours err together, since their windows overlap; judgement
 
 
@@ -53,7 +56,7 @@ def labelled_bodies(
 
     is_vertebra: probability (z, y, x), z towards the head; others: those of disc, rib and sacrum, or none. place, spread: what
     the network says of the level, T1 being 0, and how far it may lie off. Each body is the next level of the one above it, so
-    that the bodies together, and what can be counted from, decide where the chain begins.
+    that the bodies together, and what can be counted from, decide where the chain begins; too far from that there is none.
     """
     parts = _components(is_vertebra > 0.5, spacing_mm=spacing_mm)
     parts = parted(parts, is_vertebra - others[DISC] if others else is_vertebra, spacing_mm=spacing_mm)
@@ -70,10 +73,11 @@ def labelled_bodies(
     seen = landmarks(centers[kept], rib=others[RIB], sacrum=others[SACRUM], spacing_mm=spacing_mm) if others else []
     first, confidence, is_agreed = _chain(said - away, apart, seen=[(one, int(away[one.body])) for one in seen])
     counted_from = tuple(one.name for one in seen) if is_agreed else ()
+    far = [min((abs(int(step - away[one.body])) for one in seen), default=0) for step in away]
     found = []
-    for step, one in zip(away, inside, strict=True):
+    for step, levels_away, one in zip(away, far, inside, strict=True):
         level = first + int(step)
-        if 0 <= level < len(LEVELS):  # beyond a spine's ends there is no body
+        if 0 <= level < len(LEVELS) and levels_away <= FARTHEST:  # beyond a spine's ends there is no body
             labels[one] = STRUCTURES.index(LEVELS[level])
             found.append(Body(LEVELS[level], confidence, int(one.sum()), counted_from))
     return labels, tuple(found)

@@ -10,6 +10,7 @@ from ospor_batch.models.bundle import open_bundle
 from ospor_batch.models.spec import Pixels, PredictorSpec
 from ospor_batch.models.trainable import Answer, Example, Preparing, TrainableRecipe
 
+SPACING = "slice_spacing_mm"  # of a CT series; in a model folder's training_data the least and the greatest
 UNLIKE_TRAINING = "slice_spacing_unlike_training"  # flag of an answer
 BEYOND = 1.25  # times the widest or finest spacing learned from, within which images count as alike; declared
 
@@ -56,6 +57,6 @@ def build_trained(recipe: TrainableRecipe, spec: PredictorSpec) -> TrainedPredic
     answers = recipe.learner.open(bundle.state, parameters, targets=recipe.targets(parameters), device=spec.device)
     # on a CPU one by one, so that no neighbour changes an answer
     together = int(str(parameters.get("batch_size", 1))) if spec.device != "cpu" else 1
-    low, high = bundle.spec.get("training_data", {}).get("slice_spacing_mm") or (None, None)  # older folders do not say it
+    low, high = bundle.spec.get("training_data", {}).get(SPACING) or (None, None)  # older folders do not say it
     spacing = None if low is None or high is None else (float(low), float(high))
     return TrainedPredictor(recipe, Preparing(parameters, spec.masks), answers, together, spacing)

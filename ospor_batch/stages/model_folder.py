@@ -19,9 +19,9 @@ from ospor_batch.inference.fitting import Fit
 from ospor_batch.models.bundle import write_bundle
 from ospor_batch.models.spec import PREPROCESSING, PredictorSpec
 from ospor_batch.models.trainable import IMAGE, TrainableRecipe
-from ospor_batch.models.trained import UNLIKE_TRAINING
+from ospor_batch.models.trained import SPACING, UNLIKE_TRAINING
 from ospor_batch.stages.specs import threshold_rule
-from ospor_batch.stages.training_rows import SPACING, Learners
+from ospor_batch.stages.training_rows import Learners
 
 STRATA = ("center", "scanner_vendor", "sex", "age_band")
 GENERATED = "\n**It was trained on generated images: no figure below says anything about patients.**\n"

@@ -11,6 +11,7 @@ from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import schema_of
 from ospor_batch.errors import ItemRefused, LedgerError, StudyError
 from ospor_batch.models.trainable import Case, Parameters, Target, TrainableRecipe
+from ospor_batch.models.trained import SPACING
 from ospor_batch.runs import Run
 from ospor_batch.store import Store
 
@@ -18,7 +19,6 @@ PARTITIONS = ("train", "tuning")
 FACTS = (
     "center", "scanner_vendor", "kvp_kv", "kernel_class", "slice_thickness_mm", "age_at_image", "sex", "height_m",
 )  # fmt: skip
-SPACING = "slice_spacing_mm"  # of a CT series
 TARGET_MISSING = ItemRefused("target_missing", "the matched exam has no value to learn from")
 
 

@@ -142,6 +142,14 @@ def test_levels_are_counted_from_the_last_rib_where_the_network_is_not_sure_of_a
     assert {body.counted_from for body in found} == {counted_from}
 
 
+def test_no_level_is_counted_further_than_six_from_a_landmark() -> None:
+    levels = list(LEVELS[LEVELS.index("T3") : LEVELS.index("L2") + 1])
+    ribs = tuple(level for level in levels if level.startswith("T"))
+    found = with_landmarks(levels, said=[float(LEVELS.index(level)) for level in levels], ribs=ribs)
+    assert [body.level for body in found] == levels[levels.index("T6") :]
+    assert {body.counted_from for body in found} == {("rib",)}
+
+
 @pytest.mark.parametrize("last", ["L5", "S1"])
 def test_the_sacrum_leaves_two_places_and_the_network_chooses(last: str) -> None:
     levels = list(LEVELS[LEVELS.index("L2") : LEVELS.index(last) + 1])
