@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import textwrap
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ LEVELS = ("file", "instance", "series", "person")
 REFERENCE_LEVELS = ("export_row", "exam", "label")
 CATALOG = "catalog"
 IN_WINDOW = "label in the window"
+UNKNOWN = ": unknown"  # what the name of a criterion's second step ends in: who could not be judged
 NOUNS = {
     "file": "files found", "instance": "instances", "series": "series", "study": "studies", "person": "persons",
     "export_row": "rows of the exports", "exam": "exams", "label": "labels",
@@ -150,10 +152,16 @@ def _milestone(row: dict[str, object], level: str) -> str:
 def _exclusion_lines(box: Box) -> list[str]:
     lines = [f"{grouped(box.n_left)} left"]
     for exclusion in box.left:
-        said = f"{grouped(exclusion.n)}  {exclusion.reason.replace('_', ' ')}"
-        detail = "" if exclusion.reason.replace("_", " ") in exclusion.step.lower() else f" (at: {exclusion.step})"
-        lines += _lines(said + detail, CHARACTERS[SIDE])
+        lines += _lines(f"{grouped(exclusion.n)}  {_why(exclusion)}", CHARACTERS[SIDE])
     return lines
+
+
+def _why(exclusion: Exclusion) -> str:
+    """Say why they left; a criterion of the study names who stays, which is not what those who leave are."""
+    step, reason = exclusion.step.lower(), exclusion.reason.replace("_", " ")
+    if re.sub(r"[^0-9a-z]+", " ", step).strip() == reason:
+        return exclusion.step if step.endswith(UNKNOWN) else f"not kept by: {exclusion.step}"
+    return reason if reason in step else f"{reason} (at: {exclusion.step})"
 
 
 def _lines(said: str, width: int) -> list[str]:

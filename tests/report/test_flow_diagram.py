@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import polars as pl
 
-from ospor_batch.report.flow_diagram import REFERENCE_LEVELS, described, draw, flow
+from ospor_batch.report.flow_diagram import REFERENCE_LEVELS, Box, Exclusion, described, draw, flow
 from tests.report.made import NAME, REFERENCE, Made
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -56,9 +56,21 @@ def test_the_drawing_holds_every_number_and_says_it_in_words(made: Made) -> None
     for box in boxes:
         assert f"{box.n} {box.says.split()[0]}" in said
         for left in box.left:
-            assert f"{left.n}  {left.reason.replace('_', ' ')}" in said
+            assert f"{left.n}  " in said
     assert drawn.findtext(f"{SVG}title") == "Flow & <fate>"
     assert drawn.findtext(f"{SVG}desc") == described(boxes)
+
+
+def test_who_fails_a_criterion_is_not_called_by_its_name() -> None:
+    left = (
+        Exclusion("120 kV", "120_kv", 16), Exclusion("120 kV: unknown", "120_kv_unknown", 2),
+        Exclusion("unenhanced", "unenhanced", 3), Exclusion("not a localizer", "localizer", 4), Exclusion("CT", "not_ct", 5),
+    )  # fmt: skip
+    drawn = ET.fromstring(draw((Box("series", "series", 30, left),), title="Flow", name="flow"))
+    said = [element.text for element in drawn.iter(f"{SVG}text")]
+    assert said[2:] == [
+        "16  not kept by: 120 kV", "2  120 kV: unknown", "3  not kept by: unenhanced", "4  localizer", "5  not ct (at: CT)",
+    ]  # fmt: skip
 
 
 def test_the_drawing_keeps_everything_inside_its_frame(made: Made) -> None:
