@@ -1,11 +1,11 @@
 # ruff: noqa: B023 -- what is timed is called at once
-"""What a night costs: a sweep with nothing new, the memory of a large listing, 200 nights of tables, and two processes.
+"""What a night costs: a sweep with nothing new, the memory of a large listing, 200 nights of tables, and workers beside it.
 
 python benchmarks/sweep.py quiet --size 100000      tree of small DICOM files: first crawl, then nothing new, against find
 python benchmarks/sweep.py quiet --archive FOLDER   the same over files that are there already
 python benchmarks/sweep.py memory --size 10000000   listing that is generated, over as many known files; no file is made
 python benchmarks/sweep.py nights --size 200        nights of new files, with and without merging and deleting
-python benchmarks/sweep.py share --size 20000       crawl against bare open and read, on one and on two processes
+python benchmarks/sweep.py share --size 20000       crawl against bare open and read, in one process and with workers
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ KEY, SPLIT_KEY = b"benchmark-key-0123456789", b"benchmark-split-key-0123"
 PER_FOLDER = 200
 MARK = b"9" * 12  # digits of the UIDs that are replaced in every file
 Rows = list[dict[str, Any]]
+SPAWN = multiprocessing.get_context("spawn")
 
 
 def study_of(folder: Path, *, archive: str = "archive") -> Study:
@@ -325,37 +327,37 @@ def bare(paths: list[str]) -> int:
 
 
 def share(size: int, folder: Path) -> Rows:
-    """Crawl of new files against bare open and read of the same, on one and on two processes."""
+    """Crawl of new files against bare open and read of the same: in one process and thread, and with workers beside it."""
     root = folder / "archive"
     make_tree(root, size)
-    paths = [str(path) for path in sorted(root.rglob("*.dcm"))]
-    study, rows = study_of(folder), Rows()
-    for n in (1, 2):
-        halves = [paths[i::n] for i in range(n)]
-        with (
-            multiprocessing.get_context("spawn").Pool(n) as pool,
-            open_executor(Compute(cluster="local", workers=n)) as executor,
-        ):
-            pool.map(bare, [[]] * n)
-            list(executor.map(stage.read_partition, []))
-            best = []
-            for turn in range(3):
-                read = timed(lambda: pool.map(bare, halves))
-                store = Store(folder / f"workspace-{n}-{turn}")
-                best.append((read, timed(lambda: crawl(study, store, executor=executor))))
-        peer, ours = (min(times) for times in zip(*best, strict=True))
-        rows.append(
-            {
-                "what": f"crawl on {n}",
-                "files": size,
-                "seconds": ours,
-                "files_per_s": size / ours,
-                "bare_files_per_s": size / peer,
-                "share": peer / ours,
-            }
-        )
-    rows[1]["share_kept"] = rows[1]["share"] / rows[0]["share"]
+    rows = []
+    for workers in (0, 1, 2):
+        # a process of its own, since threads are counted when it starts; with workers it is as any crawl
+        os.environ["POLARS_MAX_THREADS"] = "1" if workers == 0 else str(os.cpu_count())
+        with ProcessPoolExecutor(1, mp_context=SPAWN) as pool:
+            rows.append(pool.submit(share_of, size, folder, workers).result())
+    for row in rows[1:]:
+        row["share_kept"] = row["share"] / rows[0]["share"]
     return rows
+
+
+def share_of(size: int, folder: Path, workers: int) -> dict[str, Any]:
+    """Best of five turns; workers: of a local cluster, 0: in line."""
+    paths = [str(path) for path in sorted((folder / "archive").rglob("*.dcm"))]
+    n, study = max(1, workers), study_of(folder)
+    halves = [paths[i::n] for i in range(n)]
+    compute = Compute(cluster="local", workers=workers) if workers else Compute(cluster="in_line")
+    with SPAWN.Pool(n) as pool, open_executor(compute) as executor:
+        pool.map(bare, [[]] * n)
+        turns = []
+        for turn in range(6):  # the first warms workers up
+            read = timed(lambda: pool.map(bare, halves))
+            store = Store(folder / f"workspace-{workers}-{turn}")
+            turns.append((read, *both_timed(lambda: crawl(study, store, executor=executor))))
+    peer, ours, cpu = (min(times) for times in zip(*turns[1:], strict=True))
+    what = f"crawl by {workers} workers" if workers else "crawl in one process"
+    told = {"what": what, "files": size, "seconds": ours, "cpu_here_s": cpu, "files_per_s": size / ours}
+    return told | {"bare_files_per_s": size / peer, "share": peer / ours}
 
 
 def show(rows: Rows) -> None:

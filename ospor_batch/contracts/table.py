@@ -58,6 +58,8 @@ def conform(rows: pl.DataFrame, name: str) -> pl.DataFrame:
     A column that holds only nulls may have any type.
     """
     wanted = schema_of(name)
+    if rows.schema == wanted:
+        return rows
     if missing := [column for column in wanted if column not in rows.columns]:
         raise ContractError(f"{name}: columns missing: {', '.join(missing)}")
     if extra := [column for column in rows.columns if column not in wanted]:
@@ -76,12 +78,15 @@ def part(rows: pl.DataFrame, name: str) -> Parted:
     """
     judged = conform(rows, name)
     of = contract(name)
+    if _is_sound(judged, of):
+        refuse_shared_keys(judged, name)
+        return Parted(judged, judged.clear().with_columns(pl.lit("").alias(BROKEN)))
     broken = pl.concat_str(
         [pl.when(~ok.fill_null(value=True)).then(pl.lit(rule)) for rule, ok in checks(of).items()],
         separator=";",
         ignore_nulls=True,
     )
-    judged = judged.with_columns(broken.alias(BROKEN)) if judged.height else judged.with_columns(pl.lit("").alias(BROKEN))
+    judged = judged.with_columns(broken.alias(BROKEN))
     whole = pl.col(BROKEN) == ""
     parted = Parted(judged.filter(whole).drop(BROKEN), judged.filter(~whole))
     refuse_shared_keys(parted.kept, name)
@@ -103,6 +108,11 @@ def refuse_shared_keys(rows: pl.DataFrame, name: str) -> None:
     key = list(contract(name).primary_key)
     if key and (shared := rows.height - rows.select(key).n_unique()):
         raise ContractError(f"{name}: {shared} rows repeat a primary key ({', '.join(key)})")
+
+
+def _is_sound(rows: pl.DataFrame, of: Contract) -> bool:
+    """Whether all rows keep all rules; that is the rule, and told in half the time of which row breaks which."""
+    return rows.height == 0 or all(rows.select(ok.all().alias(rule) for rule, ok in checks(of).items()).row(0))
 
 
 def _check(value: pl.Expr, kind: str, bound: Any) -> pl.Expr:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +23,9 @@ from ospor_batch.config import Study
 from ospor_batch.contracts import contract
 from ospor_batch.errors import ArchiveError, ItemRefused, LedgerError, StorageError, StudyError
 from ospor_batch.stages.crawl_counts import Tally, as_they_were, counted, counted_anew, crawl_summary, sweep_counts
+from ospor_batch.stages.crawl_parts import DONE, FILES, ROWS, Finished, Part, by_table
 from ospor_batch.stages.crawl_rows import IDENTITY, changes, file_key, identities, keyed, unread
+from ospor_batch.stages.lent_key import borrowed, lent
 from ospor_batch.stages.listing import Spilled, in_slices
 from ospor_batch.stages.same_folders import Group, SameFolders
 from ospor_batch.stages.summary import Progress, StageSummary
@@ -30,7 +33,7 @@ from ospor_batch.store import Store, Writing, read_staged, storage_errors, write
 
 PART_FILES = 2000  # a second of reading from a warm disk, ten from a slow share: what a killed crawl may have to repeat
 SLICE_PARTS = 20  # parts turned into rows at once: 40,000 rows, 0.3 GB
-FILES, ROWS = "files.arrow", "rows.arrow"  # of a part, beside its work list: what must be read, and what was
+NOW = "now.json"  # of the crawl under way: the number of its commit, and where the key is lent
 NANOSECONDS_PER_MINUTE = 60 * 10**9
 
 
@@ -38,8 +41,9 @@ NANOSECONDS_PER_MINUTE = 60 * 10**9
 class _Crawl:
     """One crawl under way.
 
-    work: per group of buckets its archives and work lists, for groups in which anything differs from the catalog;
-    held: the verdicts on the first group if it is new, so that a small archive is compared once.
+    new: archives and work lists of files that are not known; work: per group of buckets those of the other files that must
+    be read, for groups in which anything else differs from the catalog; held: the verdicts on the first of these groups if
+    it is new, so that a small archive is compared once.
     """
 
     study: Study
@@ -51,6 +55,7 @@ class _Crawl:
     listing: Spilled
     same: SameFolders
     tally: Tally = field(default_factory=Tally)
+    new: list[tuple[str, Path]] = field(default_factory=list)
     work: dict[Group, list[tuple[str, Path]]] = field(default_factory=dict)
     held: dict[Group, tuple[Verdicts, pl.DataFrame]] = field(default_factory=dict)
     n_gone: int = 0
@@ -107,12 +112,20 @@ def crawl(
 
 
 def read_partition(work_list: str) -> int:
-    """Read the files of a work list and write their rows beside it, whole or not at all; runs on a worker."""
+    """Read the files of a work list and write their rows beside it, whole or not at all; runs on a worker.
+
+    Rows of new files are written as the catalog takes them where the key is lent to this process, and without keys elsewhere.
+    """
     listed = Path(work_list)
     work = json.loads(listed.read_text(encoding="utf-8"))
     items: list[Listing] = list(read_staged(listed.with_name(FILES)).iter_rows())
     rows = read_files(items, root=work["root"], cache=Path(work["cache"]))
-    write_staged(rows, target=listed.with_name(ROWS))
+    now = json.loads(Path(work["now"]).read_text(encoding="utf-8")) if work["is_new"] else {}
+    if key := borrowed(now.get("key_at")):
+        part = Part(listed, work["center"], work["archive"], work["reader"], now["number"])
+        part.finish(rows, key=key)
+    else:
+        write_staged(rows, target=listed.with_name(ROWS))
     return rows.height
 
 
@@ -167,15 +180,30 @@ def _compare(of: _Crawl, group: Group, *, is_new: bool) -> None:
     of.same.learn(group, listing=listing, known=known, unchanged=verdicts.unchanged, is_quiet=verdicts.is_quiet)
     if verdicts.is_quiet:
         return
+    is_known = pl.col("is_known")
+    of.new += _work_lists(of, verdicts.read.filter(~is_known), is_new=True)
+    read = verdicts.read.filter(is_known)
+    if not (read.height or verdicts.refused.height or verdicts.waiting.height or verdicts.vanished.height):
+        return
     if is_new and not of.work:
         of.held[group] = verdicts, known
-    of.work[group] = []
-    for (archive,), files in verdicts.read.group_by("archive", maintain_order=True):
-        root = of.study.archive_root(str(archive))
+    of.work[group] = _work_lists(of, read, is_new=False)
+
+
+def _work_lists(of: _Crawl, read: pl.DataFrame, *, is_new: bool) -> list[tuple[str, Path]]:
+    """Archive and work list of every part that must be read."""
+    found = []
+    for (name,), files in read.group_by("archive", maintain_order=True):
+        archive = str(name)
         # two names of one root must not share their parts
-        staging = of.staging / hashlib.sha256(str(archive).encode()).hexdigest()[:8]
-        for run in partitions(files["path"].to_list(), size=PART_FILES):
-            of.work[group].append((str(archive), _work_list(files[run], root=root, cache=of.store.cache, staging=staging)))
+        staging = of.staging / hashlib.sha256(archive.encode()).hexdigest()[:8]
+        work = {
+            "root": of.study.archive_root(archive), "cache": str(of.store.cache), "reader": reader_version(),
+            "center": of.center, "archive": archive, "is_new": is_new, "now": str(of.staging / NOW),
+        }  # fmt: skip
+        runs = partitions(files["path"].to_list(), size=PART_FILES)
+        found += [(archive, _work_list(files[run], work=work, staging=staging)) for run in runs]
+    return found
 
 
 @dataclass
@@ -189,7 +217,7 @@ class _Slice:
 
 
 class _Appending:
-    """Appends slices of a crawl while others are still being read."""
+    """Appends what differs from the catalog slice by slice while others are still being read, and what is new in the end."""
 
     def __init__(self, of: _Crawl, writing: Writing) -> None:
         self._of = of
@@ -200,6 +228,9 @@ class _Appending:
         self._gone: list[pl.Series] = []
         self._come: list[pl.Series] = []
         self._slices: dict[Path, _Slice] = {}
+        self._new: dict[Path, Part | Finished] = {
+            path: Part(path, of.center, archive, reader_version(), writing.number) for archive, path in of.new
+        }
         for group, work in of.work.items():
             archives = {path: archive for archive, path in work}
             runs = list(in_slices(list(archives), size=SLICE_PARTS))
@@ -212,16 +243,31 @@ class _Appending:
 
     def told(self, part: Path) -> None:
         """A part was read."""
+        if isinstance(new := self._new.get(part), Part):
+            self._new[part] = self._take(new)
+            return
         each = self._slices.pop(part)
         each.left.discard(part)
         if not each.left:
             self._append(each)
 
-    def n_moved(self) -> int:
-        """How many files were moved; LedgerError when a part was never read."""
-        if self._left:
+    def finish(self) -> int:
+        """Append what is new and tell how many files were moved; LedgerError when a part was never read."""
+        finished = [part for part in self._new.values() if isinstance(part, Finished)]
+        if self._left or len(finished) < len(self._new):
             raise LedgerError(f"crawl: {len(self._left)} groups of folders were not read whole")
+        self._writing.adopt(by_table(finished))
+        if self._of.n_gone:
+            self._come += [part.identities() for part in finished]
         return count_moved(pl.concat(self._gone), pl.concat(self._come)) if self._come and self._gone else 0
+
+    def _take(self, part: Part) -> Finished:
+        """A part of new files; LedgerError unless each of them became a row."""
+        found = part.told(key=self._of.key)
+        self._of.tally.add(found.tally)
+        if (n := read_staged(part.beside(FILES)).height) != found.tally.files:
+            raise LedgerError(f"crawl: {n} files were to be judged, but {found.tally.files} were")
+        return found
 
     def _append(self, each: _Slice) -> None:
         of = self._of
@@ -253,13 +299,17 @@ class _Appending:
 def _read_and_write(of: _Crawl, writing: Writing, *, executor: Executor, progress: Progress | None) -> int:
     """Read what must be read and append what differs; return how many files were moved."""
     appending = _Appending(of, writing)
-    parts = [path for work in of.work.values() for _, path in work]
-    done = [path for path in parts if path.with_name(ROWS).is_file()]
-    for path in done:
-        appending.told(path)
-    todo = [str(path) for path in parts if path not in set(done)]
-    _work(todo, executor=executor, n_parts=len(parts), progress=progress, told=appending.told)
-    return appending.n_moved()
+    parts = [path for work in (of.new, *of.work.values()) for _, path in work]
+    done = {path for path in parts if any(path.with_name(name).is_file() for name in (DONE, ROWS))}
+    for path in parts:
+        if path in done:
+            appending.told(path)
+    todo = [str(path) for path in parts if path not in done]
+    with lent(of.key) if executor.is_here else contextlib.nullcontext() as key_at:
+        if parts:
+            write_text(json.dumps({"number": writing.number, "key_at": key_at}), target=of.staging / NOW)
+        _work(todo, executor=executor, n_parts=len(parts), progress=progress, told=appending.told)
+    return appending.finish()
 
 
 def _fresh(of: _Crawl, rows: list[pl.DataFrame]) -> pl.DataFrame:
@@ -274,9 +324,9 @@ def _identities_of(of: _Crawl, vanished: pl.DataFrame) -> pl.Series:
     return identities(held)
 
 
-def _work_list(files: pl.DataFrame, *, root: str, cache: Path, staging: Path) -> Path:
+def _work_list(files: pl.DataFrame, *, work: Mapping[str, object], staging: Path) -> Path:
     """Write what a worker must read; the same files have the same place, where their rows may lie already."""
-    told = json.dumps({"root": root, "cache": str(cache), "reader": reader_version()})
+    told = json.dumps(work)
     digest = hashlib.sha256("\0".join([told, *files["path"]]).encode())
     for column in ("size_bytes", "mtime_ns"):
         digest.update(files[column].to_numpy().tobytes())
@@ -319,8 +369,9 @@ def _bisect(work_list: Path, *, executor: Executor) -> None:
         rows = pl.DataFrame([row], schema=part_schema())
     else:
         middle = files.height // 2
-        place = {"root": work["root"], "cache": Path(work["cache"]), "staging": work_list.parent}
-        halves = [_work_list(h, **place) for h in (files[:middle], files[middle:])]
+        halves = [
+            _work_list(h, work=work | {"is_new": False}, staging=work_list.parent) for h in (files[:middle], files[middle:])
+        ]
         _work([str(half) for half in halves], executor=executor, n_parts=2, progress=None)
         rows = pl.concat([read_staged(half.with_name(ROWS)) for half in halves])
     write_staged(rows, target=target)
@@ -328,6 +379,6 @@ def _bisect(work_list: Path, *, executor: Executor) -> None:
 
 def _check(verdicts: Verdicts, *, n_fresh: int) -> None:
     """LedgerError unless every listed file of the group stands in exactly one place."""
-    listed = verdicts.read.height + verdicts.refused.height + verdicts.waiting.height
+    listed = verdicts.read["is_known"].sum() + verdicts.refused.height + verdicts.waiting.height
     if listed != n_fresh:
         raise LedgerError(f"crawl: {listed} files were to be judged, but {n_fresh} were")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import polars as pl
 
@@ -43,9 +43,9 @@ def unread(verdicts: Verdicts) -> pl.DataFrame:
 def keyed(rows: pl.DataFrame, *, center: str, key: bytes, reader_version: str) -> pl.DataFrame:
     """Add the keyed hashes, and turn instances that break the contract into rejects; only the driver holds the key."""
 
-    def patient(number: str) -> str | None:
-        normal = normal_patient_id(number)
-        return normal and pseudonym(normal, kind="patient", issuer=center, key=key)
+    def patients(numbers: list[str]) -> list[str | None]:
+        normal = [normal_patient_id(number) for number in numbers]
+        return [None if one is None else pseudonym(one, kind="patient", issuer=center, key=key) for one in normal]
 
     names = list(zip(rows["archive"].to_list(), rows["path"].to_list(), strict=True))
     in_folders = [(archive, path.rpartition("/")[0]) for archive, path in names]
@@ -54,7 +54,7 @@ def keyed(rows: pl.DataFrame, *, center: str, key: bytes, reader_version: str) -
     rows = rows.with_columns(
         *(_each(rows[f"{kind}_instance_uid"], kind, key=key) for kind in ("series", "study")),
         _each(rows["sop_instance_uid"], "instance", key=key),
-        _mapped(rows["patient_id"], patient).alias("patient_key"),
+        _mapped(rows["patient_id"], patients).alias("patient_key"),
         pl.Series("file_key", file_keys(names, center=center, key=key), pl.String),
         pl.Series("folder_key", [folders[place] for place in in_folders], pl.String),
         center=pl.lit(center),
@@ -65,6 +65,8 @@ def keyed(rows: pl.DataFrame, *, center: str, key: bytes, reader_version: str) -
 
 def changes(fresh: pl.DataFrame, known: pl.DataFrame, vanished: pl.DataFrame) -> dict[str, Change]:
     """What differs from the catalog; a reject that was tried again in vain is no change."""
+    if known.height + vanished.height == 0:
+        return as_new(fresh)
     files = fresh.select(contract("file").columns)
     changed, rows = files, fresh
     if known.height:
@@ -87,25 +89,32 @@ def changes(fresh: pl.DataFrame, known: pl.DataFrame, vanished: pl.DataFrame) ->
     }
 
 
+def as_new(fresh: pl.DataFrame) -> dict[str, Change]:
+    """The rows of files of which the catalog knows none."""
+    return {
+        "file": Change(fresh.select(contract("file").columns)),
+        "instance": Change(_instances(fresh), is_parted=True),
+        "reject": Change(_rejects(fresh)),
+    }
+
+
 def identities(instances: pl.DataFrame) -> pl.Series:
     """One number an instance, the same for the same object wherever its file lies; good for counting only."""
     return instances.select(pl.struct(IDENTITY).hash(seed=0).alias("what")).to_series()
 
 
 def _each(values: pl.Series, kind: str, *, key: bytes) -> pl.Series:
-    told = values.drop_nulls().to_list()
-    different = list(dict.fromkeys(told))
-    keys = pseudonyms(different, kind=kind, issuer="", key=key)
-    if len(different) == len(values):
-        return pl.Series(f"{kind}_key", keys, pl.String)
-    return _mapped(values, dict(zip(different, keys, strict=True)).get).alias(f"{kind}_key")
+    def keys(identifiers: list[str]) -> list[str]:
+        return pseudonyms(identifiers, kind=kind, issuer="", key=key)
+
+    return _mapped(values, keys).alias(f"{kind}_key")
 
 
-def _mapped(values: pl.Series, to: Callable[[str], str | None]) -> pl.Series:
-    """Apply to every distinct value, once."""
-    told = values.to_list()
-    found: dict[str | None, str | None] = {value: to(value) for value in dict.fromkeys(told) if value is not None}
-    return pl.Series([None if value is None else found[value] for value in told], dtype=pl.String)
+def _mapped(values: pl.Series, to: Callable[[list[str]], Sequence[str | None]]) -> pl.Series:
+    """Apply to all distinct values, once; null stays null."""
+    different = values.unique(maintain_order=True).drop_nulls()
+    found = pl.Series(to(different.to_list()), dtype=pl.String)
+    return found if len(found) == len(values) else values.replace_strict(different, found, default=None)
 
 
 def _refuse_broken(rows: pl.DataFrame) -> pl.DataFrame:
@@ -126,7 +135,8 @@ def _refuse_broken(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _instances(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.filter(pl.col("fate") == "instance").select(contract("instance").columns)
+    is_instance = rows["fate"] == "instance"
+    return (rows if is_instance.all() else rows.filter(is_instance)).select(contract("instance").columns)
 
 
 def _rejects(rows: pl.DataFrame) -> pl.DataFrame:

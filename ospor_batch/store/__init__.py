@@ -1,8 +1,9 @@
 """The only door to tables on disk: Delta tables for the catalog, atomic Parquet parts for runs."""
 
 from ospor_batch.store.buckets import bucket_groups, full_key, n_buckets, number_of
+from ospor_batch.store.change import Change, write_data, write_data_rows
 from ospor_batch.store.parts import read_part, read_staged, storage_errors, write_part, write_rows, write_staged, write_text
-from ospor_batch.store.tables import GRACE_HOURS, Change, Store, SweepCounts, Writing
+from ospor_batch.store.tables import GRACE_HOURS, Store, SweepCounts, Writing
 
 __all__ = [
     "GRACE_HOURS",
@@ -17,6 +18,8 @@ __all__ = [
     "read_part",
     "read_staged",
     "storage_errors",
+    "write_data",
+    "write_data_rows",
     "write_part",
     "write_rows",
     "write_staged",

@@ -9,6 +9,7 @@ import polars as pl
 from ospor_batch.contracts import contract
 
 BUCKET = "bucket"
+TOGETHER = "all"  # in place of a number: data files with rows of any bucket, of commits too small to be parted
 
 
 def full_key(table: str) -> list[str]:
@@ -37,11 +38,16 @@ def with_bucket(rows: pl.DataFrame, table: str) -> pl.DataFrame:
     return rows.with_columns(pl.concat_str("center", pl.lit("-"), number).alias(BUCKET))
 
 
-def names_of(table: str, center: str, numbers: Iterable[int] | None = None) -> set[str]:
-    """Names of some buckets of a center; of all where none are named."""
+def names_of(table: str, center: str, numbers: Iterable[int] | None = None) -> list[str]:
+    """Names of some buckets of a center, in the order given; of all where none are named."""
     if contract(table).bucket_by is None:
-        return {center}
-    return {f"{center}-{number:02d}" for number in (range(n_buckets(table)) if numbers is None else numbers)}
+        return [center]
+    return [f"{center}-{number:02d}" for number in (range(n_buckets(table)) if numbers is None else numbers)]
+
+
+def together(table: str, center: str) -> str:
+    """Name of what holds rows of any bucket of a center."""
+    return center if contract(table).bucket_by is None else f"{center}-{TOGETHER}"
 
 
 def bucket_groups(sizes: Sequence[int], *, most: int) -> list[range]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,14 +50,23 @@ class DeltaDoor:
             return -1
         return max((int(entry.group(1)) for entry in entries if entry), default=-1)
 
-    def scan(self, schema: pl.Schema, *, version: int | None, buckets: Collection[str] | None = None) -> pl.LazyFrame:
-        """Rows of a version, of some buckets only; columns that older files do not have are null."""
-        files = self._files(version, buckets=buckets)
-        if not files:
-            return pl.LazyFrame(schema=schema)
-        return pl.scan_parquet(
-            files, schema=schema, missing_columns="insert", extra_columns="ignore", hive_partitioning=False, glob=False
-        )
+    def scan(
+        self,
+        schema: pl.Schema,
+        *,
+        version: int | None,
+        buckets: Collection[str] | None = None,
+        also: tuple[str, pl.Expr] | None = None,
+    ) -> pl.LazyFrame:
+        """Rows of a version, of some buckets only; columns that older files do not have are null.
+
+        also: one more bucket, of which only some rows are wanted.
+        """
+        added = self._added(version)
+        found = [_scan(self._at(path for path in added if buckets is None or _bucket(path) in buckets), schema)]
+        if also is not None and (files := self._at(path for path in added if _bucket(path) == also[0])):
+            found.append(_scan(files, schema).filter(also[1]))
+        return pl.concat(found)
 
     def n_rows(self, version: int | None) -> dict[str | None, int]:
         """Rows of every bucket, read from the log alone."""
@@ -67,19 +78,36 @@ class DeltaDoor:
 
     def append(self, rows: pl.DataFrame, *, description: str) -> int:
         """Append rows in one Delta commit and return its version."""
-        from deltalake import DeltaTable, write_deltalake  # late: 0.2 s
+        from deltalake import write_deltalake  # late: 0.2 s
 
-        by = [BUCKET] if self.is_bucketed else None
+        table = self._open(None) if self.exists else self._create(rows.schema, description=description)
         arrow = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
-        if self.exists:
-            table = self._open(None)
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            table = DeltaTable.create(
-                str(self.folder), schema=arrow.schema, name=self.name, description=description, partition_by=by,
-                configuration=CONFIGURATION,
-            )  # fmt: skip
-        write_deltalake(table, arrow, mode="append", schema_mode="merge", partition_by=by)
+        write_deltalake(table, arrow, mode="append", schema_mode="merge", partition_by=self._by)
+        return int(table.version())
+
+    def adopt(self, files: Sequence[tuple[Path, int]], *, schema: pl.Schema, bucket: str, description: str) -> int:
+        """Take data files and their numbers of rows as they are, in one Delta commit, and return its version.
+
+        They stay where they lie; the table gets names of its own for them, which sort in the order given.
+        """
+        from deltalake.transaction import AddAction
+
+        table = self._ready(schema, description=description)
+        mark, actions = uuid.uuid4().hex, []
+        (self.folder / f"{BUCKET}={bucket}").mkdir(exist_ok=True)
+        for number, (source, n_rows) in enumerate(files):
+            path = f"{BUCKET}={bucket}/part-{number:06d}-{mark}.parquet"
+            _link(source, self.folder / path)
+            told = (self.folder / path).stat()
+            stats = f'{{"numRecords": {n_rows}}}'
+            actions.append(AddAction(path, told.st_size, {BUCKET: bucket}, told.st_mtime_ns // 10**6, True, stats))  # noqa: FBT003
+        table.create_write_transaction(actions, "append", table.schema(), [BUCKET])
+        return self.version()
+
+    def drop(self, bucket: str) -> int:
+        """Take all data files of a bucket out of the table and return the version that has none."""
+        table = self._open(None)
+        table.delete(f"{BUCKET} = '{bucket}'")
         return int(table.version())
 
     def put_back(self, version: int) -> int:
@@ -110,18 +138,78 @@ class DeltaDoor:
             retention_hours=grace_hours, dry_run=False, enforce_retention_duration=False, keep_versions=sorted(keep)
         )
 
+    @property
+    def _by(self) -> list[str] | None:
+        return [BUCKET] if self.is_bucketed else None
+
+    def _create(self, schema: pl.Schema, *, description: str) -> DeltaTable:
+        from deltalake import DeltaTable
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return DeltaTable.create(
+            str(self.folder), schema=_arrow(schema), name=self.name, description=description, partition_by=self._by,
+            configuration=CONFIGURATION,
+        )  # fmt: skip
+
+    def _ready(self, schema: pl.Schema, *, description: str) -> DeltaTable:
+        """The table, with every column of a schema."""
+        if not self.exists:
+            return self._create(schema, description=description)
+        from deltalake import Schema
+
+        table = self._open(None)
+        held = {field.name for field in table.schema().fields}
+        if lacking := [field for field in Schema.from_arrow(_arrow(schema)).fields if field.name not in held]:
+            table.alter.add_columns(lacking)
+            table = self._open(None)
+        return table
+
     def _open(self, version: int | None) -> DeltaTable:
         from deltalake import DeltaTable
 
         return DeltaTable(str(self.folder), version=version)
 
+    def files_of(self, bucket: str) -> list[tuple[Path, int]]:
+        """Data files of a bucket in the newest version, with their numbers of rows."""
+        added = pl.DataFrame(self._open(None).get_add_actions(flatten=True)).sort("path")
+        return [
+            (self.folder / path, n) for path, n in added.select("path", "num_records").iter_rows() if _bucket(path) == bucket
+        ]
+
     def _files(self, version: int | None, *, buckets: Collection[str] | None) -> list[str]:
         # not file_uris(): it writes the workspace as a URL, and a folder may hold blanks, brackets and letters of any kind
-        added = pl.DataFrame(self._open(version).get_add_actions(flatten=True))["path"].sort()
-        return [str(self.folder / path) for path in added if buckets is None or _bucket(path) in buckets]
+        return self._at(path for path in self._added(version) if buckets is None or _bucket(path) in buckets)
+
+    def _added(self, version: int | None) -> pl.Series:
+        return pl.DataFrame(self._open(version).get_add_actions(flatten=True))["path"].sort()
+
+    def _at(self, paths: Iterable[str]) -> list[str]:
+        return [str(self.folder / path) for path in paths]
 
     def _n_files(self) -> dict[str | None, int]:
         return Counter(_bucket(file) if self.is_bucketed else None for file in self._files(None, buckets=None))
+
+
+def _scan(files: list[str], schema: pl.Schema) -> pl.LazyFrame:
+    if not files:
+        return pl.LazyFrame(schema=schema)
+    return pl.scan_parquet(
+        files, schema=schema, missing_columns="insert", extra_columns="ignore", hive_partitioning=False, glob=False
+    )
+
+
+def _arrow(schema: pl.Schema) -> Any:
+    return pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file; a copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _merged(table: DeltaTable, **how: Any) -> int:

@@ -45,14 +45,14 @@ def write_rows(rows: pl.DataFrame, *, target: Path, metadata: dict[str, str] | N
     # by way of memory: the Parquet writer hides a full disk behind an error of its own
     content = io.BytesIO()
     rows.write_parquet(content, metadata=metadata)
-    _write_whole(content.getbuffer(), target)
+    write_whole(content.getbuffer(), target=target)
 
 
 def write_staged(rows: pl.DataFrame, *, target: Path) -> None:
     """Write rows that are read back once and then deleted, whole or not at all: as Arrow, a quarter of what Parquet costs."""
     content = io.BytesIO()
     rows.write_ipc(content, compression="lz4")
-    _write_whole(content.getbuffer(), target)
+    write_whole(content.getbuffer(), target=target)
 
 
 def read_staged(source: Path) -> pl.DataFrame:
@@ -62,10 +62,11 @@ def read_staged(source: Path) -> pl.DataFrame:
 
 def write_text(text: str, *, target: Path) -> None:
     """Write a whole text file, or nothing."""
-    _write_whole(text.encode(), target)
+    write_whole(text.encode(), target=target)
 
 
-def _write_whole(content: bytes | memoryview, target: Path) -> None:
+def write_whole(content: bytes | memoryview, *, target: Path) -> None:
+    """Write a whole file, or nothing."""
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     with storage_errors(remove=unfinished):
         target.parent.mkdir(parents=True, exist_ok=True)

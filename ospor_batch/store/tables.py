@@ -16,33 +16,15 @@ from ospor_batch import __version__
 from ospor_batch.contracts import contract, contract_names
 from ospor_batch.contracts.table import conform, empty, schema_of, whole
 from ospor_batch.errors import ContractError, LockedError, StudyError
-from ospor_batch.store.buckets import BUCKET, full_key, names_of, number_of, with_bucket
+from ospor_batch.store.buckets import full_key, names_of, number_of, together
+from ospor_batch.store.change import HISTORY, VERSIONED, Change, stamped
 from ospor_batch.store.delta import DeltaDoor
 from ospor_batch.store.parts import storage_errors
+from ospor_batch.store.together import DataFile, adopt, append, description, part_again
 
-HISTORY = schema_of("history")
-VERSIONED = [name for name in HISTORY if name != BUCKET]
 MOST_FILES = 16  # a bucket with more is merged: measured in benchmarks/sweep.py over 200 nights
 GRACE_HOURS = 24  # a reader that opened its snapshot before a merge has a day to finish
 EVERY_CENTER = "*"
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a commit does to one catalog table.
-
-    rows: new or changed rows in the contract's columns; retired: keys of rows that are gone (full_key: the primary
-    key and, in a bucketed table, the column that it is bucketed by); is_parted: the rows are what contracts.table.part
-    kept, so that their values need no second look.
-    """
-
-    rows: pl.DataFrame
-    retired: pl.DataFrame | None = None
-    is_parted: bool = False
-
-    @property
-    def is_empty(self) -> bool:
-        return self.rows.height == 0 and (self.retired is None or self.retired.height == 0)
 
 
 @dataclass(frozen=True)
@@ -169,9 +151,16 @@ class Store:
 
     def sizes(self, table: str, *, center: str) -> list[int]:
         """Rows written to each bucket of a center, versions of one row counted each; in the order of bucket numbers."""
-        version = self.snapshot().get(table)
-        found = {} if version is None else self._door(table).n_rows(version)
-        return [found.get(name, 0) for name in sorted(names_of(table, center))]
+        version, names = self.snapshot().get(table), names_of(table, center)
+        if version is None:
+            return [0] * len(names)
+        found = self._door(table).n_rows(version)
+        sizes = [found.get(name, 0) for name in names]
+        if (of := together(table, center)) in found and (by := contract(table).bucket_by) is not None:
+            rows = self._door(table).scan(pl.Schema({by: pl.String()}), version=version, buckets=[of])
+            for number, n in rows.select(number_of(pl.col(by), table)).collect().to_series().value_counts().iter_rows():
+                sizes[number] += n
+        return sizes
 
     def ever(
         self,
@@ -285,17 +274,18 @@ class Store:
             return None
         schema = schema_of(table)
         schema = pl.Schema({name: schema[name] for name in columns} | {name: HISTORY[name] for name in VERSIONED})
+        by = contract(table).bucket_by
         named = None if center is None else names_of(table, center, buckets)
-        rows = self._door(table).scan(schema, version=version, buckets=named)
-        if center is None and buckets is not None:
-            by = contract(table).bucket_by
-            assert by is not None
-            rows = rows.filter(number_of(pl.col(by), table).is_in(list(buckets)))
-        return rows
+        if by is None or (center is None and buckets is None):
+            return self._door(table).scan(schema, version=version, buckets=named)
+        is_within = pl.lit(value=True) if buckets is None else number_of(pl.col(by), table).is_in(list(buckets))
+        if center is None:
+            return self._door(table).scan(schema, version=version).filter(is_within)
+        return self._door(table).scan(schema, version=version, buckets=named, also=(together(table, center), is_within))
 
     def _write(self, table: str, rows: pl.DataFrame) -> int:
-        of = contract(table)
-        return self._door(table).append(rows, description=f"{of.id} {of.digest}")
+        door = self._door(table)
+        return append(door, rows) if door.is_bucketed else door.append(rows, description=description(table))
 
 
 class Writing:
@@ -305,7 +295,7 @@ class Writing:
         self._store = store
         self._told: dict[str, object] = {"stage": stage, "center": center, "started_at": datetime.now(UTC)}
         self._versions: dict[str, int] = {} if last is None else dict(json.loads(last[1]))
-        self._number = 1 if last is None else last[0] + 1
+        self.number = 1 if last is None else last[0] + 1
         self._is_begun = False
 
     def append(self, changes: Mapping[str, Change]) -> None:
@@ -313,7 +303,17 @@ class Writing:
         for table in sorted(changes):
             if not changes[table].is_empty:
                 self._begin()
-                self._versions[table] = self._store._write(table, self._stamped(table, changes[table]))
+                rows = stamped(table, changes[table], number=self.number)
+                self._versions[table] = self._store._write(table, rows)
+
+    def adopt(self, files: Mapping[str, Sequence[DataFile]]) -> None:
+        """Append rows that write_data wrote for this commit, given by table as files and their numbers of rows.
+
+        The files become the table's own as they are, until so many rows of a center lie together that they are parted.
+        """
+        for table in sorted(files):
+            self._begin()
+            self._versions[table] = adopt(self._store._door(table), files[table], center=str(self._told["center"]))
 
     def compact(self, *, most_files: int) -> int:
         """Merge small files of every table."""
@@ -321,7 +321,7 @@ class Writing:
         merged = 0
         for table in self._store._tables():
             door = self._store._door(table)
-            if table != "sweep" and (n := door.compact(most_files=most_files)):
+            if table != "sweep" and (n := part_again(door) + door.compact(most_files=most_files)):
                 self._is_begun = True
                 merged += n
                 self._versions[table] = door.version()
@@ -347,16 +347,17 @@ class Writing:
             return None
         row = {
             **self._told,
-            "sweep_number": self._number,
+            "sweep_number": self.number,
             "versions": json.dumps(self._versions, sort_keys=True),
             **vars(counts),
             "rules_digest": rules_digest,
             "finished_at": datetime.now(UTC),
             "code_version": __version__,
         }
-        self._store._write("sweep", whole(pl.DataFrame([row], schema=schema_of("sweep")), "sweep"))
-        self._store._last = (self._number, json.dumps(self._versions, sort_keys=True))
-        return self._number
+        rows = whole(pl.DataFrame([row], schema=schema_of("sweep")), "sweep")
+        self._store._write("sweep", rows)
+        self._store._last = (self.number, json.dumps(self._versions, sort_keys=True))
+        return self.number
 
     def _begin(self) -> None:
         if not self._is_begun:
@@ -367,18 +368,6 @@ class Writing:
         for table in self._store._tables():
             if table != "sweep":
                 self._versions[table] = self._store._door(table).put_back(self._versions.get(table, 0))
-
-    def _stamped(self, table: str, change: Change) -> pl.DataFrame:
-        """The rows of a change and the tombs of what it retires, with history and bucket."""
-        stamp = {"sweep_number": pl.lit(self._number, pl.Int64)}
-        sound = conform(change.rows, table) if change.is_parted else whole(change.rows, table)
-        rows = sound.with_columns(**stamp, is_retired=pl.lit(value=False))
-        if change.retired is not None and change.retired.height:
-            key = full_key(table)
-            gone = change.retired.select(key).unique(maintain_order=True)
-            tombs = gone.join(change.rows.select(key), on=key, how="anti").with_columns(**stamp, is_retired=pl.lit(value=True))
-            rows = pl.concat([rows, tombs], how="diagonal")
-        return with_bucket(rows, table).select(*schema_of(table), *HISTORY)
 
 
 def _bucket_numbers(table: str, *, among: pl.DataFrame | None, given: Sequence[int] | None) -> Sequence[int] | None:

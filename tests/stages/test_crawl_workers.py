@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import pytest
 from ospor_batch.compute.executor import InLine, Outcome
 from ospor_batch.errors import StorageError
 from ospor_batch.stages import crawl as stage
-from ospor_batch.store import read_staged
+from ospor_batch.store import Store, SweepCounts, read_staged
+from ospor_batch.store.change import HISTORY
 from tests.archive.made import write_series
 
 from .test_crawl import Center
@@ -46,7 +49,7 @@ def test_a_killed_crawl_goes_on_with_its_finished_parts(center: Center, monkeypa
     with pytest.raises(Killed):
         center.crawl(executor=Killing(after=3))
     assert center.store.snapshot() == {}
-    assert list((center.store.private / "staging").rglob(stage.ROWS))
+    assert list((center.store.private / "staging").rglob(stage.DONE))
     seen: list[tuple[int, int]] = []
     counter = Killing(after=10**6)
     summary = center.crawl(executor=counter, progress=lambda done, total: seen.append((done, total)))
@@ -60,6 +63,7 @@ class Dying:
     """An executor whose worker dies of one poisoned file, as a cluster reports it."""
 
     n_workers = 1
+    is_here = True
 
     def __init__(self, poison: str, error: str = "worker_died") -> None:
         self.poison, self.error = poison, error
@@ -86,19 +90,64 @@ def test_a_full_disk_on_a_worker_stops_the_crawl(center: Center) -> None:
     assert center.crawl().done == 2
 
 
+class Elsewhere(Killing):
+    """An executor whose workers may be on other machines."""
+
+    is_here = False
+
+
+def test_a_worker_elsewhere_has_no_key_and_its_rows_are_the_same(center: Center, tmp_path: Path, key: bytes) -> None:
+    write_series(center.archive, n=5)
+    (center.archive / "notes.txt").write_text("no image")
+    with pytest.raises(Killed):
+        center.crawl(executor=Elsewhere(after=0))
+    staging = center.store.private / "staging"
+    assert json.loads(next(staging.rglob(stage.NOW)).read_text())["key_at"] is None
+    assert list(staging.rglob(stage.ROWS))
+    assert not list(staging.rglob(stage.DONE))
+    center.crawl(executor=Elsewhere(after=10**6))
+    here = Center.__new__(Center)
+    here.__dict__ |= vars(center) | {"store": Store(tmp_path / "here")}
+    here.crawl()
+    for table in ("file", "instance", "reject"):
+        assert center.store.current(table).equals(here.store.current(table))
+
+
+def test_a_part_of_a_killed_crawl_counts_for_whatever_commit_comes(center: Center, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "PART_FILES", 2)
+    write_series(center.archive, n=6)
+    with pytest.raises(Killed):
+        center.crawl(executor=Killing(after=1))
+    with center.store.writing("catalog", center="south") as writing:  # another commit takes its number
+        writing.finish(SweepCounts(), is_recorded=True)
+    assert center.crawl().done == 6
+    rows = center.store._door("instance").scan(HISTORY, version=None).collect()
+    assert rows["sweep_number"].unique().to_list() == [2]
+
+
 class Looking(InLine):
-    """An executor that keeps what was sent to it."""
+    """An executor that keeps what was sent to it, and what lay on the disk while it worked."""
+
+    def __init__(self, private: Path) -> None:
+        self.private = private
+        self.on_disk = b""
 
     def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Outcome[Any, Any]]:
         self.items = list(items)
-        return super().map(function, items)
+        self.function = function
+        for outcome in super().map(function, items):
+            self.on_disk += b"".join(path.read_bytes() for path in self.private.rglob("*") if path.is_file())
+            yield outcome
 
 
 def test_no_path_of_the_archive_and_no_key_travels_to_a_worker(center: Center) -> None:
     write_series(center.archive / "KIM^CHULSOO", n=2)
-    looking = Looking()
+    looking = Looking(center.store.private)
     center.crawl(executor=looking)
     assert looking.items
+    assert pickle.dumps(looking.function) == pickle.dumps(stage.read_partition)  # nothing is bound to it
+    assert b"key_at" in looking.on_disk
+    assert center.key not in looking.on_disk
     assert not any("KIM" in item or center.key.decode() in item for item in looking.items)
     for item in looking.items:
         assert Path(item).is_relative_to(center.store.private)
