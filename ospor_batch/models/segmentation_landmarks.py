@@ -23,6 +23,10 @@ LEAST_RIB_ML = 0.4
 USUAL_MM = 32.0  # from body to body, where there is one alone; T12 to L3 in adults
 # Where the sacrum lies from the middle of the last body: down (and up), and to either side; judgement
 BELOW_MM, ASIDE_MM, LEAST_SACRUM_ML = (70.0, 25.0), 60.0, 6.0
+# The wings of the sacrum begin beside S1, 24 mm of sacrum on each side of it and none beside L5, whose next ones lie half a
+# body lower: from its middle to either side, to the front (below 0) and the back, and up and down as a share of the way to
+# the next body; textbook, rounded. Of the 20 ml of a wing; judgement
+WING_MM, WING_BEHIND_MM, WING_UP, LEAST_WING_ML = (20.0, 60.0), (-15.0, 45.0), 0.35, 2.0
 MOST_AMISS = 0.2  # share of bodies with a rib below one without, or the reverse, from which ribs tell nothing; judgement
 # Levels; so small that a landmark overrules what the bodies say, and yet a network that is sure of another level takes from
 # the confidence: a lumbar rib and a missing twelfth are each found in some percent of people; judgement
@@ -52,18 +56,34 @@ def landmarks(centers: Array, *, rib: Array, sacrum: Array, spacing_mm: float) -
     z, y, x = centers[-1]
     below = ((z - BELOW_MM[0], z + BELOW_MM[1]), (y - ASIDE_MM, y + 2 * ASIDE_MM), (x - ASIDE_MM, x + ASIDE_MM))
     if _ml(sacrum, [below], spacing_mm) >= LEAST_SACRUM_ML:
-        found.append(Landmark(SACRUM, len(centers) - 1, (L5, S1), SPREAD[SACRUM]))
+        winged = _first_with_wings(centers, sacrum, spacing_mm=spacing_mm)
+        body, places = (len(centers) - 1, (L5, S1)) if winged is None else (winged, (S1, S1))
+        found.append(Landmark(SACRUM, body, places, SPREAD[SACRUM]))
     return found
 
 
-Box = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]  # mm along z, y, x
+Span = tuple[float, float]
+Box = tuple[Span, Span, Span]  # mm along z, y, x
 
 
-def _beside(centers: Array, usual: float) -> Iterator[list[Box]]:
-    """Both places of each body at which its ribs would begin; usual: mm from body to body."""
+def _beside(centers: Array, *, aside: Span, behind: Span, up_and_down_mm: float) -> Iterator[list[Box]]:
+    """A place on each side of each body, so far from its middle."""
     for z, y, x in centers:
-        high, deep = (z - UP_AND_DOWN * usual, z + UP_AND_DOWN * usual), (y + BEHIND_MM[0], y + BEHIND_MM[1])
-        yield [(high, deep, (x - BESIDE_MM[1], x - BESIDE_MM[0])), (high, deep, (x + BESIDE_MM[0], x + BESIDE_MM[1]))]
+        high, deep = (z - up_and_down_mm, z + up_and_down_mm), (y + behind[0], y + behind[1])
+        yield [(high, deep, (x - aside[1], x - aside[0])), (high, deep, (x + aside[0], x + aside[1]))]
+
+
+def _usual(centers: Array) -> float:
+    """Millimetres from body to body."""
+    gaps = np.linalg.norm(np.diff(centers, axis=0), axis=1)
+    return float(np.median(gaps)) if len(gaps) else USUAL_MM
+
+
+def _first_with_wings(centers: Array, sacrum: Array, *, spacing_mm: float) -> int | None:
+    """The uppermost body with a wing of the sacrum on each side, which is S1 (S2 has some too); null where there is none."""
+    places = _beside(centers, aside=WING_MM, behind=WING_BEHIND_MM, up_and_down_mm=WING_UP * _usual(centers))
+    wings = (min(_ml(sacrum, [box], spacing_mm) for box in boxes) for boxes in places)
+    return next((number for number, ml in enumerate(wings) if ml >= LEAST_WING_ML), None)
 
 
 def _ml(probability: Array, boxes: list[Box], spacing_mm: float) -> float:
@@ -77,10 +97,10 @@ def _ml(probability: Array, boxes: list[Box], spacing_mm: float) -> float:
 
 def _last_with_rib(centers: Array, rib: Array, *, spacing_mm: float) -> int | None:
     """The last body with ribs; null where all or none have some, where they come and go, or where they may be out of view."""
-    gaps = np.linalg.norm(np.diff(centers, axis=0), axis=1)
-    usual = float(np.median(gaps)) if len(gaps) else USUAL_MM
+    gaps, usual = np.linalg.norm(np.diff(centers, axis=0), axis=1), _usual(centers)
     ends, known = [n * spacing_mm for n in rib.shape], []
-    for number, (center, boxes) in enumerate(zip(centers, _beside(centers, usual), strict=True)):
+    places = _beside(centers, aside=BESIDE_MM, behind=BEHIND_MM, up_and_down_mm=UP_AND_DOWN * usual)
+    for number, (center, boxes) in enumerate(zip(centers, places, strict=True)):
         has_rib = min(_ml(rib, [box], spacing_mm) for box in boxes) >= LEAST_RIB_ML
         is_in_view = center[0] >= IN_VIEW * usual and boxes[0][2][0] >= 0 and boxes[1][2][1] <= ends[2]
         if has_rib or is_in_view:

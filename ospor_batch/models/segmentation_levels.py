@@ -28,6 +28,9 @@ MOST_SAY = 3.0  # bodies that all of them together count as beside a landmark; j
 # Chance of the place that a landmark tells, beside the likeliest by what the bodies say, below which the two contradict each
 # other and neither is believed; judgement
 LEAST_ROOM = 0.1
+# Chance of the likeliest place, below which nothing is counted: a sacrum that leaves L5 and S1 once shifted a whole spine at
+# a chance of 0.55; judgement
+LEAST_SURE = 0.8
 # Levels from the nearest landmark within which a level is counted: upper thoracic bodies run into one another, and one that is
 # missed shifts all beyond it; judgement
 FARTHEST = 6
@@ -39,8 +42,8 @@ class Body:
     """One vertebral body.
 
     confidence: how likely the chain of bodies begins where it was named to begin, and not a level or more off; the bodies
-    of one volume are named together. counted_from: rib, sacrum; empty where neither was in view, or where
-    the bodies contradict them.
+    of one volume are named together. counted_from: rib, sacrum; empty where neither was in view, where the
+    bodies contradict them, or where two places are nearly as likely.
     """
 
     level: str
@@ -128,8 +131,8 @@ def _steps(centers: Array) -> list[int]:
 def _chain(said: Array, spread: Array, *, seen: Sequence[tuple[Landmark, int]] = ()) -> tuple[int, float, bool]:
     """Where the chain begins (T1 being 0) by what each body says of it, and how likely that is against all other places.
 
-    Last, whether what the bodies say leaves room for that place. seen: landmarks, with how many levels below the first body
-    the one lies that they tell of.
+    Last, whether what the bodies say leaves room for that place, and it is likely enough to be handed out. seen: landmarks,
+    with how many levels below the first body the one lies that they tell of.
     """
     places = np.arange(-2, len(LEVELS) + 2)
     say = TOGETHER * (min(1.0, MOST_SAY / len(said)) if seen else 1.0)
@@ -141,4 +144,5 @@ def _chain(said: Array, spread: Array, *, seen: Sequence[tuple[Landmark, int]] =
         likely -= off / landmark.spread
     chance = np.exp(likely - likely.max())
     best = int(chance.argmax())
-    return int(places[best]), float(chance[best] / chance.sum()), bool(room[best])
+    sure = float(chance[best] / chance.sum())
+    return int(places[best]), sure, bool(room[best]) and sure >= LEAST_SURE

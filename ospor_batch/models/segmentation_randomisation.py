@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ospor_batch.models.segmentation_classes import LEVELS, RIB, STRUCTURES
+from ospor_batch.models.segmentation_classes import LEVELS, RIB, SACRUM, STRUCTURES
 
 AIR_HU = -1000.0
 BAND_EDGES = (-700.0, -300.0, -150.0, -40.0, 15.0, 65.0, 130.0, 300.0, 900.0)  # HU; rounded borders between tissues
@@ -100,8 +100,8 @@ class Source:
     """A volume that patches are drawn from.
 
     hu, structures: (z, y, x), axes towards head, back and left, voxels of Randomisation.spacing_mm; structures by
-    STRUCTURES. spine: indices (n, 3) of the voxels of bodies, near which most patches lie. has_landmarks: whether ribs or the
-    sacrum are labelled; where they are not, as in masks of hospitals, they are background.
+    STRUCTURES. spine: indices (n, 3) of the voxels of bodies and of the sacrum, near which most patches lie. has_landmarks:
+    whether ribs or the sacrum are labelled; where they are not, as in masks of hospitals, they are background.
     """
 
     hu: Tensor
@@ -111,8 +111,9 @@ class Source:
 
     @classmethod
     def of(cls, hu: Tensor, structures: Tensor) -> Source:
-        """Find the bodies once for all patches."""
-        spine = ((structures >= FIRST_VERTEBRA) & (structures <= LAST_VERTEBRA)).nonzero()
+        """Find the bodies and the sacrum once for all patches."""
+        is_spine = (structures >= FIRST_VERTEBRA) & (structures <= LAST_VERTEBRA)
+        spine = (is_spine | (structures == STRUCTURES.index(SACRUM))).nonzero()
         return cls(hu, structures, spine, bool((structures >= FIRST_LANDMARK).any()))
 
 

@@ -26,6 +26,7 @@ HALF_DEPTH = (8.5, 9.0, 9.5, 10.5, 11.5, 12.5, 13.0, 13.5, 14.0, 14.5, 15.0, 15.
 DISC_BELOW = (4.0, 4.0, 3.5, 3.5, 4.0, 4.5, 4.5, 5.0, 5.0, 5.5, 6.0, 7.0, 9.0, 10.0, 11.0, 11.0, 10.0, 2.0)
 CORTEX_MM = 0.85  # of a body at the mean density; thins with density; textbook 0.4 to 1, declared
 END_PLATE_MM = 1.0
+LAST_RIB = (0.6, 1.35)  # lengths of the twelfth rib, which differs more than any other, as shares of the usual one; declared
 # Share of fat within muscle: at 40 years and a BMI of 24, and what each year, each unit of BMI and being a woman add. Aim:
 # muscle at L3 without contrast reads 35 to 40 HU at 40 and 20 to 30 HU at 75, as plain CT of unselected people does; declared
 MUSCLE_FAT_AT_40, MUSCLE_FAT_A_YEAR, MUSCLE_FAT_OF_BMI, MUSCLE_FAT_OF_WOMEN = 0.075, 0.0018, 0.006, 0.015
@@ -73,6 +74,9 @@ class Body:
     cortex: float
     vertebrae: tuple[Vertebra, ...]
     is_female: bool
+    sacrum_bend: float  # how far the sacrum reaches behind S1, mm at scale 1
+    sacrum_length: float  # from the lower end of S1 to the tip of the coccyx, upright, mm at scale 1
+    last_rib: float  # length of the twelfth rib, 1 being the usual one
 
     @property
     def extent(self) -> tuple[float, float]:
@@ -146,7 +150,7 @@ class Body:
 @lru_cache(maxsize=64)
 def body_of(person: Person) -> Body:
     """Derive a person's proportions."""
-    draw, scale = person.draws("body"), person.size
+    draw, scale, landmarks = person.draws("body"), person.size, person.draws("landmarks")
     bmi = person.weight_kg / person.height_m**2
     half_width = float(np.clip(152 * np.sqrt(bmi / 24) * scale, 118, 190))
     half_depth = half_width * float(draw.uniform(0.66, 0.74))
@@ -163,6 +167,8 @@ def body_of(person: Person) -> Body:
         lordosis=lordosis, kyphosis=kyphosis, scoliosis=person.scoliosis_mm, scale=scale,
         cortex=float(np.clip(CORTEX_MM * (0.6 + 0.4 * person.vbmd_mg_cm3 / 110), 0.4, 1.1)),
         vertebrae=_vertebrae(person, scale=scale, disc=narrow, hollow=hollow), is_female=person.sex == "female",
+        sacrum_bend=float(landmarks.uniform(20, 40)), sacrum_length=float(landmarks.uniform(66, 90)),
+        last_rib=float(landmarks.uniform(*LAST_RIB)),
     )  # fmt: skip
 
 

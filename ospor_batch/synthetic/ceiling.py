@@ -7,7 +7,7 @@ value are ceilings. They hold for the people of the study's own population model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -77,16 +77,20 @@ def _rows(recipe: RecipeLabel, bound: str, plans: Sequence[CenterPlan], *, seed:
     drawn = [_drawn(plan, recipe.standard, error=error, seed=seed, by_risk=by_risk) for plan in plans]
     found: dict[str, Array] = {name: np.concatenate([d[name] for d in drawn]) for name in drawn[0]}
     start: dict[str, Any] = {"image": recipe.image, "standard": recipe.standard, "bound": bound}
-    start |= {"n_people": len(found["is_osteoporosis"])}
-    rows = []
+    return [{**start, "n_people": len(found["is_osteoporosis"]), **row} for row in bounds(found)]
+
+
+def bounds(found: Mapping[str, Array]) -> list[dict[str, Any]]:
+    """Metric, target, value and n_positive of every label and measured value, from the scores and best guesses of them."""
+    rows: list[dict[str, Any]] = []
     for target in sorted(name.removeprefix("is_") for name in found if name.startswith("is_")):
         score, is_sick = found[f"score_{target}"], found[f"is_{target}"]
-        told = {**start, "target": target, "n_positive": int(is_sick.sum())}
+        told = {"target": target, "n_positive": int(is_sick.sum())}
         rows += [{**told, "metric": m, "value": bound_of(score, is_sick)} for m, bound_of in (("auc", _auc), ("f1", _f1))]
     for target in sorted(name.removeprefix("mean_") for name in found if name.startswith("mean_")):
         guess, measured = found[f"mean_{target}"], found[target]
-        r, rho = (float(np.corrcoef(x, y)[0, 1]) for x, y in ((guess, measured), (rankdata(guess), rankdata(measured))))
-        told = {**start, "target": target, "n_positive": int(found["is_osteoporosis"].sum())}
+        r, rho = (_pearson(x, y) for x, y in ((guess, measured), (rankdata(guess), rankdata(measured))))
+        told = {"target": target, "n_positive": int(found["is_osteoporosis"].sum())}
         # ICC of agreement = 2 cov / (var + var + (mean - mean)^2) <= r, and a reader whose guesses are spread as widely as the
         # measured values reaches it
         rows += [{**told, "metric": m, "value": v} for m, v in (("pearson_r", r), ("spearman_r", rho), ("icc", r))]
@@ -99,13 +103,14 @@ def _drawn(plan: CenterPlan, standard: Standard, *, error: float, seed: int, by_
     bodies = latent.draw_bodies(draw, PEOPLE, ancestry_shares=plan.ancestry_shares, share_female=plan.share_female)
     vbmd = latent.true_vbmd(bodies, shift=plan.shift_mg_cm3)
     referred = draw.random(PEOPLE) < referral_chance(bodies, log_odds=plan.referral, is_by_risk=by_risk)
-    guess, spread = _posterior(bodies, vbmd, plan, error=error, noise=draw.standard_normal(PEOPLE))
+    guess, spread = posterior(bodies, vbmd, plan, error=error, noise=draw.standard_normal(PEOPLE))
     kept = (bodies.age >= 50) & referred
-    made = _qct(vbmd, guess, spread, draw) if standard == "qct" else _dxa(bodies, vbmd, guess, spread, draw)
+    drawn = _qct(vbmd, draw) if standard == "qct" else _dxa(bodies, vbmd, draw)
+    made = drawn | read(bodies, vbmd, guess, spread, standard)
     return {name: values[kept] for name, values in made.items()}
 
 
-def _posterior(bodies: Bodies, vbmd: Array, plan: CenterPlan, *, error: float, noise: Array) -> tuple[Array, float]:
+def posterior(bodies: Bodies, vbmd: Array, plan: CenterPlan, *, error: float, noise: Array) -> tuple[Array, float]:
     """Mean and spread of the density given what the image says of it: shrunk towards people of the same age and sex."""
     if not error:
         return vbmd, 0.0
@@ -114,31 +119,47 @@ def _posterior(bodies: Bodies, vbmd: Array, plan: CenterPlan, *, error: float, n
     return np.maximum(mean + keep * (vbmd + error * noise - mean), latent.VBMD_LEAST), error * float(np.sqrt(keep))
 
 
-def _qct(vbmd: Array, guess: Array, spread: float, draw: np.random.Generator) -> dict[str, Array]:
-    measured = vbmd + QCT_ERROR_MG_CM3 * draw.standard_normal(len(vbmd))
-    sd = np.hypot(QCT_ERROR_MG_CM3, spread)
-    return {
-        "is_osteoporosis": measured < VBMD_CUT, "score_osteoporosis": ndtr((VBMD_CUT - guess) / sd),
-        "is_low_bone_mass": measured <= LOW_VBMD_CUT, "score_low_bone_mass": ndtr((LOW_VBMD_CUT - guess) / sd),
-        "vbmd": measured, "mean_vbmd": guess,
-    }  # fmt: skip
+def _qct(vbmd: Array, draw: np.random.Generator) -> dict[str, Array]:
+    return labels_of_qct(vbmd + QCT_ERROR_MG_CM3 * draw.standard_normal(len(vbmd)))
 
 
-def _dxa(bodies: Bodies, vbmd: Array, guess: Array, spread: float, draw: np.random.Generator) -> dict[str, Array]:
+def _dxa(bodies: Bodies, vbmd: Array, draw: np.random.Generator) -> dict[str, Array]:
     error = _t_error()
     measured = latent.true_t(bodies, vbmd) + error * draw.standard_normal((len(vbmd), len(SITES)))
     printed = np.floor(np.abs(measured) * 10 + 0.5) / 10 * np.sign(measured)
     tbs = latent.true_tbs(bodies) + TBS_ERROR * draw.standard_normal(len(vbmd))
-    z = bodies.density_z + (guess - vbmd) / latent.VBMD_SD
-    guessed_tbs = latent.expected_tbs(bodies, z)
-    best_t = latent.expected_t(bodies, guess)[:, 0]
+    return labels_of_dxa(printed, tbs)
+
+
+def labels_of_qct(measured: Array) -> dict[str, Array]:
+    """What a QCT in mg/cm3 says of each person."""
+    return {"is_osteoporosis": measured < VBMD_CUT, "is_low_bone_mass": measured <= LOW_VBMD_CUT, "vbmd": measured}
+
+
+def labels_of_dxa(printed: Array, tbs: Array) -> dict[str, Array]:
+    """What printed T-scores (n, 3) by SITES and a TBS say of each person."""
     lowest = printed.min(axis=1)
     return {
-        "is_osteoporosis": lowest <= -2.5, "score_osteoporosis": _chance_of_low_t(bodies, guess, spread, error, cut=T_CUT),
-        "is_low_bone_mass": lowest <= -1.0,
+        "is_osteoporosis": lowest <= -2.5, "is_low_bone_mass": lowest <= -1.0, "is_tbs_degraded": tbs <= TBS_CUT,
+        "lumbar_spine_t": printed[:, 0], "tbs": tbs,
+    }  # fmt: skip
+
+
+def read(bodies: Bodies, vbmd: Array, guess: Array, spread: float, standard: Standard) -> dict[str, Array]:
+    """Bayes scores and best guesses of a reader who knows the bodies, and the density (vbmd) as guess with its spread."""
+    if standard == "qct":
+        sd = np.hypot(QCT_ERROR_MG_CM3, spread)
+        return {
+            "score_osteoporosis": ndtr((VBMD_CUT - guess) / sd), "score_low_bone_mass": ndtr((LOW_VBMD_CUT - guess) / sd),
+            "mean_vbmd": guess,
+        }  # fmt: skip
+    error, z = _t_error(), bodies.density_z + (guess - vbmd) / latent.VBMD_SD
+    guessed_tbs = latent.expected_tbs(bodies, z)
+    return {
+        "score_osteoporosis": _chance_of_low_t(bodies, guess, spread, error, cut=T_CUT),
         "score_low_bone_mass": _chance_of_low_t(bodies, guess, spread, error, cut=LOW_T_CUT),
-        "is_tbs_degraded": tbs <= TBS_CUT, "score_tbs_degraded": -guessed_tbs,
-        "lumbar_spine_t": printed[:, 0], "mean_lumbar_spine_t": best_t, "tbs": tbs, "mean_tbs": guessed_tbs,
+        "score_tbs_degraded": -guessed_tbs, "mean_lumbar_spine_t": latent.expected_t(bodies, guess)[:, 0],
+        "mean_tbs": guessed_tbs,
     }  # fmt: skip
 
 
@@ -163,6 +184,11 @@ def _chance_of_low_t(bodies: Bodies, guess: Array, spread: float, error: Array, 
             hips = ndtr((mean[:, 1:] + shared * h - cut) / apart).prod(axis=1)
             fine += w * v * spine * hips
     return 1 - fine
+
+
+def _pearson(x: Array, y: Array) -> float | None:
+    """Null where one does not vary."""
+    return float(np.corrcoef(x, y)[0, 1]) if len(x) > 1 and x.std() and y.std() else None
 
 
 def _auc(score: Array, is_sick: Array) -> float | None:

@@ -9,17 +9,22 @@ import numpy as np
 from ospor_batch.synthetic.body import LUMBAR, THORACIC, Array, Body
 from ospor_batch.synthetic.organs import Posture, cavity
 from ospor_batch.synthetic.parts import Along, Part, Shape, ellipsoid
+from ospor_batch.synthetic.pelvis import canal_y, pelvis
 
 # Angle from the spine at which each rib ends (radians) and how far it falls on its way, mm
 RIB_END = (2.3, 2.45, 2.5, 2.5, 2.5, 2.45, 2.4, 2.3, 2.15, 1.95, 1.45, 0.95)
-RIB_FALL = (32.0, 48.0, 60.0, 72.0, 82.0, 92.0, 98.0, 100.0, 100.0, 95.0, 70.0, 38.0)
-RIB_START = 0.16
+RIB_FALL = (32.0, 48.0, 60.0, 72.0, 82.0, 92.0, 98.0, 100.0, 100.0, 95.0, 70.0, 50.0)
+# Where the neck of a rib meets its body at the back wall: mm beside the middle, and the most that this may turn (radians);
+# read off T12 of one abdomen CT, where the rib lies 20 mm beside and 18 mm behind the middle of the body at its head and
+# 50 and 38 mm at the wall
+RIB_JOIN, RIB_JOIN_TURN = 46.0, 0.6
+NECK_MM = (4.0, 9.0)  # half thickness of a neck and its height
 RIB_CURVE = 1.25  # above 1: flat at the back, steeper at the side
 
 
 def skeleton(body: Body, *, posture: Posture) -> list[Part]:
-    """Ribs, sternum, clavicles, scapulae, iliac wings and the arches of the vertebrae."""
-    return [*ribs(body), *_front(body), *_shoulder_girdle(body, posture), *_pelvis(body), *arches(body)]
+    """Ribs, sternum, clavicles, scapulae, pelvis and the arches of the vertebrae."""
+    return [*ribs(body), *_front(body), *_shoulder_girdle(body, posture), *pelvis(body), *arches(body)]
 
 
 def ribs(body: Body) -> list[Part]:
@@ -30,17 +35,19 @@ def ribs(body: Body) -> list[Part]:
 def _rib(body: Body, i: int, side: int) -> list[Part]:
     """Cortex around marrow, along the inside of the chest wall."""
     s, top = body.scale, body.vertebra(THORACIC[i]).middle + 4
-    fall, end = RIB_FALL[i] * s, RIB_END[i]
-    reach = end - RIB_START
+    long = body.last_rib if i == 11 else 1.0
+    fall, end = RIB_FALL[i] * s * long, RIB_END[i] * long
+    start = _rib_start(body, i, top)
+    reach = end - start
 
     def along(z: Array) -> Array:
         return np.asarray(np.power(np.clip((top - z) / fall, 0.001, 1), 1 / RIB_CURVE))
 
     def middle(z: Array) -> tuple[Array, Array, Array, Array]:
         _, y, a, b = cavity(body, np.maximum(z, body.top("L2")))
-        share = 1.0 if i > 2 else (0.62, 0.80, 0.92)[i]  # the first ribs run round the apices
+        share = _round_the_apex(i)
         a, b = share * (np.asarray(a) + 3.5 * s), share * (np.asarray(b) + 4.0 * s)
-        angle = RIB_START + reach * along(z)
+        angle = start + reach * along(z)
         return side * a * np.sin(angle), np.asarray(y) + b * np.cos(angle), angle, np.sqrt(a * b)
 
     def stretch(z: Array) -> Array:
@@ -58,9 +65,38 @@ def _rib(body: Body, i: int, side: int) -> list[Part]:
         return np.asarray(-side * angle)
 
     return [
+        _neck(body, i, side, join=tuple(float(np.asarray(c)[0]) for c in middle(np.array([top]))[:2])),
         Part("cortical_bone", "muscle", top - fall, top, shape, turn=turn, is_flat=True, fill=0.85),
         Part("rib_marrow", "cortical_bone", top - fall, top, lambda z: shape(z, 1.0), turn=turn, is_flat=True),
     ]
+
+
+def _round_the_apex(i: int) -> float:
+    """The first ribs run round the apices of the lungs: their share of the chest's width."""
+    return 1.0 if i > 2 else (0.62, 0.80, 0.92)[i]
+
+
+def _rib_start(body: Body, i: int, top: float) -> float:
+    """Angle from the spine at which the neck of a rib meets its body."""
+    _, _, a, _ = cavity(body, np.array([top]))
+    wide = _round_the_apex(i) * float(np.asarray(a)[0])
+    return min(RIB_JOIN_TURN, float(np.arcsin(min(1.0, RIB_JOIN * body.scale / wide))))
+
+
+def _neck(body: Body, i: int, side: int, *, join: tuple[float, ...]) -> Part:
+    """From the head of a rib, behind and beside its body, to the wall of the back."""
+    s, v = body.scale, body.vertebra(THORACIC[i])
+    high = v.middle + 4
+    x, y = (float(c[0]) for c in body.spine_at(np.array([v.middle])))
+    head = (x + side * 0.92 * v.half_width, y + 0.8 * v.half_depth)
+    dx, dy = join[0] - head[0], join[1] - head[1]
+    half = float(np.hypot(dx, dy)) / 2 + 2 * s
+
+    def shape(_: Array) -> tuple[Along, Along, Along, Along]:
+        return head[0] + dx / 2, head[1] + dy / 2, half, NECK_MM[0] * s
+
+    turn = float(np.arctan2(dy, dx))
+    return Part("spongy_bone", "muscle", high - NECK_MM[1] * s, high, shape, turn=turn, is_flat=True)
 
 
 def _front(body: Body) -> list[Part]:
@@ -118,19 +154,6 @@ def _shoulder_girdle(body: Body, posture: Posture) -> list[Part]:
     return found
 
 
-def _pelvis(body: Body) -> list[Part]:
-    """Iliac wings beside L5 and the sacrum."""
-    s, found = body.scale, []
-    for side in (-1, 1):
-
-        def wing(z: Array, side: int = side) -> tuple[Along, Along, Along, Along]:
-            down = np.clip(-z, 0, 150) / 150
-            return side * (118 - 62 * down**0.7) * s, body.spine_y + (10 - 12 * down) * s, (20 + 38 * down) * s, 4.5 * s
-
-        found.append(Part("spongy_bone", "muscle", -165.0, 2.0, wing, turn=-side * 1.0, is_flat=True))
-    return found
-
-
 def arches(body: Body) -> list[Part]:
     """Pedicles, transverse and spinous processes and laminae around the canal."""
     found: list[Part] = []
@@ -140,9 +163,13 @@ def arches(body: Body) -> list[Part]:
     def canal(z: Array) -> tuple[Along, Along, Along, Along]:
         x, y = body.spine_at(z)
         depth = np.interp(z, [0, body.top("T12"), body.top("T1")], [17.5, 15.5, 10.0]) * body.scale
-        return x, y + depth + 7.5 * body.scale, 10.5 * body.scale, 7.5 * body.scale
+        end = body.vertebra("S1").bottom
+        narrow = 1 - 0.6 * np.clip((end - z) / (body.sacrum_length * body.scale), 0, 1)
+        y = np.where(z < end, canal_y(body, z), y + depth + 7.5 * body.scale)
+        return x, y, 10.5 * body.scale * narrow, 7.5 * body.scale * narrow
 
-    found.append(Part("canal", "muscle", -90.0, body.top("T1") + 60, canal, is_flat=True))
+    sacral = body.vertebra("S1").bottom - 0.6 * body.sacrum_length * body.scale
+    found.append(Part("canal", "muscle", sacral, body.top("T1") + 60, canal, is_flat=True))
     return found
 
 
@@ -150,6 +177,7 @@ def _arch(body: Body, level: str) -> list[Part]:
     v, s = body.vertebra(level), body.scale
     height, is_lumbar = v.height, level.startswith("L")
     long = 1.0 if is_lumbar else 0.75
+    process = {"T11": 0.5, "T12": 0.3, "L1": 0.75}.get(level, long)  # the last thoracic transverse processes are stubs
 
     def at(z: Array, dx: float, dy: float) -> tuple[Array, Array]:
         x, y = body.spine_at(z)
@@ -158,6 +186,7 @@ def _arch(body: Body, level: str) -> list[Part]:
     def piece(dx: float, dy: float, a: float, b: float) -> Shape:
         return lambda z: (*at(z, dx, dy), a * s, b * s)
 
+    out = 1.05 * v.half_width / s + 8.0 - 15.0 * (long - process)
     found = []
     pedicle, lamina = (v.bottom + 0.45 * height, v.bottom + 0.92 * height), (v.bottom - 0.2 * height, v.bottom + 0.55 * height)
     transverse, wide = (pedicle[0], pedicle[1] - 0.15 * height), v.half_width / s
@@ -165,7 +194,7 @@ def _arch(body: Body, level: str) -> list[Part]:
         rows = [
             ("cortical_bone", pedicle, side * 0.64 * wide, 6.0, 4.6, 9.0, 0.0, 0.8),
             ("rib_marrow", pedicle, side * 0.64 * wide, 6.0, 3.0, 9.0, 0.0, 1.0),
-            ("spongy_bone", transverse, side * (1.05 * wide + 8), 13.0, 15.0 * long, 3.6, side * 0.25, 1.0),
+            ("spongy_bone", transverse, side * out, 13.0, 15.0 * process, 3.6, side * 0.25, 1.0),
             ("spongy_bone", lamina, side * 11.0 * (1 if is_lumbar else 0.8), 19.0, 10.0, 4.2, side * -0.5, 1.0),
             ("cortical_bone", (lamina[0] - 2, lamina[0] + 0.5 * height), side * 16.0 * long, 15.0, 6.5, 5.5, 0.0, 0.6),
         ]  # fmt: skip

@@ -110,9 +110,10 @@ def test_beyond_the_ends_of_a_spine_there_is_no_level() -> None:
 
 
 def with_landmarks(
-    levels: list[str], *, said: list[float], ribs: tuple[str, ...] = (), sacrum_of: str = ""
-) -> tuple[Body, ...]:
-    """The spine amid 40 voxels, with necks of ribs beside some of its bodies, and the sacrum below and beside one."""
+    levels: list[str], *, said: list[float], ribs: tuple[str, ...] = (), sacrum_of: str = "", wings_of: tuple[str, ...] = (),
+    spread: float = 1.5,
+) -> tuple[Body, ...]:  # fmt: skip
+    """The spine amid 40 voxels, with necks of ribs beside some of its bodies, the sacrum below one, its wings beside some."""
     is_vertebra, place = (np.pad(of, ((16, 0), (14, 14), (14, 14))) for of in spine(levels, said=said))
     rib, sacrum = np.zeros_like(place), np.zeros_like(place)
     for number, level in enumerate(levels):
@@ -121,8 +122,10 @@ def with_landmarks(
             rib[top - 4 : top - 1, 21:24, [11, 12, 13, 26, 27, 28]] = 0.9
         if level == sacrum_of:
             sacrum[max(0, top - 16) : top - 6, 17:26, 12:28] = 0.9
+        if level in wings_of:
+            sacrum[top - 6 : top, 19:27, [7, 8, 9, 10, 11, 12, 26, 27, 28, 29, 30, 31]] = 0.9
     others = {"rib": rib, "sacrum": sacrum, "disc": np.zeros_like(place)}
-    return labelled_bodies(is_vertebra, place, np.full_like(place, 1.5), spacing_mm=4.0, others=others)[1]
+    return labelled_bodies(is_vertebra, place, np.full_like(place, spread), spacing_mm=4.0, others=others)[1]
 
 
 @pytest.mark.parametrize("wrong", [-2.0, -1.0, 1.0, 2.0])
@@ -153,12 +156,29 @@ def test_no_level_is_counted_further_than_six_from_a_landmark() -> None:
 @pytest.mark.parametrize("last", ["L5", "S1"])
 def test_the_sacrum_leaves_two_places_and_the_network_chooses(last: str) -> None:
     levels = list(LEVELS[LEVELS.index("L2") : LEVELS.index(last) + 1])
-    for wrong in (-0.4, 0.4):
-        found = with_landmarks(levels, said=[LEVELS.index(level) + wrong for level in levels], sacrum_of=last)
+    for wrong in (-0.3, 0.3):
+        said = [LEVELS.index(level) + wrong for level in levels]
+        found = with_landmarks(levels, said=said, sacrum_of=last, spread=0.4)
         assert [body.level for body in found] == levels
         assert found[0].counted_from == ("sacrum",)
     far = with_landmarks(levels, said=[LEVELS.index(level) - 4.0 for level in levels], sacrum_of=last)
     assert far[0].counted_from == ()  # the two contradict each other: neither is believed
+
+
+@pytest.mark.parametrize("below", [(), ("S2",)])
+def test_the_first_body_between_wings_is_s1_whatever_the_network_says(below: tuple[str, ...]) -> None:
+    levels = ["L2", "L3", "L4", "L5", "S1"]
+    said = [LEVELS.index(level) - 0.9 for level in levels] + [float(LEVELS.index("S1"))] * len(below)
+    found = with_landmarks([*levels, *below], said=said, sacrum_of=[*levels, *below][-1], wings_of=("S1", *below))
+    assert [body.level for body in found] == levels  # S2, taken for a body, has no level
+    assert found[0].counted_from == ("sacrum",)
+
+
+def test_between_two_places_that_are_nearly_as_likely_no_level_is_handed_out() -> None:
+    levels = ["L2", "L3", "L4", "L5"]
+    found = with_landmarks(levels, said=[LEVELS.index(level) + 0.45 for level in levels], sacrum_of="L5")
+    assert found[0].confidence < 0.6
+    assert found[0].counted_from == ()
 
 
 @pytest.mark.parametrize(("ribs", "said"), [((), 0.0), (("T10", "T11", "T12"), 0.0), (("T12",), 2.0)])
