@@ -67,6 +67,7 @@ class Bench:
     """A predictor with random weights: radiographs as the chest recipe prepares them, CT as its middle sagittal image."""
 
     batch_items = BATCH
+    is_reentrant = True
 
     def __init__(self, spec: PredictorSpec) -> None:
         _, name, pixels = spec.predictor.split("-")

@@ -39,7 +39,10 @@ def open_executor(settings: Compute) -> Iterator[Executor]:
     opened = {"local": _processes, "cuda": _gpus, "slurm": _batch_jobs}.get(settings.cluster, _address)
     with opened(settings) as client:
         yield DaskExecutor(
-            client, most_workers=(settings.workers or 1) if _grows(settings) else 1, patience=_patience(settings)
+            client,
+            most_workers=(settings.workers or 1) if _grows(settings) else 1,
+            patience=_patience(settings),
+            is_here=settings.cluster in {"local", "cuda"},
         )
 
 

@@ -62,6 +62,10 @@ class Executor(Protocol):
         """True when work runs in processes that may die without this one."""
 
     @property
+    def is_here(self) -> bool:
+        """True when all work runs on this machine, as the user of this process."""
+
+    @property
     def link(self) -> str | None:
         """Address of the dashboard, where there is one."""
 
@@ -83,6 +87,10 @@ class InLine:
     @property
     def is_expendable(self) -> bool:
         return False
+
+    @property
+    def is_here(self) -> bool:
+        return True
 
     @property
     def link(self) -> str | None:
@@ -108,9 +116,12 @@ Finished = queue.SimpleQueue[tuple["Future", _Answer[Any] | None]]
 class DaskExecutor:
     """Work on the workers of a Dask client; no result is kept on the cluster."""
 
-    def __init__(self, client: Client, *, most_workers: int = 1, patience: Patience | None = None) -> None:
+    def __init__(
+        self, client: Client, *, most_workers: int = 1, patience: Patience | None = None, is_here: bool = False
+    ) -> None:
         """most_workers: up to which a cluster may grow by itself; it grows only while work waits for it."""
         self.client = client
+        self.is_here = is_here
         self.most_workers = most_workers
         self.patience = patience or Patience()
         self._seen: tuple[float, dict[str, int]] = (-ASK_SECONDS, {})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import multiprocessing
 import os
 import signal
@@ -67,10 +68,7 @@ def _prepared(item: Item, spec: PredictorSpec, n_threads: int) -> Any:
 def threads(n: int, spec: PredictorSpec, *, journal: Journal, item_seconds: float, n_items: int) -> Iterator[Submit]:
     """Prepare in so many threads; when fewer items than that may be held decoded, several threads decode the files of one."""
     n_items = min(n, n_items)
-    torch: Any = sys.modules.get("torch")
-    if torch is not None:
-        torch.get_num_threads()  # from here on the computing thread keeps its own number
-    pool = ThreadPoolExecutor(n_items, thread_name_prefix="decode", initializer=one_thread_each)
+    pool = pool_of_single_threads(n_items, spec, name="decode")
     each = functools.partial(prepare, spec=spec, journal=journal, item_seconds=item_seconds, n_threads=n // n_items)
     try:
         yield lambda item: pool.submit(each, item)
@@ -78,11 +76,15 @@ def threads(n: int, spec: PredictorSpec, *, journal: Journal, item_seconds: floa
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def one_thread_each() -> None:
-    """Let what torch does in this thread be done in it alone; else every decoding thread would have a team of its own."""
+def pool_of_single_threads(n: int, spec: PredictorSpec, *, name: str) -> ThreadPoolExecutor:
+    """Threads in which what torch does is done in that thread alone; else every one of them would have a team of its own."""
+    if spec.masks.source == "unet":
+        importlib.import_module("torch")  # a segmentation would load it in a thread that has a team by then
     torch: Any = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)
+    if torch is None:
+        return ThreadPoolExecutor(n, thread_name_prefix=name)
+    torch.get_num_threads()  # from here on the thread that asks keeps its own number
+    return ThreadPoolExecutor(n, thread_name_prefix=name, initializer=torch.set_num_threads, initargs=(1,))
 
 
 @contextmanager

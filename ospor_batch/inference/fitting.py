@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ospor_batch.errors import ItemRefused, StorageError, StudyError
+from ospor_batch.inference.allocator import keep_freed_memory
 from ospor_batch.models.prepared import PreparedStore
 from ospor_batch.models.registry import kind_of
 from ospor_batch.models.spec import PredictorSpec
@@ -57,6 +58,7 @@ def fit_recipe(task: FitTask) -> int:
     if (task.folder / NOTES).is_file():
         return len(train)
     _refuse_missing_gpu(task.spec.device)
+    keep_freed_memory()  # activations come and go with every batch: without it a third of the time is the kernel's
     recipe = kind_of(task.spec.predictor).trains
     assert recipe is not None  # the stage fits trained recipes only
     stores = {True: PreparedStore(task.train), False: PreparedStore(task.tuning)}

@@ -27,6 +27,7 @@ from ospor_batch.inference.decoders import Prepared, Submit, processes, threads
 from ospor_batch.inference.device import Answer, Device, DeviceLostError, OutOfMemory
 from ospor_batch.inference.items import Item, read_items
 from ospor_batch.inference.journal import Journal
+from ospor_batch.inference.lanes import can_share, side_by_side
 from ospor_batch.inference.parts import PARTS, name_of, prediction_row, reject_row, vertebra_rows, write_parts
 from ospor_batch.inference.timing import Stopwatch
 from ospor_batch.inference.watchdog import at_most
@@ -40,11 +41,14 @@ BROKEN_CONTEXT = 70  # exit status, EX_SOFTWARE of sysexits.h
 class Limits:
     """What a worker may take.
 
-    n_threads: that read and decode ahead. n_processes: that do so in their stead; 0 for none. n_computing: threads of a
+    n_lanes: threads that each read, decode and compute series on a CPU, where the predictor can (lanes.py); 0 for none.
+    Else n_threads: that read and decode ahead. n_processes: that do so in their stead; 0 for none. n_computing: threads of a
     network on the CPU; null for as many as torch has. n_decoded: most series held decoded; null for a batch on the device
-    and one behind it. item_seconds: after which the process is ended. is_expendable: whether another process takes its
-    place.
+    and one behind it, or one a lane. item_seconds: after which the process is ended. is_expendable: whether another process
+    takes its place.
     """
+
+    n_lanes: int = 0
 
     n_threads: int = 1
     n_processes: int = 0
@@ -166,8 +170,12 @@ def _leave(receipt: ShardReceipt, target: Path) -> None:
 def _answers(
     items: Sequence[Item], task: ShardTask, *, device: Device, journal: Journal, watch: Stopwatch
 ) -> Iterator[tuple[Item, Answer]]:
-    """Every item with its verdict; decoding runs ahead in threads or processes, the device works in this thread."""
+    """Every item with its verdict: side by side on a CPU, else decoded ahead of a device that works in this thread."""
     limits = task.limits
+    if limits.n_lanes and can_share(device):
+        n, seconds = min(limits.n_lanes, limits.n_decoded or limits.n_lanes), limits.item_seconds
+        yield from side_by_side(items, device, n_lanes=n, journal=journal, item_seconds=seconds, watch=watch)
+        return
 
     def predict(batch: list[tuple[Item, Any]]) -> list[Answer]:
         names = [item.item_digest for item, _ in batch]
