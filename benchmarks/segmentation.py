@@ -62,6 +62,7 @@ class Found:
     """Dice and HD95 by structure; by level and, where the level is wrong, of the body itself."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
+    levels: list[dict[str, Any]] = field(default_factory=list)
     shares: list[dict[str, Any]] = field(default_factory=list)  # of named muscles that were called muscle
 
     def add(self, case: Case, made: Segmented | None, *, seconds: float) -> None:
@@ -85,16 +86,35 @@ class Found:
             )  # fmt: skip
 
 
-def _levels(case: Case, made: Segmented | None) -> str:
-    """What was named in one case and counted from, and whether the chain hands it out."""
-    if made is None:
-        return f"{case.name}: no body found"
-    chain = made.bodies
-    handed = f"counted from {' and '.join(chain[0].counted_from)}" if chain[0].counted_from else "refused, levels_uncertain"
-    inside = [name for number, name in case.names.items() if name in LEVELS and (case.truth == number).any()]
-    wrong = sum(_name_of(made, case.truth == n) not in {name, ""} for n, name in case.names.items() if name in inside)
-    return (f"{case.name}: true {inside[0]} to {inside[-1]}, found {chain[0].level} to {chain[-1].level}, {wrong} of "
-            f"{len(inside)} at a wrong level, confidence {chain[0].confidence:.2f}; {handed}")  # fmt: skip
+def _levels(case: Case, made: Segmented | None) -> dict[str, Any]:
+    """How many true bodies were named rightly, wrongly or not at all in one case, and whether the chain hands them out."""
+    names = [(n, name) for n, name in case.names.items() if name in LEVELS and (case.truth == n).any()]
+    given = ["" if made is None else _name_of(made, case.truth == n) for n, _ in names]
+    right = sum(mine == name for mine, (_, name) in zip(given, names, strict=True))
+    chain = made.bodies if made is not None else ()
+    return {
+        "case": case.name, "true": f"{names[0][1]} to {names[-1][1]}", "n": len(names), "right": right,
+        "wrong": sum(bool(mine) for mine in given) - right,
+        "found": f"{chain[0].level} to {chain[-1].level}" if chain else "no body",
+        "confidence": round(chain[0].confidence, 3) if chain else None,
+        "counted_from": list(chain[0].counted_from) if chain else [],
+    }  # fmt: skip
+
+
+def _said(of: Mapping[str, Any]) -> str:
+    handed = f"counted from {' and '.join(of['counted_from'])}" if of["counted_from"] else "refused"
+    return (f"{of['case']}: true {of['true']}, found {of['found']}; of {of['n']} bodies {of['right']} at their level, "
+            f"{of['wrong']} at another; confidence {of['confidence']}; {handed}")  # fmt: skip
+
+
+def _tally(kind: str, levels: list[dict[str, Any]]) -> str:
+    """What leaves the chain: bodies at their level and at another of the cases handed out, and how many were refused."""
+    handed = [of for of in levels if of["counted_from"]]
+    right, wrong, n = (sum(of[key] for of in handed) for key in ("right", "wrong", "n"))
+    refused = [of for of in levels if not of["counted_from"]]
+    needless = sum(not of["wrong"] and of["right"] > 0 for of in refused)
+    return (f"{kind}: {len(levels)} cases; {len(handed)} handed out, with {right} of {n} bodies at their level and {wrong} at "
+            f"another; {len(refused)} refused, of which {needless} were named rightly all the same")  # fmt: skip
 
 
 def _name_of(made: Segmented, truth: np.ndarray[Any, Any]) -> str:
@@ -146,14 +166,17 @@ def main() -> None:
             except ItemRefused:
                 made = None
             found[kind].add(case, made, seconds=time.process_time() - began)
-            print(_levels(case, made), flush=True)
+            found[kind].levels.append(_levels(case, made))
+            print(_said(found[kind].levels[-1]), flush=True)
             if asked.pictures:
                 _picture(case, made, asked.pictures)
         _print(kind, found[kind].rows)
+        print(_tally(kind, found[kind].levels))
         for said in found[kind].shares:
             print(f"{said['case']}: {said['muscle_found']:.2f} of the muscles of the back found as muscle")
     if asked.json:
         rows = {kind: of.rows for kind, of in found.items()} | {"muscle_found": found["real"].shares}
+        rows |= {"levels": {kind: of.levels for kind, of in found.items()}}
         asked.json.write_text(json.dumps({"trained_s": trained_s, "model": folder.name, **rows}, indent=1) + "\n")
 
 

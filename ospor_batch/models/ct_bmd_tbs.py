@@ -12,6 +12,7 @@ import numpy as np
 
 from ospor_batch.imaging.vertebra_images import AXES, plane_images, share_of
 from ospor_batch.models.augmentation import AUGMENTATION, augmented
+from ospor_batch.models.auxiliary import AUXILIARY, check_auxiliary, with_auxiliary
 from ospor_batch.models.spec import Parameter, Pixels, Prediction
 from ospor_batch.models.trainable import (
     IMAGE,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 TARGETS = {"bmd": Target("lumbar_spine_bmd_g_cm2", "value", "g/cm2"), "tbs": Target("tbs", "value", "tbs")}
 DEFAULTS: dict[str, Parameter] = {
     **TRAINING,
+    **AUXILIARY,
     **AUGMENTATION,
     "augment_contrast": 0.0,  # CT numbers are the measurement
     "augment_brightness": 0.0,
@@ -103,11 +105,16 @@ def _masked(cut: Array, pixels: Pixels, preparing: Preparing, *, level: str, cen
     return np.where(np.stack(shares) >= 0.5, cut, float(str(p["hu_low"])))
 
 
+def targets_of(parameters: Parameters) -> tuple[Target, ...]:
+    """BMD and TBS first."""
+    return with_auxiliary(tuple(TARGETS.values()), parameters)
+
+
 def network(parameters: Parameters) -> torch.nn.Module:
-    """One network with both targets."""
+    """One network with both targets, and what it learns beside them."""
     from ospor_batch.models.networks import network_of
 
-    return network_of(parameters, n_channels=1, n_outputs=len(TARGETS))
+    return network_of(parameters, n_channels=1, n_outputs=len(targets_of(parameters)))
 
 
 def answer(outputs: Array, example: Example, parameters: Parameters) -> Answer:
@@ -129,6 +136,7 @@ def check(parameters: Parameters) -> None:
     check_above_zero(parameters, "image_mm", "image_pixels", "slices_in_training", "slices_in_test", "slice_step_mm")
     check_one_of(parameters, "reports", known=tuple(TARGETS))
     check_one_of(parameters, "aggregate", known=("mean", "median"))
+    check_auxiliary(parameters)
 
 
 RECIPE = TrainableRecipe(
@@ -137,7 +145,7 @@ RECIPE = TrainableRecipe(
     defaults=DEFAULTS,
     preparing=(*PREPARING, "slices_in_training", "slices_in_test", "slice_step_mm", "image_mm", "image_pixels", "is_masked"),
     reading=("reports", "aggregate", "precision"),
-    targets=lambda _parameters: tuple(TARGETS.values()),
+    targets=targets_of,
     prepare=prepare,
     learner=NetworkLearner(network=network, answer=answer, augment=augmented),
     reads_masks=True,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ospor_batch.errors import ItemRefused, StudyError
 from ospor_batch.imaging.lungs import LUNG_REGIONS, lung_region
 from ospor_batch.models.augmentation import AUGMENTATION, augmented
+from ospor_batch.models.auxiliary import AUXILIARY, check_auxiliary, with_auxiliary
 from ospor_batch.models.spec import COARSE, Parameter, Pixels, Prediction
 from ospor_batch.models.trainable import (
     IMAGE,
@@ -47,6 +48,7 @@ REGIONS: dict[str, tuple[float, float, float, float]] = {
 }
 DEFAULTS: dict[str, Parameter] = {
     **TRAINING,
+    **AUXILIARY,
     **AUGMENTATION,
     "augment_gamma": 0.3,  # another hospital's display bends gray values and raises detail otherwise
     "augment_detail": 0.4,
@@ -122,11 +124,16 @@ def resized(image: npt.NDArray[np.float32], pixels: int) -> npt.NDArray[np.float
     return found
 
 
+def targets_of(parameters: Parameters) -> tuple[Target, ...]:
+    """Osteoporosis first."""
+    return with_auxiliary((Target("is_osteoporosis", "binary", "probability"),), parameters)
+
+
 def network(parameters: Parameters) -> torch.nn.Module:
-    """One channel in, one logit out."""
+    """One channel in, one logit out; behind it what is learned beside it."""
     from ospor_batch.models.networks import network_of
 
-    return network_of(parameters, n_channels=1, n_outputs=1)
+    return network_of(parameters, n_channels=1, n_outputs=len(targets_of(parameters)))
 
 
 def answer(outputs: Array, example: Example, _parameters: Parameters) -> Prediction:
@@ -150,6 +157,7 @@ def check(parameters: Parameters) -> None:
         )
     if parameters["normalise"] not in {"image", "none"}:
         raise StudyError(f"recipes.parameters.normalise is {parameters['normalise']!r}, expected image or none")
+    check_auxiliary(parameters)
 
 
 RECIPE = TrainableRecipe(
@@ -157,7 +165,7 @@ RECIPE = TrainableRecipe(
     version=VERSION,
     defaults=DEFAULTS,
     preparing=("image_pixels", "region", "normalise", "refuse_lateral"),
-    targets=lambda _parameters: (Target("is_osteoporosis", "binary", "probability"),),
+    targets=targets_of,
     prepare=prepare,
     learner=NetworkLearner(network=network, answer=answer, augment=augmented),
     reads="radiograph",

@@ -26,6 +26,7 @@ class MeanHu:
     labels: tuple[tuple[str, int], ...]
 
     batch_items: int = 1
+    is_reentrant = True
 
     def prepare(self, pixels: Pixels) -> Prediction:
         """Measure every labelled level; levels_missing when none that should enter has voxels."""

@@ -99,7 +99,8 @@ class Pixels:
 class Predictor(Protocol):
     """Built once per worker process; keeps what is costly to load.
 
-    The two halves run side by side: ``prepare`` in threads beside the device, ``predict`` on the device.
+    The two halves run side by side: ``prepare`` in threads beside the device, ``predict`` on the device. One that has a true
+    ``is_reentrant`` may be asked to ``predict`` by several threads at once, one series each, on a CPU.
     """
 
     @property

@@ -35,8 +35,10 @@ TRAINING: dict[str, Parameter] = {
     "patience_epochs": 10,  # stops when tuning did not improve for so long
     "stop_on": "loss",  # loss | auc | pearson_r, on the tuning people
     "is_balanced": True,  # both classes weigh the same in the loss
+    "weight_average": 0.0,  # share that the moving mean of the weights keeps at each step, such as 0.998; 0: the last weights
     "statistics_units": 1024,  # images as they are that batch normalisation takes its statistics from; 0: augmented ones
-    "mixed_precision": True,  # of the training: bfloat16 on CUDA; a CPU always learns in float32
+    "mixed_precision": True,  # of the training: bfloat16 on CUDA
+    "mixed_precision_on_cpu": False,  # the same on a CPU that computes in it: half the time; weights are of this kind of CPU
     "precision": "float32",  # float32 | bfloat16, of the trained network when it predicts, on CPU and GPU
     "threads": 2,  # of the CPU; sums depend on it in their last digits, so it is declared and not the machine's
     "minimum_cases": 8,  # of the train partition
@@ -47,7 +49,8 @@ TRAINING: dict[str, Parameter] = {
 # The least that each may be: batch normalisation cannot learn from one image
 LEAST: dict[str, float] = {
     "epochs": 1, "batch_size": 2, "weight_decay": 0, "warm_up_epochs": 0, "patience_epochs": 1, "threads": 1,
-    "minimum_cases": 2, "minimum_events": 0, "width": 2, "dropout": 0, "statistics_units": 0,
+    "minimum_cases": 2, "minimum_events": 0, "width": 2, "dropout": 0, "statistics_units": 0, "also_learns_weight": 0,
+    "weight_average": 0,
 }  # fmt: skip
 
 
@@ -61,6 +64,7 @@ class Target:
     column: str
     kind: Literal["binary", "value"]
     unit: str
+    is_auxiliary: bool = False  # learned beside the others and never stated (models.auxiliary)
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,8 @@ def check_training(parameters: Parameters) -> None:
         value = parameters.get(name)
         if isinstance(value, int | float) and value < least:
             raise StudyError(f"recipes.parameters.{name} is {value:g}, expected {least:g} or more")
+    if float(str(parameters.get("weight_average", 0.0))) >= 1:
+        raise StudyError(f"recipes.parameters.weight_average is {parameters['weight_average']}, expected less than 1")
     precision = parameters.get("precision", PRECISIONS[0])
     if precision not in PRECISIONS:
         raise StudyError(f"recipes.parameters.precision is {precision!r}, expected {' or '.join(PRECISIONS)}")

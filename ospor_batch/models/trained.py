@@ -27,6 +27,7 @@ class TrainedPredictor:
     answers: Callable[[Sequence[Example]], Sequence[Answer]]
     batch_items: int
     spacing_mm: tuple[float, float] | None = None
+    is_reentrant = True  # answers keep nothing from one call to the next
 
     def prepare(self, pixels: Pixels) -> Example:
         """Cut the inputs of one series; slices that lie much finer or wider than those learned from are flagged."""

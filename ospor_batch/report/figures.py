@@ -28,6 +28,8 @@ SETTINGS = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10.0, "legend.frameon": False,
     "legend.fontsize": 9.0, "axes.unicode_minus": True,
 }  # fmt: skip
+LINES_SAID = {"bias": "bias", "loa_upper": "upper limit", "loa_lower": "lower limit"}
+WIDEST_OF_TWO = 38  # characters of a label, so that two columns of them stay within 7.2 inches
 Row = Mapping[str, Any]
 
 
@@ -112,13 +114,16 @@ def bland_altman(points: pl.DataFrame, agreement: pl.DataFrame, *, centers: Sequ
             row = _of(agreement, EVERYONE, metric)
             if not _is_there(row):
                 continue
-            label = f"{metric.replace('loa_', 'limit of agreement, ')}: {_interval(row, digits=2)}"
-            said.append(f"{label} {unit}")
+            interval = _interval(row, digits=2)
+            said.append(f"{metric.replace('loa_', 'limit of agreement, ')}: {interval} {unit}")
+            label = f"{LINES_SAID[metric]}: {interval}"
             axes.axhline(row["estimate"], color="black", linestyle=style, linewidth=1.2, label=label)
             if row["estimate_lower"] is not None and row["estimate_upper"] is not None:
                 axes.axhspan(row["estimate_lower"], row["estimate_upper"], color=GREY, alpha=0.18, linewidth=0)
         axes.set(xlabel=f"Mean of predicted and reference value ({unit})", ylabel=f"Predicted minus reference ({unit})")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+        _, labels = axes.get_legend_handles_labels()
+        is_narrow = max(map(len, labels)) <= WIDEST_OF_TWO
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2 if is_narrow else 1)
         return Picture(name, title, "; ".join(said), written(figure, name=name, title=title, says="; ".join(said)), figure)
 
 

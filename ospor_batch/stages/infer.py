@@ -86,7 +86,8 @@ def _executor_for(spec: PredictorSpec, study: Study, *, given: Executor) -> Iter
 
 
 def limits_of(compute: Compute, *, n_workers: int, is_gpu: bool, is_expendable: bool) -> Limits:
-    """What a worker may take: its cores feed its GPU, or are shared between those that decode and those that compute."""
+    """What a worker may take: its cores feed its GPU, or take series from file to answer, one each and one that waits for a
+    disk; with a number of decoders given, they are shared between those that decode and those that compute."""
     n_cores = 1  # of a worker at an address, whose machine is not known here
     if compute.slurm is not None:
         n_cores = compute.slurm.cores
@@ -94,7 +95,9 @@ def limits_of(compute: Compute, *, n_workers: int, is_gpu: bool, is_expendable: 
         n_cores = max(1, (os.cpu_count() or 1) // n_workers)
     n_threads = n_cores if is_gpu else max(1, n_cores // DECODING)
     n_ahead = compute.decode_processes or compute.decode_threads or n_threads
+    is_shared = is_gpu or compute.decode_threads is not None or compute.decode_processes is not None
     return Limits(
+        n_lanes=0 if is_shared else n_cores + 1,
         n_threads=compute.decode_threads or n_threads,
         n_processes=compute.decode_processes or 0,
         n_computing=None if is_gpu else max(1, n_cores - n_ahead),

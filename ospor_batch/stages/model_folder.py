@@ -18,7 +18,7 @@ from ospor_batch.evaluation.discrimination import auc
 from ospor_batch.inference.fitting import Fit
 from ospor_batch.models.bundle import write_bundle
 from ospor_batch.models.spec import PREPROCESSING, PredictorSpec
-from ospor_batch.models.trainable import IMAGE, TrainableRecipe
+from ospor_batch.models.trainable import IMAGE, Target, TrainableRecipe
 from ospor_batch.models.trained import SPACING, UNLIKE_TRAINING
 from ospor_batch.stages.specs import threshold_rule
 from ospor_batch.stages.training_rows import Learners
@@ -65,7 +65,7 @@ def spec_json(fit: Fit, *, learners: Learners, trains: TrainableRecipe, spec: Pr
         "description": trains.description,
         "parameters": {name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()},
         "preprocessing": {"version": PREPROCESSING, "parameters": sorted(trains.preparing), "masks": masks},
-        "targets": [{"column": t.column, "kind": t.kind, "unit": t.unit} for t in learners.targets],
+        "targets": [_target_json(target) for target in learners.targets],
         "reference": study.reference(learners.recipe.reference).model_dump(mode="json"),
         "target_of_threshold": study.analysis.target,
         "threshold": _threshold_json(learners.recipe, tuning),
@@ -79,6 +79,11 @@ def spec_json(fit: Fit, *, learners: Learners, trains: TrainableRecipe, spec: Pr
         "is_generated": study.study.is_generated,
         "arrays": {name: list(np.shape(value)) for name, value in sorted(fit.state.items())},
     }
+
+
+def _target_json(target: Target) -> dict[str, Any]:
+    told = {"column": target.column, "kind": target.kind, "unit": target.unit}
+    return {**told, "is_auxiliary": True} if target.is_auxiliary else told
 
 
 def versions() -> dict[str, str]:
@@ -135,7 +140,11 @@ def model_card(said: Mapping[str, Any]) -> str:
     """The spec in words, for whoever is handed the folder."""
     data, cut, run = said["training_data"], said["threshold"], said["training"]
     generated = GENERATED if said["is_generated"] else ""
-    targets = ", ".join(f"{t['column']} in {t['unit']}" for t in said["targets"])
+    stated, beside = (
+        ", ".join(f"{t['column']} in {t['unit']}" for t in said["targets"] if t.get("is_auxiliary", False) is is_beside)
+        for is_beside in (False, True)
+    )
+    also = f"\nBeside it the network learned {beside}, which is never stated." if beside else ""
     cut_said = f"{cut['id']}" if cut["score_cut"] is not None else f"none ({cut['reason']})"
     strata = "\n".join(_stratum_line(row) for row in said["metrics_on_tuning"]) or "| - | - | - | - | - |"
     parameters = "\n".join(f"- `{name} = {value!r}`" for name, value in sorted(said["parameters"].items()))
@@ -146,7 +155,7 @@ def model_card(said: Mapping[str, Any]) -> str:
 {generated}
 {said["description"]}
 
-It predicts {targets}; the reference standard was `{said["reference"]["id"]}` ({said["reference"]["standard"]}).
+It predicts {stated}; the reference standard was `{said["reference"]["id"]}` ({said["reference"]["standard"]}).{also}
 
 ## Trained on
 
@@ -211,7 +220,8 @@ def _threshold_json(recipe: Recipe, tuning: pl.DataFrame) -> dict[str, Any]:
 
 
 def _data_json(learners: Learners, study: Study) -> dict[str, Any]:
-    binary = next((target.column for target in learners.targets if target.kind == "binary"), None)
+    stated = [target for target in learners.targets if not target.is_auxiliary]
+    binary = next((target.column for target in stated if target.kind == "binary"), None)
     found: dict[str, Any] = {}
     for partition in ("train", "tuning"):
         rows = learners.of(partition)

@@ -59,7 +59,7 @@ def learners(study: Study, recipe: Recipe, *, run: Run, store: Store, of: Traina
     for target in targets:
         if target.column not in rows.columns:
             raise StudyError(f"recipe {recipe.key}: no column {target.column!r} to learn from; manifest and exam have none")
-    known = pl.any_horizontal(pl.col(target.column).is_not_null() for target in targets)
+    known = pl.any_horizontal(pl.col(target.column).is_not_null() for target in targets if not target.is_auxiliary)
     without = rows.filter(~known)["item_digest"].to_list()
     return Learners(recipe, rows, targets, dict.fromkeys(without, TARGET_MISSING))
 
@@ -84,4 +84,8 @@ def _with_exam(manifest: pl.DataFrame, study: Study, *, store: Store, run: Run) 
     rows = rows.join(series, on=["center", "series_key"], how="left")
     if rows.height != manifest.height:
         raise LedgerError(f"train: {manifest.height} labelled series became {rows.height} when joined with their exams")
+    rows = rows.with_columns(
+        is_female=pl.col("sex").replace_strict({"female": True, "male": False}, default=None, return_dtype=pl.Boolean),
+        bmi_kg_m2=pl.col("weight_kg") / pl.col("height_m") ** 2,
+    )
     return rows.sort("item_digest", "center", "patient_key", "series_key")

@@ -11,7 +11,9 @@ import torch
 
 from ospor_batch.errors import StudyError
 from ospor_batch.models import cxr_osteoporosis, training
+from ospor_batch.models.forward import has_bfloat16
 from ospor_batch.models.networks import network_of
+from ospor_batch.models.spec import Prediction
 from ospor_batch.models.trainable import IMAGE, Case, Example, Fitted, Target, TrainingSet, Work
 
 RECIPE = cxr_osteoporosis.RECIPE
@@ -69,8 +71,9 @@ def test_batch_statistics_are_of_images_as_they_are_read_later(tmp_path: Path) -
     assert np.abs(found["augmented"].state[mean] - seen).max() > 0.05
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = fitted(tmp_path / "whole")
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, average: float) -> None:
+    whole = fitted(tmp_path / "whole", weight_average=average)
     save = training._Run.save
 
     def killed(run: training._Run) -> None:
@@ -80,11 +83,21 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(training._Run, "save", killed)
     with pytest.raises(KeyboardInterrupt):
-        fitted(tmp_path / "killed")
+        fitted(tmp_path / "killed", weight_average=average)
     monkeypatch.undo()
-    resumed = fitted(tmp_path / "killed")
+    resumed = fitted(tmp_path / "killed", weight_average=average)
     assert same(whole, resumed)
     assert whole.notes == resumed.notes
+
+
+def test_the_moving_mean_of_the_weights_is_what_is_kept(tmp_path: Path) -> None:
+    last, slow = (fitted(tmp_path / str(share), tuning=0, epochs=1, weight_average=share) for share in (0.0, 0.99999))
+    moved = [name for name in last.state if name.endswith("weight") and not np.array_equal(last.state[name], slow.state[name])]
+    assert moved
+    held = "network.features.conv0.weight"  # the mean hardly leaves the weights of the first step
+    first = fitted(tmp_path / "first", tuning=0, epochs=1, batch_size=24)
+    assert np.abs(slow.state[held] - last.state[held]).max() > 1e-4
+    assert np.abs(slow.state[held] - first.state[held]).mean() < np.abs(last.state[held] - first.state[held]).mean()
 
 
 def test_a_damaged_checkpoint_begins_anew(tmp_path: Path) -> None:
@@ -135,6 +148,41 @@ def test_a_value_target_comes_back_in_its_unit_and_an_unknown_one_is_not_learned
     is_high = np.array([c.targets[0] == 150 for c in train])
     assert 70 < outputs[~is_high, 0].mean() < outputs[is_high, 0].mean() < 180
     assert np.isfinite(outputs).all()
+
+
+def test_what_is_learned_beside_a_target_is_fitted_and_neither_stated_nor_stopped_on(tmp_path: Path) -> None:
+    parameters = {**SMALL, "also_learns": ("is_female", "height_m"), "stop_on": "auc", "epochs": 8, "learning_rate": 1e-2}
+    targets = RECIPE.targets(parameters)
+    assert [target.column for target in targets] == ["is_osteoporosis", "is_female", "height_m"]
+
+    def case(of: Case) -> Case:  # sex and height follow the image, osteoporosis is chance to it
+        number = int(of.item_digest, 16)
+        return Case(of.item_digest, (float(number % 3 == 0), of.targets[0], 1.6 + 0.1 * of.targets[0]))
+
+    data = TrainingSet(tuple(map(case, cases(48))), tuple(map(case, cases(24, first=1000))), example)
+    found = RECIPE.learner.fit(data, Work(parameters, targets, seed=7, folder=tmp_path))
+    best = found.notes["history"][found.notes["best_epoch"] - 1]
+    assert best["tuning_auc_is_osteoporosis"] == max(e["tuning_auc_is_osteoporosis"] for e in found.notes["history"])
+    assert max(e["tuning_auc_is_female"] for e in found.notes["history"]) > 0.9
+    assert max(e["tuning_pearson_r_height_m"] for e in found.notes["history"]) > 0.7
+    answer = RECIPE.learner.open(found.state, parameters, targets=targets, device="cpu")([example("0" * 32, False)])[0]
+    assert isinstance(answer, Prediction)
+    assert answer.unit == "probability"
+
+
+def test_a_cpu_without_bfloat16_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "has_bfloat16", lambda: False)
+    with pytest.raises(StudyError, match="mixed_precision_on_cpu is true, but this CPU does not compute in bfloat16"):
+        fitted(tmp_path, mixed_precision_on_cpu=True)
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="this CPU does not compute in bfloat16")
+def test_bfloat16_on_a_cpu_learns_nearly_the_same(tmp_path: Path) -> None:
+    plain, mixed = (fitted(tmp_path / str(on), mixed_precision_on_cpu=on) for on in (False, True))
+    assert not same(plain, mixed)
+    assert all(value.dtype == plain.state[name].dtype for name, value in mixed.state.items())
+    losses = [[epoch["train_loss"] for epoch in one.notes["history"]] for one in (plain, mixed)]
+    assert losses[0] == pytest.approx(losses[1], abs=0.05)
 
 
 def test_nonsense_is_named(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 import matplotlib as mpl
 import polars as pl
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ospor_batch.report import Page, compose
 from ospor_batch.report.figures import MOST_VECTOR_POINTS, Picture, bland_altman, roc
@@ -65,6 +66,21 @@ def test_the_bland_altman_plot_tells_bias_and_limits(unchanged: Page) -> None:
     said = pictures(unchanged)["bland-altman-mean-hu"].says
     assert "120 persons" in said
     assert "bias: −1.25 (−3.50 to 1.00) mg/cm³" in said
+
+
+@pytest.mark.parametrize("further", [0, -1000])
+def test_the_legend_of_a_bland_altman_plot_stays_on_the_page(made: Made, further: float) -> None:
+    numbers = ["estimate", "estimate_lower", "estimate_upper"]
+    rows = made.frames["agreement"].with_columns(pl.col(numbers) + further)
+    figure = bland_altman(made.frames["agreement_point"], rows, centers=list(HOSPITALS), name="b", title="t").figure
+    assert figure is not None
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    box = legend.get_window_extent(canvas.get_renderer())
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert box.y0 >= 0
 
 
 def test_no_bland_altman_plot_where_bias_is_not_estimable(made: Made) -> None:

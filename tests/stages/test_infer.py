@@ -307,20 +307,24 @@ def test_a_series_that_kills_its_worker_alone_is_rejected(study: Study, store: S
 @pytest.mark.parametrize(
     ("settings", "n_workers", "is_gpu", "expected"),
     [
-        ({}, 1, False, (4, 12)),
-        ({"cluster": "local"}, 16, False, (1, 1)),
-        ({"cluster": "local"}, 8, False, (1, 1)),
-        ({"cluster": "local", "decode_threads": 3}, 2, False, (3, 5)),
-        ({"cluster": "local", "decode_processes": 6}, 2, False, (2, 2)),
-        ({"cluster": "tcp://10.0.0.1:8786"}, 40, False, (1, 1)),
-        ({"cluster": "slurm", "slurm": {"cores": 8}}, 40, False, (2, 6)),
-        ({"cluster": "slurm", "slurm": {"cores": 8}}, 40, True, (8, None)),
-        ({"cluster": "cuda"}, 4, True, (4, None)),
+        ({}, 1, False, (17, 4, 12)),
+        ({"cluster": "local"}, 16, False, (2, 1, 1)),
+        ({"cluster": "local"}, 8, False, (3, 1, 1)),
+        ({"cluster": "local", "decode_threads": 3}, 2, False, (0, 3, 5)),
+        ({"cluster": "local", "decode_processes": 6}, 2, False, (0, 2, 2)),
+        ({"cluster": "tcp://10.0.0.1:8786"}, 40, False, (2, 1, 1)),
+        ({"cluster": "slurm", "slurm": {"cores": 8}}, 40, False, (9, 2, 6)),
+        ({"cluster": "slurm", "slurm": {"cores": 8}}, 40, True, (0, 8, None)),
+        ({"cluster": "cuda"}, 4, True, (0, 4, None)),
     ],
 )
-def test_threads_that_decode_and_threads_that_compute_share_the_cores(
-    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], n_workers: int, is_gpu: bool, expected: tuple[int, int | None]
+def test_cores_of_a_worker_take_whole_series_or_are_shared_by_those_that_decode_and_compute(
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    n_workers: int,
+    is_gpu: bool,
+    expected: tuple[int, int, int | None],
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     limits = limits_of(Compute(**settings), n_workers=n_workers, is_gpu=is_gpu, is_expendable=True)
-    assert (limits.n_threads, limits.n_computing) == expected
+    assert (limits.n_lanes, limits.n_threads, limits.n_computing) == expected
