@@ -188,7 +188,7 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}" if value >= AIM else f"**{value:.2f}**"
 
 
-def table(rows: list[Held]) -> str:
+def markdown(rows: list[Held]) -> str:
     """Markdown; shares below the aim in bold."""
     heads = (
         "Recipe, people", "Metric", "Published", "Ceiling", "Ceiling of these people", "Reached", "Share", "of their own",
@@ -212,7 +212,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     rows = [row for path in asked.studies for row in held(path)]
-    print(table(rows))
+    print(markdown(rows))
     if asked.json:
         told = [{**asdict(r), "share": r.of_population, "share_of_own": r.of_own} for r in rows]
         asked.json.write_text(json.dumps(told, indent=1) + os.linesep)

@@ -1,10 +1,10 @@
 """Series read, decoded, prepared and predicted a second: python benchmarks/inference.py [--images N] [--json FILE]
 
-Against the same network fed from memory (the limit, in as many processes as compute), a plain loop over PyTorch's DataLoader
-with pydicom, and MONAI's own pipeline. The same files, the same network and weights, one thread of computing in every
-process. Start-up of processes and the first batch are outside of every time. A rate is only as good as the machine is quiet;
-the CPU seconds that a series takes, over all processes of a row, bear other work beside it: cores / seconds is the rate that
-a row can reach.
+Against the same network fed from memory (the limit: one thread in as many processes as compute), a plain loop over PyTorch's
+DataLoader with pydicom, and MONAI's own pipeline. The same files, network and weights. The engine has the limits of a run by
+default, so that one worker uses all cores; held to one core, it shows what a second one adds. Start-up of processes and the
+first batch are outside of every time. A rate is only as good as the machine is quiet; the CPU seconds that a series takes,
+over all processes of a row, bear other work beside it: cores / seconds is the rate that a row can reach.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from ospor_batch.models.forward import Forward
 from ospor_batch.models.registry import Kind, predictor_here, spec_of
 from ospor_batch.models.spec import COARSE, Pixels, Prediction, PredictorSpec
 from ospor_batch.models.trainable import IMAGE, Preparing
+from ospor_batch.stages.infer import limits_of
 
 PARAMETERS = {**cxr_osteoporosis.DEFAULTS, "refuse_lateral": False}
 # Of the engine alone, and inherited by its workers: the precision of its network, and the pixels that a side of a JPEG 2000
@@ -140,19 +141,29 @@ def from_memory(spec: PredictorSpec, series: list[list[Path]]) -> tuple[float, f
     return n / (time.perf_counter() - began), (time.thread_time() - before) / n
 
 
+def keep_to_one_core() -> None:
+    """Let every thread of this process, and those that they begin, run on its first core alone."""
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {min(os.sched_getaffinity(0))})
+
+
 def engine(
-    spec: PredictorSpec, series: list[list[Path]], folder: Path, *, n_workers: int, n_processes: int
+    spec: PredictorSpec, series: list[list[Path]], folder: Path, *, n_workers: int, n_processes: int, is_one_core: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
     """A row of shards on worker processes, parts written, beside the networks alone in them; where the seconds went."""
     folder.mkdir(parents=True)
     shards = write_shards(folder, series[n_workers:], 2 * n_workers)
     (folder / "warm").mkdir()
     warm = write_shards(folder / "warm", series[:n_workers], n_workers)
-    limits = Limits(n_processes=n_processes, is_expendable=True)
-    with open_executor(Compute(cluster="local", workers=n_workers)) as executor:
+    settings = Compute(cluster="local", workers=n_workers, decode_processes=n_processes or None)
+    n_sharing = (os.cpu_count() or 1) if is_one_core else n_workers  # of the machine's cores
+    limits = limits_of(settings, n_workers=n_sharing, is_gpu=False, is_expendable=True)
+    with open_executor(settings) as executor:
         assert isinstance(executor, DaskExecutor)
         client = executor.client
         client.register_plugin(Register())
+        if is_one_core:
+            client.run(keep_to_one_core)
         # every worker loads the network before the clock starts
         tasks = [ShardTask(name, folder / "warm", folder / "store_warm", spec, limits) for name in warm]
         workers = list(client.scheduler_info()["workers"])
@@ -275,11 +286,12 @@ def measure(
         return {"case": case, "network": f"{net} {pixels}", "what": what, "limit": limit, "cpu_of_network": cpu, **more}
 
     yield row("network alone, fed from memory", rate=limit, cpu=cpu)
-    for n_workers, n_processes in ((1, 0), (1, 1), (2, 0)):
-        what = f"ospor_batch, {n_workers} worker(s), a decoder {'process' if n_processes else 'thread'} each"
+    for n_workers, n_processes, is_one_core in ((1, 0, True), (1, 0, False), (1, 1, False), (2, 0, False)):
+        more = " of one core" if is_one_core else ", a decoder process" * n_processes
+        what = f"ospor_batch, {n_workers} worker(s){more}"
         if rows in what:
-            place = folder / f"{n_workers}-{n_processes}"
-            found, seconds = engine(spec, series, place, n_workers=n_workers, n_processes=n_processes)
+            place = folder / f"{n_workers}-{n_processes}-{is_one_core}"
+            found, seconds = engine(spec, series, place, n_workers=n_workers, n_processes=n_processes, is_one_core=is_one_core)
             yield row(what, seconds=seconds, slowest=bottleneck(seconds)) | found
     peers: list[tuple[str, Callable[[], dict[str, float]]]] = [
         (f"DataLoader + pydicom, {n} loading process(es)", partial(plain_loop, dataset, model, n_workers=n)) for n in (0, 1, 2)

@@ -42,7 +42,7 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 HELD_OUT_MM = 2.0  # of the held-out generated volumes, noisy as scanners are
 # What the held-out people's CT cover, in turn; contrast in every third
 PROTOCOLS: tuple[ProtocolName, ...] = ("abdomen", "abdomen", "spine", "chest", "abdomen", "lumbar")
-ANY = "any level"  # where a mask is compared without its level
+NAMED = 0.25  # share of a true body from which it counts as named; less is the rim of its neighbour
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Found:
             spacing = case.volume.spacing
             measured = overlap(mine, truth, spacing_mm=spacing)
             body = _best_body(made, truth) if made is not None and name not in TISSUES else None
-            is_cut = bool(truth[0].any() or truth[-1].any()) and name not in TISSUES
+            is_cut = _is_cut(truth) and name not in TISSUES
             confidence = None if made is None else next((b.confidence for b in made.bodies if b.level == name), None)
             self.rows.append(
                 {"case": case.name, "structure": name, "dice": measured.dice, "hd95_mm": measured.hd95_mm,
@@ -87,13 +87,15 @@ class Found:
 
 
 def _levels(case: Case, made: Segmented | None) -> dict[str, Any]:
-    """How many true bodies were named rightly, wrongly or not at all in one case, and whether the chain hands them out."""
-    names = [(n, name) for n, name in case.names.items() if name in LEVELS and (case.truth == n).any()]
+    """How many true bodies that no slice cuts were named rightly and wrongly, and whether the chain hands them out."""
+    present = [(n, name) for n, name in case.names.items() if name in LEVELS and (case.truth == n).any()]
+    # what is left of a body that the first or last slice cuts is no body to be named, unless there is no other
+    names = [(n, name) for n, name in present if not _is_cut(case.truth == n)] or present
     given = ["" if made is None else _name_of(made, case.truth == n) for n, _ in names]
     right = sum(mine == name for mine, (_, name) in zip(given, names, strict=True))
     chain = made.bodies if made is not None else ()
     return {
-        "case": case.name, "true": f"{names[0][1]} to {names[-1][1]}", "n": len(names), "right": right,
+        "case": case.name, "true": f"{present[0][1]} to {present[-1][1]}", "n": len(names), "right": right,
         "wrong": sum(bool(mine) for mine in given) - right,
         "found": f"{chain[0].level} to {chain[-1].level}" if chain else "no body",
         "confidence": round(chain[0].confidence, 3) if chain else None,
@@ -103,7 +105,7 @@ def _levels(case: Case, made: Segmented | None) -> dict[str, Any]:
 
 def _said(of: Mapping[str, Any]) -> str:
     handed = f"counted from {' and '.join(of['counted_from'])}" if of["counted_from"] else "refused"
-    return (f"{of['case']}: true {of['true']}, found {of['found']}; of {of['n']} bodies {of['right']} at their level, "
+    return (f"{of['case']}: true {of['true']}, found {of['found']}; of {of['n']} whole bodies {of['right']} at their level, "
             f"{of['wrong']} at another; confidence {of['confidence']}; {handed}")  # fmt: skip
 
 
@@ -118,11 +120,16 @@ def _tally(kind: str, levels: list[dict[str, Any]]) -> str:
 
 
 def _name_of(made: Segmented, truth: np.ndarray[Any, Any]) -> str:
-    """The level that most of what was found inside a true body was given; empty where nothing was."""
+    """The level that most of what was found inside a true body was given; empty where less than `NAMED` of it was."""
     inside = made.labels[truth]
     names = {value: level for level, value in FILE_VALUES.items() if level in LEVELS}
-    inside = inside[np.isin(inside, list(names))]
-    return names[int(np.bincount(inside).argmax())] if len(inside) else ""
+    found = np.bincount(inside[np.isin(inside, list(names))], minlength=1)
+    return names[int(found.argmax())] if found.max() >= NAMED * len(inside) else ""
+
+
+def _is_cut(truth: np.ndarray[Any, Any]) -> bool:
+    """Whether the first or last slice cuts a body."""
+    return bool(truth[0].any() or truth[-1].any())
 
 
 def _best_body(made: Segmented, truth: np.ndarray[Any, Any]) -> float:

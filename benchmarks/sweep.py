@@ -237,7 +237,7 @@ def measure(folder: Path, size: int) -> dict[str, float]:
 
     class Never(InLine):
         def map(self, _: Any, items: Any) -> Any:
-            if items:
+            if list(items):
                 raise Ended
             return iter(())
 

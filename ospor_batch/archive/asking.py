@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ospor_batch.archive import statuses
 
-ALONE = 20_000  # names asked before a process is started, which costs as much as 5,000 of them
+ALONE = 40_000  # names asked before a process is started, which costs as much as 5,000 of them
 NEAR = 3  # processes at most where the system answers at once: this one finds the names, a quarter of the work
 FAR = 15  # and where an answer is waited for, as from another machine
 FAR_NS = 100_000  # a name; a disk that is not asked for the first time takes 3,000

@@ -10,6 +10,7 @@ from ospor_batch.archive.walk import LISTING_REFUSALS
 
 TRANSIENT = ("permission_denied", "read_error")
 NAME = ["archive", "path"]
+NEVER = 2**63 - 1  # the last time that a column can hold
 NEEDED = ("archive", "path", "size_bytes", "mtime_ns", "fate", "reason", "reader_version")
 """Columns of the known files that compare looks at."""
 
@@ -48,6 +49,8 @@ def compare(
     settled_before_ns: files changed after it wait; null: none does. hidden: archive and path of the folders that
     could not be listed anywhere in the tree; null: those of the listing.
     """
+    if known.height == 0:
+        return _all_new(listing, nobody=known, settled_before_ns=settled_before_ns)
     of = known.select(
         *NAME, "fate", "reason", "reader_version", known_size=pl.col("size_bytes"), known_mtime=pl.col("mtime_ns")
     )
@@ -72,6 +75,21 @@ def compare(
         unchanged=known.join(same, on=NAME, how="semi", maintain_order="left"),
         kept=absent.filter(is_hidden),
         vanished=absent.filter(~is_hidden),
+    )
+
+
+def _all_new(listing: pl.DataFrame, *, nobody: pl.DataFrame, settled_before_ns: int | None) -> Verdicts:
+    """The verdicts where nothing is known: without joins, since that is every file of a first crawl."""
+    rows = listing.sort(NAME, maintain_order=True).with_columns(is_known=pl.lit(value=False), is_same=pl.lit(None, pl.Boolean))
+    is_refused = rows["refusal"].is_not_null()
+    must_wait = rows["mtime_ns"] > (NEVER if settled_before_ns is None else settled_before_ns)
+    return Verdicts(
+        read=rows.filter(~is_refused & ~must_wait),
+        refused=rows.filter(is_refused),
+        waiting=rows.filter(~is_refused & must_wait),
+        unchanged=nobody,
+        kept=nobody,
+        vanished=nobody,
     )
 
 

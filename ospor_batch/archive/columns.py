@@ -13,22 +13,21 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ospor_batch.archive.elements import UNDEFINED
+from ospor_batch.archive.elements import CHARSET_TAG, META_CLASS, META_SYNTAX, REPRESENTATION_TAG, UNDEFINED
 from ospor_batch.archive.heads import Heads, Places
 from ospor_batch.archive.lockstep import Found, Wanted
 from ospor_batch.archive.pixel_digest import digested, digests_of, joined
 from ospor_batch.archive.quick import quick, quick_cell
-from ospor_batch.archive.repeated import FIRST, Column, Steady, types
+from ospor_batch.archive.repeated import FIRST, Column, Steady, numbers_of, types
+from ospor_batch.archive.runs import Gathered, Segment
 from ospor_batch.archive.values import TEXTS, Cell, Charset, Keyword, cell_of_bytes, charset_flags, charset_of, keywords
-from ospor_batch.archive.written import Batch, Written
+from ospor_batch.archive.written import Batch, Few, Written
 
-CHARSET_TAG, REPRESENTATION_TAG = 0x00080005, 0x00280103
-META_CLASS, META_SYNTAX, DIRECTORY_RECORDS = 0x00020002, 0x00020010, 0x00041220
+DIRECTORY_RECORDS = 0x00041220
 AMBIGUOUS = "US or SS"
 SIGNS = {0: "US", 1: "SS"}  # by PixelRepresentation
 LONGEST = 1024  # bytes of a value that a column takes; longer ones are left to pydicom
-MOST_CELLS = 4096  # of one element, kept from file to file
-STEADY = 16  # files a value, on average, in columns that are put together by their changes
+MOST_CELLS, MOST_KINDS = 512, 2048  # values of one element and character set that are kept, and how many such kinds
 MANY = 32  # different values in a batch from which on all are decoded in one pass
 
 
@@ -71,6 +70,12 @@ def is_usual(heads: Heads, found: Found, *, wanted: Wanted) -> NDArray[np.bool_]
     return np.asarray(((same & (found.length <= LONGEST)) | ~is_there).all(axis=0) & found.is_done)
 
 
+@functools.cache
+def known_cells() -> dict[tuple[Any, ...], dict[bytes | None, Cell]]:
+    """Values that were decoded last, by element, value representation and character set: what a cell depends on."""
+    return defaultdict(dict)
+
+
 @dataclass(frozen=True)
 class Pixels:
     """Of each file: where its pixels begin (-1: none), how many bytes they say they are, the file's size, its frames."""
@@ -88,7 +93,7 @@ class Columns:
         self._wanted = wanted
         self._columns: dict[str, Column] = defaultdict(Column)
         self._flags: dict[int, set[str]] = defaultdict(set)
-        self._cells: dict[tuple[Any, ...], dict[bytes | None, Cell]] = defaultdict(dict)
+        self._cells = known_cells()
         self._places: list[tuple[Places, Places, Places]] = []
         self._n = 0
 
@@ -106,12 +111,27 @@ class Columns:
         self._n += len(rows)
         return rows
 
-    def _fill(self, batch: Batch, charsets_at: Places, charsets: Sequence[Charset]) -> None:
+    def add_runs(self, segments: Sequence[Segment]) -> Places:
+        """Decode the usual files of some runs; the numbers of those added."""
+        gathered = Gathered(segments, self._wanted)
+        charsets_at, charsets = self._charsets(gathered.bases)
+        is_known = np.repeat([charset is not None for charset in charsets], np.diff(charsets_at, append=len(segments)))
+        fine = is_known & is_usual(gathered.bases.heads, gathered.bases.found, wanted=self._wanted)
+        if not fine.all():
+            usual = [segment for segment, is_fine in zip(segments, fine.tolist(), strict=True) if is_fine]
+            return self.add_runs(usual) if usual else FIRST[:0]
+        self._fill(gathered, gathered.place(charsets_at), [charset for charset in charsets if charset is not None])
+        self.__dict__.pop("pixels", None)
+        self._places.append(gathered.pixels())
+        self._n += gathered.n
+        return gathered.numbers()
+
+    def _fill(self, batch: Batch | Gathered, charsets_at: Places, charsets: Sequence[Charset]) -> None:
         of_set = {charset: number for number, charset in enumerate(dict.fromkeys(charsets))}
         sets, numbers = list(of_set), np.array([of_set[charset] for charset in charsets], np.int64)
         flags = [charset_flags(charset.declared) for charset in sets]
         if any(flags):
-            for at, end, number in zip(charsets_at, [*charsets_at[1:], len(batch.rows)], numbers, strict=True):
+            for at, end, number in zip(charsets_at, [*charsets_at[1:], batch.n], numbers, strict=True):
                 self._remark(int(at), int(end), flags[number])
         self._add_syntax(batch)
         plainest = sets[0] if all(charset.is_usual for charset in sets) else None
@@ -125,19 +145,19 @@ class Columns:
             if of.vr in TEXTS and len(sets) > 1:
                 written = batch.values(self._wanted.slot[of.tag], breaks=charsets_at)
                 of_value = numbers[np.searchsorted(charsets_at, written.begin, side="right") - 1]
-                self._add_mixed(of, written, [(of.vr, sets[number]) for number in of_value.tolist()], n=len(batch.rows))
+                self._add_mixed(of, written, [(of.vr, sets[number]) for number in of_value.tolist()], n=batch.n)
             else:
                 raws, which = written.distinct()
                 cells = [self._cell(of, raw, vr=of.vr, charset=sets[0]) for raw in raws]
-                self._put(of, written.begin, cells, which, n=len(batch.rows))
+                self._put(of, written.begin, cells, which, n=batch.n)
 
     def series(self) -> dict[str, pl.Series]:
         """A value for every file added, in that order: the columns of the contract that a header fills."""
-        steady = {name: c for name, c in self._columns.items() if c.n_values * STEADY <= self._n}
+        steady = {name: c for name, c in self._columns.items() if c.is_steady(self._n) and c.n_values > 1}
         found = Steady(steady, n=self._n).series()
         for name, column in self._columns.items():
             if name not in steady:
-                found[name] = column.whole(self._n, dtype=types()[name]).alias(name)
+                found[name] = column.whole(self._n, name=name)
         flags = [""] * self._n
         for row, told in self._flags.items():
             flags[row] = ";".join(sorted(told))
@@ -169,7 +189,7 @@ class Columns:
 
     def _digests(self) -> list[str]:
         names, texts = digested()
-        numbers = np.column_stack([self._columns[name].numbers(self._n) for name in names])
+        numbers = numbers_of([self._columns[name] for name in names], n=self._n)
         steady = Steady({name: self._columns[name] for name in texts}, n=self._n)
         told = [joined(values) for values in zip(*(steady.rows[name].to_list() for name in texts), strict=True)]
         return digests_of(numbers, [told[at] for at in steady.repeats.tolist()])
@@ -186,31 +206,36 @@ class Columns:
                 found.append(None)
         return written.begin, [found[number] for number in which.tolist()]
 
-    def _add_syntax(self, batch: Batch) -> None:
+    def _add_syntax(self, batch: Batch | Gathered) -> None:
         written = batch.values(self._wanted.slot[META_SYNTAX])
         raws, which = written.distinct()
         texts = [None if not raw else raw.rstrip(b"\0 ").decode("ascii") for raw in raws]
         self._extend("transfer_syntax_uid", texts, which, written.begin)
 
-    def _add_ambiguous(self, of: Keyword, batch: Batch) -> None:
+    def _add_ambiguous(self, of: Keyword, batch: Batch | Gathered) -> None:
         """Signed or not as written or, in an implicit data set, as the pixels are."""
-        slot = self._wanted.slot[of.tag]
-        vr = batch.found.vr[slot, batch.rows]
-        representation = representations(batch.heads, batch.found, wanted=self._wanted)[batch.rows]
+        slot, bases = self._wanted.slot[of.tag], batch.bases
+        vr = bases.found.vr[slot, bases.rows]
+        representation = representations(bases.heads, bases.found, wanted=self._wanted)[bases.rows]
         is_signed = np.where(vr == 0, representation == 1, vr == _code("SS"))
-        written = batch.values(slot, breaks=np.append(FIRST, np.flatnonzero(is_signed[1:] != is_signed[:-1]) + 1))
-        kinds = [(SIGNS[int(signed)], Charset()) for signed in is_signed[written.begin].tolist()]
-        self._add_mixed(of, written, kinds, n=len(batch.rows))
+        first = np.append(FIRST, np.flatnonzero(is_signed[1:] != is_signed[:-1]) + 1)
+        begin = batch.place(first)
+        written = batch.values(slot, breaks=begin)
+        of_value = is_signed[first[begin.searchsorted(written.begin, side="right") - 1]]
+        kinds = [(SIGNS[int(signed)], Charset()) for signed in of_value.tolist()]
+        self._add_mixed(of, written, kinds, n=batch.n)
 
-    def _add_plain(self, of: Keyword, written: Written, *, charset: Charset | None) -> bool:
+    def _add_plain(self, of: Keyword, written: Written | Few, *, charset: Charset | None) -> bool:
         """Decode many values in one pass, if they are all plain; whether they were. charset: null where it differs."""
-        if len(written) <= MANY or (columns := quick(of, written, charset=charset)) is None:
+        if len(written) <= MANY:
+            return False
+        if (columns := quick(of, written.many() if isinstance(written, Few) else written, charset=charset)) is None:
             return False
         for field_, values in zip(of.fields, columns, strict=True):
             self._columns[field_.name].add(values, written.begin + self._n)
         return True
 
-    def _add_mixed(self, of: Keyword, written: Written, kinds: Sequence[tuple[str, Charset]], *, n: int) -> None:
+    def _add_mixed(self, of: Keyword, written: Written | Few, kinds: Sequence[tuple[str, Charset]], *, n: int) -> None:
         """Decode values of more than one kind; kinds: value representation and character set of each."""
         values = list(zip(written.raws(), kinds, strict=True))
         number = {value: at for at, value in enumerate(dict.fromkeys(values))}
@@ -221,12 +246,15 @@ class Columns:
         """The cell of a value, decoded once."""
         if raw is None:
             return Cell((None,) * len(of.fields))
+        if len(self._cells) > MOST_KINDS:  # a file may declare any set
+            self._cells.clear()
         known = self._cells[of.tag, vr, charset if of.vr in TEXTS else None]
-        if raw not in known:
-            if len(known) == MOST_CELLS:
+        if (cell := known.get(raw)) is None:
+            cell = quick_cell(of, raw, vr=vr, charset=charset) or cell_of_bytes(of, raw, vr=vr, charset=charset)
+            if len(known) >= MOST_CELLS:
                 known.clear()
-            known[raw] = quick_cell(of, raw, vr=vr, charset=charset) or cell_of_bytes(of, raw, vr=vr, charset=charset)
-        return known[raw]
+            known[raw] = cell
+        return cell
 
     def _put(self, of: Keyword, begin: Places, cells: Sequence[Cell], which: Places, *, n: int) -> None:
         """Add different cells to their columns; which: of them stands at each place."""

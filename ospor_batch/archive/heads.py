@@ -51,9 +51,30 @@ class Heads:
         """Whether a file's bytes are all here."""
         return np.asarray(self.end - self.start == self.sizes)
 
+    def kept(self, rows: Places, *, block: NDArray[np.uint8], n_bytes: int, n_before: int) -> Heads:
+        """Some of the files, which lie in a row here, copied to another block, behind others; n_bytes: read of each."""
+        apart = n_bytes + APART
+        of = self.block[: len(self.start) * apart].reshape(-1, apart)
+        block[n_before * apart : (n_before + len(rows)) * apart].reshape(-1, apart)[:] = of[rows]
+        start = (n_before + np.arange(len(rows), dtype=np.int64)) * apart
+        return Heads(block, start, start + (self.end - self.start)[rows], self.sizes[rows])
 
-def _folders(paths: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+
+def together(parts: Sequence[Heads]) -> Heads:
+    """Files of one block as one."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = ([getattr(part, name) for part in parts] for name in ("start", "end", "sizes"))
+    return Heads(parts[0].block, *map(np.concatenate, columns))
+
+
+def _folders(paths: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
     """Runs of files of one folder, their names in it; an empty folder where names are paths, since it has few files."""
+    cut = paths[0].rfind("/") + 1 if paths else 0
+    names = [path[cut:] for path in paths]
+    if len(paths) >= FEWEST and "/" not in "".join(names) and all(map(str.startswith, paths, itertools.repeat(paths[0][:cut]))):
+        yield paths[0][:cut] or ".", names
+        return
     for (folder, sign), run in itertools.groupby((path.rpartition("/") for path in paths), key=operator.itemgetter(0, 1)):
         names = [name for _, _, name in run]
         if len(names) >= FEWEST:
@@ -62,57 +83,75 @@ def _folders(paths: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
             yield "", [folder + sign + name for name in names]
 
 
-def _read_names(names: Sequence[str], *, memory: memoryview, n_bytes: int, beside: int | None) -> list[int]:
-    """Read the first bytes of files, one behind the other; how many each gave, -1 where it cannot be read."""
+View = list[memoryview]
+
+
+def views_of(block: NDArray[np.uint8], n: int, *, n_bytes: int, behind: int = 0) -> Iterator[View]:
+    """Where the first bytes of n files go, as the system takes it; behind bytes of the block that are kept."""
+    memory, apart = block.data, n_bytes + APART
+    return ([memory[at : at + n_bytes]] for at in range(behind, behind + n * apart, apart))
+
+
+def _read_names(names: Sequence[str], *, views: Iterator[View], beside: int | None) -> list[int]:
+    """Read the first bytes of files; how many each gave, -1 where it cannot be read."""
     opened, read, close = os.open, os.readv, os.close  # three look-ups less for every file
-    at, got = 0, [-1] * len(names)
-    for number, name in enumerate(names):
+    got = [-1] * len(names)
+    for number, (name, view) in enumerate(zip(names, views, strict=False)):
         try:
             handle = opened(name, FLAGS, dir_fd=beside)
         except (OSError, ValueError):  # ValueError: a name that no system call takes
-            at += n_bytes + APART
             continue
         try:
-            got[number] = read(handle, [memory[at : at + n_bytes]])
+            got[number] = read(handle, view)
         except OSError:  # whoever reads it alone learns why
             pass
         finally:
             close(handle)
-        at += n_bytes + APART
     return got
 
 
-def _read_folder(folder: str, names: Sequence[str], *, memory: memoryview, n_bytes: int) -> list[int]:
+def _read_folder(folder: str, names: Sequence[str], *, views: Iterator[View]) -> list[int]:
     """Read the first bytes of files of one folder, which the system then looks up once."""
     if not folder:
-        return _read_names(names, memory=memory, n_bytes=n_bytes, beside=None)
+        return _read_names(names, views=views, beside=None)
     try:
         beside = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except (OSError, ValueError):
-        return [-1] * len(names)
+        return [-1 for _ in zip(names, views, strict=False)]
     try:
-        return _read_names(names, memory=memory, n_bytes=n_bytes, beside=beside)
+        return _read_names(names, views=views, beside=beside)
     finally:
         os.close(beside)
 
 
 def read_heads(
-    paths: Sequence[str], sizes: Sequence[int], *, n_bytes: int, block: NDArray[np.uint8] | None = None, behind: int = 0
+    paths: Sequence[str],
+    sizes: Sequence[int],
+    *,
+    n_bytes: int,
+    block: NDArray[np.uint8] | None = None,
+    behind: int = 0,
+    views: Sequence[View] | None = None,
 ) -> Heads:
     """Read the first bytes of local files; a block of an earlier call may be used again. sizes: as listed, in bytes.
 
     The listed size counts where a file is longer than the bytes read: one that has changed since is found so next time.
-    behind: bytes of the block that are kept.
+    behind: bytes of the block that are kept. views: as views_of gives them, if they are at hand.
     """
     n = len(paths)
     if block is None or len(block) < behind + room(n, n_bytes=n_bytes):
-        block = np.empty(behind + room(n, n_bytes=n_bytes) + LATER, np.uint8)
-    memory, got = block.data[behind:], list[int]()
+        block = new_block(n, n_bytes=n_bytes)
+    got, left = list[int](), iter(views) if views else views_of(block, n, n_bytes=n_bytes, behind=behind)
     for folder, names in _folders(paths):
-        got += _read_folder(folder, names, memory=memory[len(got) * (n_bytes + APART) :], n_bytes=n_bytes)
+        got += _read_folder(folder, names, views=left)
     start = np.arange(n, dtype=np.int64) * (n_bytes + APART) + behind
     held = np.array(got, np.int64)
     return Heads(block, start, start + np.maximum(held, 0), np.where(held < n_bytes, held, np.array(sizes, np.int64)))
+
+
+def new_block(n: int, *, n_bytes: int) -> NDArray[np.uint8]:
+    """Memory for the first bytes of n files, and for what is read on of them."""
+    return np.empty(room(n, n_bytes=n_bytes) + LATER, np.uint8)
 
 
 def room(n: int, *, n_bytes: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ospor_batch.archive.columns import META_CLASS, META_SYNTAX
+from ospor_batch.archive.elements import META_CLASS, META_SYNTAX
 from ospor_batch.archive.heads import Heads, Places
 from ospor_batch.archive.layout import Memory
 from ospor_batch.archive.lockstep import Found, Walk, Wanted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from ospor_batch.archive.content import ITEM_HEADER, PixelElement, check_encapsu
 from ospor_batch.archive.elements import UNDEFINED
 from ospor_batch.archive.frames import CLASSES
 from ospor_batch.archive.header import SEGMENTATIONS
-from ospor_batch.archive.heads import FLAGS, PAD, Heads, read_heads, room
+from ospor_batch.archive.heads import APART, FLAGS, PAD, Heads, View, new_block, read_heads, room, together, views_of
 from ospor_batch.archive.layout import Memory
 from ospor_batch.archive.locate import locate
 from ospor_batch.archive.lockstep import Found
 from ospor_batch.archive.opening import HeaderSource
+from ospor_batch.archive.runs import AT_ONCE, FEWEST_TAKEN, NEAR, Known, Runs
 from ospor_batch.errors import ItemRefused
 from ospor_batch.sources import roots
 from ospor_batch.sources.names import path_name
@@ -41,6 +43,16 @@ BLOCK_BYTES = 16 << 20  # of first bytes in memory at a time
 def layouts() -> Memory:
     """The layouts that this process has met."""
     return Memory(wanted_elements())
+
+
+def shapes() -> list[Known]:
+    """The shapes of headers that this thread has met last; what changes in them is learnt while they are used."""
+    return _shapes_of(threading.get_ident())
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes_of(_thread: int) -> list[Known]:
+    return []
 
 
 class Quick(NamedTuple):
@@ -59,12 +71,24 @@ class Partition:
     source: HeaderSource
     on_disk: Sequence[str] | None = None
 
-    def heads(self, some: NDArray[np.int64], *, n_bytes: int, block: NDArray[np.uint8] | None, behind: int = 0) -> Heads:
-        """First bytes of some of the plain files on disk."""
-        assert self.on_disk is not None
-        numbers = some.tolist()
-        names, sizes = [self.on_disk[number] for number in numbers], [self.sizes[number] for number in numbers]
-        return read_heads(names, sizes, n_bytes=n_bytes, block=block, behind=behind)
+    def heads(
+        self,
+        some: NDArray[np.int64],
+        *,
+        n_bytes: int,
+        block: NDArray[np.uint8] | None,
+        behind: int = 0,
+        views: Sequence[View] | None = None,
+    ) -> Heads:
+        """First bytes of some of the files, as `read_heads` tells them."""
+        is_run = bool((some[1:] - some[:-1] == 1).all())
+        at: Sequence[int] = range(int(some[0]), int(some[-1]) + 1) if is_run else some.tolist()
+        paths = self.paths if self.on_disk is None else self.on_disk
+        names = paths[at[0] : at[-1] + 1] if is_run else [paths[number] for number in at]
+        if self.on_disk is None:
+            return _streamed(names, n_bytes=n_bytes, source=self.source, block=block, behind=behind)
+        sizes = self.sizes[at[0] : at[-1] + 1] if is_run else [self.sizes[number] for number in at]
+        return read_heads(names, sizes, n_bytes=n_bytes, block=block, behind=behind, views=views)
 
 
 def read_quickly(files: Partition, *, is_remembering: bool = True) -> Quick:
@@ -72,15 +96,19 @@ def read_quickly(files: Partition, *, is_remembering: bool = True) -> Quick:
     columns, numbers = Columns(layouts().wanted), [np.zeros(0, np.int64)]
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")  # faults of the header become flags and rejects instead
-        todo, n_bytes = np.arange(len(files.paths), dtype=np.int64), FIRST_BYTES
+        todo, n_bytes, runs = np.arange(len(files.paths), dtype=np.int64), FIRST_BYTES, Runs(layouts().wanted, shapes())
         while todo.size and n_bytes <= MOST_BYTES:
             longer = [np.zeros(0, np.int64)]
-            for some, heads in _blocks(files, todo, n_bytes=n_bytes):
+            for some, heads in blocks(
+                files, todo, n_bytes=n_bytes, runs=runs if is_remembering and n_bytes == FIRST_BYTES else None
+            ):
                 memory = layouts() if is_remembering else None
                 kept, short = _locate_and_add(files, some, heads, columns=columns, memory=memory, n_bytes=n_bytes)
                 numbers.append(some[kept])
                 longer.append(some[short])
             todo, n_bytes = np.concatenate(longer), n_bytes * MORE
+        if runs.segments:
+            numbers.append(columns.add_runs(runs.segments))
     number = np.concatenate(numbers)
     if not number.size:
         return Quick(number, {})
@@ -139,23 +167,41 @@ def names_on_disk(paths: Sequence[str], *, root: str) -> list[str] | None:
     return [f"{root}/{path_name(path) if BACKSLASH in path else path}" for path in paths]
 
 
-def _blocks(files: Partition, todo: NDArray[np.int64], *, n_bytes: int) -> Iterator[tuple[NDArray[np.int64], Heads]]:
-    """The first bytes of the files, a block at a time."""
-    step, block = max(1, BLOCK_BYTES // n_bytes), None
+def blocks(
+    files: Partition, todo: NDArray[np.int64], *, n_bytes: int, runs: Runs | None
+) -> Iterator[tuple[NDArray[np.int64], Heads]]:
+    """The first bytes of the files, a block at a time; without those that runs take up, where they are given."""
+    step, cold = max(1, BLOCK_BYTES // n_bytes), None
+    hot = new_block(min(AT_ONCE, len(todo)), n_bytes=n_bytes)
+    views = list(views_of(hot, min(AT_ONCE, len(todo)), n_bytes=n_bytes)) if runs is not None else []
     for begin in range(0, len(todo), step):
-        some = todo[begin : begin + step]
-        if files.on_disk is None:
-            yield some, _streamed([files.paths[number] for number in some.tolist()], n_bytes=n_bytes, source=files.source)
-        else:
-            heads = files.heads(some, n_bytes=n_bytes, block=block)
-            block = heads.block
-            yield some, heads
+        some, at, n_left = todo[begin : begin + step], 0, 0
+        cold = new_block(len(some) + FEWEST_TAKEN, n_bytes=n_bytes) if cold is None else cold
+        left = list[tuple[NDArray[np.int64], Heads]]()
+        while runs is not None and at < len(some) and not runs.is_resting:
+            numbers = some[at : at + AT_ONCE]
+            heads = files.heads(numbers, n_bytes=n_bytes, block=hot, views=views[: len(numbers)])
+            at += AT_ONCE
+            rows = runs.take(heads, numbers, apart=n_bytes + APART, is_last=at >= len(some))
+            if at < len(some) and 0 < len(rows) < NEAR and rows[0] + len(rows) == len(numbers):
+                at -= len(rows)  # they are read again, with those behind them
+            elif rows.size:
+                left.append((numbers[rows], heads.kept(rows, block=cold, n_bytes=n_bytes, n_before=n_left)))
+                n_left += len(rows)
+        rest = some[at:] if runs is None else np.append(runs.handed_back(), some[at:])
+        if rest.size:
+            left.append((rest, files.heads(rest, n_bytes=n_bytes, block=cold, behind=n_left * (n_bytes + APART))))
+        if left:
+            yield np.concatenate([numbers for numbers, _ in left]), together([heads for _, heads in left])
 
 
-def _streamed(paths: Sequence[str], *, n_bytes: int, source: HeaderSource) -> Heads:
+def _streamed(
+    paths: Sequence[str], *, n_bytes: int, source: HeaderSource, block: NDArray[np.uint8] | None, behind: int
+) -> Heads:
     """The first bytes of files that no path opens; what cannot be read is left for whoever reads it alone."""
-    n = len(paths)
-    block = np.zeros(n * n_bytes + PAD, np.uint8)
+    n, apart = len(paths), n_bytes + APART
+    if block is None or len(block) < behind + room(n, n_bytes=n_bytes):
+        block = new_block(n, n_bytes=n_bytes)
     got, sizes = np.zeros(n, np.int64), np.full(n, -1, np.int64)
     for number, path in enumerate(paths):
         try:
@@ -164,10 +210,10 @@ def _streamed(paths: Sequence[str], *, n_bytes: int, source: HeaderSource) -> He
                 size = file.seek(0, io.SEEK_END) if len(head) == n_bytes else len(head)
         except ItemRefused:
             continue
-        at = number * n_bytes
+        at = behind + number * apart
         block[at : at + len(head)] = np.frombuffer(head, np.uint8)
         got[number], sizes[number] = len(head), size
-    start = np.arange(n, dtype=np.int64) * n_bytes
+    start = np.arange(n, dtype=np.int64) * apart + behind
     return Heads(block, start, start + got, sizes)
 
 

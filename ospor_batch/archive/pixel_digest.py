@@ -17,7 +17,7 @@ PIXEL_GROUP = 0x0028  # the group that says how pixels are read
 PIXEL_KEYWORDS = ("ImagePositionPatient", "ImageOrientationPatient", "ImagerPixelSpacing", "PresentationLUTShape")
 FRAMES = ("frame_positions_mm", "frame_cosines")  # of an enhanced image; added only where they are told
 SEPARATOR, ABSENT = "\x1f", "\x00"
-DIGITS = 32
+DIGITS, WHOLE_DIGITS = 32, 64
 
 
 @functools.cache
@@ -49,7 +49,9 @@ def digests_of(numbers: NDArray[np.float64], texts: Sequence[bytes]) -> list[str
     """The digest of each row. numbers: a row each, null as NaN; texts: joined."""
     width = 8 * numbers.shape[1]
     packed = numbers.astype("<f8", order="C").tobytes()
-    return [
-        hashlib.sha256(packed[at : at + width] + text).hexdigest()[:DIGITS]
-        for at, text in zip(range(0, len(packed), width), texts, strict=True)
+    digest = hashlib.sha256
+    found = [
+        digest(packed[at : at + width] + text).digest() for at, text in zip(range(0, len(packed), width), texts, strict=True)
     ]
+    whole = b"".join(found).hex()
+    return [whole[at : at + DIGITS] for at in range(0, len(whole), WHOLE_DIGITS)]

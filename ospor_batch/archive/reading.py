@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
 
-from ospor_batch.archive.header import OF_FRAMES, read_header
+from ospor_batch.archive.header import OF_FRAMES, Header, read_header
 from ospor_batch.archive.opening import HeaderSource, header_source
 from ospor_batch.archive.partition import Partition, Quick, names_on_disk, read_quickly
 from ospor_batch.contracts.table import schema_of
@@ -42,11 +43,24 @@ def read_files(items: Sequence[Listing], *, root: str, cache: Path) -> pl.DataFr
     root: the archive as Study.archive_root says. cache: private folder for what must lie on disk to be read.
     """
     paths, sizes = [path for path, _, _ in items], [size for _, size, _ in items]
-    source = header_source(root, list(zip(paths, sizes, strict=True)), cache=cache)
+    source = _Late(lambda: header_source(root, list(zip(paths, sizes, strict=True)), cache=cache))
     if roots.kind_of(root) == "dicomweb":  # a server tells values, not bytes
         return pl.DataFrame([read_alone(item, source) for item in items], schema=part_schema(), orient="row")
     quick = read_quickly(Partition(paths, sizes, source, names_on_disk(paths, root=root)))
     return instance_rows(items, quick.columns) if len(quick.numbers) == len(items) > 0 else _joined(items, quick, source=source)
+
+
+class _Late:
+    """A source that is made when a file is first opened by it, since most are not."""
+
+    def __init__(self, make: Callable[[], HeaderSource]) -> None:
+        self._made = functools.cache(make)
+
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
+        return self._made().open(path)
+
+    def told(self, path: str, header: Header) -> Header:
+        return self._made().told(path, header)
 
 
 def _joined(items: Sequence[Listing], quick: Quick, *, source: HeaderSource) -> pl.DataFrame:

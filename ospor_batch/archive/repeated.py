@@ -15,6 +15,7 @@ from ospor_batch.archive.heads import Places
 from ospor_batch.contracts.table import schema_of
 
 Item = TypeVar("Item", bound=np.generic)
+STEADY = 16  # files a value, on average, in columns that are put together by their changes
 FIRST: Places = np.zeros(1, np.int64)
 
 
@@ -37,6 +38,12 @@ def united(places: Sequence[Places], *, n: int) -> Places:
     return is_there.nonzero()[0]
 
 
+@functools.lru_cache(maxsize=1024)
+def single(name: str, value: Any) -> pl.Series:
+    """One value as the column of that name; most are the same from partition to partition."""
+    return pl.Series(name, [value], dtype=types()[name])
+
+
 Values = list[Any] | pl.Series
 
 
@@ -55,6 +62,10 @@ class Column:
         """How many there are, each counted where it begins."""
         return sum(len(begin) for _, begin in self.parts)
 
+    def is_steady(self, n: int) -> bool:
+        """Whether values change seldom, among so many files."""
+        return self.n_values * STEADY <= n
+
     def begins(self) -> Places:
         """Where each value begins."""
         return self.parts[0][1] if len(self.parts) == 1 else np.concatenate([begin for _, begin in self.parts])
@@ -66,18 +77,33 @@ class Column:
             return pl.Series(values * len(which) if len(values) == 1 else [values[at] for at in which.tolist()], dtype=dtype)
         return self._series(dtype)[which]
 
-    def whole(self, n: int, *, dtype: pl.DataType) -> pl.Series:
-        """A value for every file of n."""
+    def whole(self, n: int, *, name: str) -> pl.Series:
+        """A value for every file of n, as the column of that name."""
+        dtype = types()[name]
+        if self.n_values == 1 and isinstance(held := self.parts[0][0], list):
+            make = single if held[0] is None or isinstance(held[0], str | int) else single.__wrapped__  # -0.0 equals 0.0
+            return make(name, held[0]).new_from_index(0, n)
         values, begin = self._series(dtype), self.begins()
-        return values if len(begin) == n else values[np.repeat(np.arange(len(begin)), _counts(begin, n=n))]
+        values = values if len(begin) == n else values[np.repeat(np.arange(len(begin)), _counts(begin, n=n))]
+        return values.alias(name)
 
     def numbers(self, n: int) -> NDArray[np.float64]:
         """A number for every file; NaN: null."""
-        return self._spread(self._series(pl.Float64()).to_numpy(), n=n)
+        return self._spread(self.floats(), n=n)
+
+    def floats(self) -> NDArray[np.float64]:
+        """Each value as a number; NaN: null."""
+        if len(self.parts) == 1 and isinstance(values := self.parts[0][0], list):
+            return np.array([np.nan if value is None else value for value in values], np.float64)
+        return self._series(pl.Float64()).to_numpy()
 
     def is_told(self, n: int) -> NDArray[np.bool_]:
         """For every file, whether it says something."""
-        return self._spread(np.array(list(map(bool, self._series(pl.String()).to_list())), np.bool_), n=n)
+        found = [
+            (values != "").to_numpy() if isinstance(values, pl.Series) and not values.null_count() else list(map(bool, values))
+            for values, _ in self.parts
+        ]
+        return self._spread(np.concatenate(found).astype(np.bool_, copy=False), n=n)
 
     def is_among(self, values: Sequence[str], *, n: int) -> NDArray[np.bool_]:
         """For every file, whether it says one of these values."""
@@ -90,7 +116,26 @@ class Column:
         return found[0] if len(found) == 1 else pl.concat(found)
 
     def _spread(self, values: NDArray[Item], *, n: int) -> NDArray[Item]:
-        return values if len(values) == n else np.repeat(values, _counts(self.begins(), n=n))
+        if len(values) == n:
+            return values
+        return np.full(n, values[0]) if len(values) == 1 else np.repeat(values, _counts(self.begins(), n=n))
+
+
+def numbers_of(columns: Sequence[Column], *, n: int) -> NDArray[np.float64]:
+    """A row of numbers for every file of n; NaN: null."""
+    steady = [column for column in columns if column.is_steady(n)]
+    begins = [column.begins() for column in steady]
+    places = united([FIRST, *begins], n=n)
+    rows = np.full((len(places), len(columns)), np.nan)
+    told = iter(begins)
+    for number, column in enumerate(columns):
+        if column.is_steady(n):
+            rows[:, number] = column.floats()[next(told).searchsorted(places, side="right") - 1]
+    numbers = np.repeat(rows, _counts(places, n=n), axis=0)
+    for number, column in enumerate(columns):
+        if not column.is_steady(n):
+            numbers[:, number] = column.numbers(n)
+    return numbers
 
 
 class Steady:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import repeat
@@ -87,11 +88,46 @@ class Written:
         return list(number), np.array(which, np.int64)
 
 
+@dataclass(frozen=True)
+class Few:
+    """A few values as they are written, and the places where they begin to hold; null: absent."""
+
+    begin: Places
+    held: Sequence[bytes | None]
+
+    def __len__(self) -> int:
+        return len(self.held)
+
+    def raws(self) -> list[bytes | None]:
+        """The values as they are written; null: absent."""
+        return list(self.held)
+
+    def distinct(self) -> tuple[list[bytes | None], Places]:
+        """Each different value once, and which of them stands at each place."""
+        number = {raw: at for at, raw in enumerate(dict.fromkeys(self.held))}
+        return list(number), np.array([number[raw] for raw in self.held], np.int64)
+
+    def many(self) -> Written:
+        """The same as arrays."""
+        lengths = [-1 if raw is None else len(raw) for raw in self.held]
+        items = np.array([raw or b"" for raw in self.held], f"S{max(1, *lengths)}")
+        return Written(self.begin, items, np.array(lengths, np.int64))
+
+
+def parted(written: Written, breaks: Places | None, *, n: int) -> Written:
+    """The same values of n files, which begin anew at some more places."""
+    if breaks is None or len(breaks) <= 1:
+        return written
+    begin = united([written.begin, breaks], n=n)
+    which = written.begin.searchsorted(begin, side="right") - 1
+    return Written(begin, written.items[which], written.length[which])
+
+
 class Batch:
     """Files of one block whose places are known; rows: their numbers in the block."""
 
     def __init__(self, heads: Heads, found: Found, rows: Places) -> None:
-        self.heads, self.found, self.rows = heads, found, rows
+        self.heads, self.found, self.rows, self.n = heads, found, rows, len(rows)
         is_all = len(rows) == len(heads.start)
         self.offset = found.offset if is_all else found.offset[:, rows]
         self.length = found.length if is_all else found.length[:, rows]
@@ -101,6 +137,15 @@ class Batch:
             self.fresh[:, np.flatnonzero(np.diff(rows) != 1) + 1] = True  # the file before is left out
         self._widest = self.length.max(axis=1).tolist()
         self._narrowest = self.length.min(axis=1).tolist()
+
+    def place(self, at: Places) -> Places:
+        """Where files begin that are alike: where they stand."""
+        return at
+
+    @property
+    def bases(self) -> Batch:
+        """Files of which the others repeat what governs their values: all of them."""
+        return self
 
     def values(self, slot: int, *, breaks: Places | None = None) -> Written:
         """The values of one element; breaks: more places for one to begin."""
@@ -120,11 +165,7 @@ class Batch:
         else:
             first = np.append(FIRST, changes.nonzero()[0] + 1)
             begin, items, length = which[first], items[first], length[first]
-        if breaks is not None and len(breaks) > 1:
-            known, begin = begin, united([begin, breaks], n=len(self.rows))
-            first = known.searchsorted(begin, side="right") - 1
-            items, length = items[first], length[first]
-        return Written(begin, items, length)
+        return parted(Written(begin, items, length), breaks, n=len(self.rows))
 
     def _items(self, offset: Places, length: Places, *, width: int, is_one_width: bool) -> NDArray[np.bytes_]:
         if width == 0:

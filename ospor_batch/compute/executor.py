@@ -8,7 +8,7 @@ import importlib.util
 import queue
 import time
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -69,8 +69,11 @@ class Executor(Protocol):
     def link(self) -> str | None:
         """Address of the dashboard, where there is one."""
 
-    def map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[Outcome[A, B]]:
-        """Yield an outcome for every item, in the order of completion; an OsporError of the function is raised here."""
+    def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[Outcome[A, B]]:
+        """Yield an outcome for every item, in the order of completion; an OsporError of the function is raised here.
+
+        Items are taken as workers need them, so they may still be found while others are worked on.
+        """
 
 
 class InLine:
@@ -96,7 +99,7 @@ class InLine:
     def link(self) -> str | None:
         return None
 
-    def map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[Outcome[A, B]]:
+    def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[Outcome[A, B]]:
         for item in items:
             yield Outcome(item, function(item), None)
 
@@ -158,10 +161,10 @@ class DaskExecutor:
             self._seen = (time.monotonic(), found)
         return found
 
-    def map(self, function: Callable[[A], B], items: Sequence[A]) -> Iterator[Outcome[A, B]]:
+    def map(self, function: Callable[[A], B], items: Iterable[A]) -> Iterator[Outcome[A, B]]:
         call = functools.partial(_answer, function)
-        waiting = iter(enumerate(items))
-        running: dict[Future, int] = {}
+        waiting = iter(items)
+        running: dict[Future, A] = {}
         finished: Finished = queue.SimpleQueue()
         self._had_a_worker = time.monotonic()
         try:
@@ -170,7 +173,7 @@ class DaskExecutor:
                 future, answer = self._next(finished)
                 if self.client.status != "running" or future.status == "cancelled":
                     raise _lost()
-                item = items[running.pop(future)]
+                item = running.pop(future)
                 outcome = _outcome(item, future, answer)
                 future.release()
                 self._submit(call, waiting, running=running, finished=finished)
@@ -197,21 +200,20 @@ class DaskExecutor:
     def _submit(
         self,
         call: Callable[[Any], Any],
-        waiting: Iterator[tuple[int, Any]],
+        waiting: Iterator[Any],
         *,
-        running: dict[Future, int],
+        running: dict[Future, Any],
         finished: Finished,
     ) -> None:
         # not once and for all: workers die, come back and join
         room = IN_FLIGHT_PER_THREAD * max(self.most_workers, sum(self._threads().values()))
         while len(running) < room:
-            following = next(waiting, None)
-            if following is None:
+            item = next(waiting, waiting)
+            if item is waiting:  # nothing is left
                 return
-            position, item = following
             # allowed-failures is 0 on the scheduler; Dask itself never tries again, since the caller bisects
             future = self.client.submit(call, item, pure=False, retries=0)
-            running[future] = position
+            running[future] = item
             # not as_completed: it can wait for no longer than forever, and asks whichever client was opened last
             self.client.loop.add_callback(_hand_over, future, finished)
 

@@ -43,11 +43,11 @@ class Compute(Section):
     shard_megabytes: Annotated[int, Field(ge=1)] = 256
     """Most that a shard reads; more where hundreds of workers would finish one each second (docs/scale.md)."""
     decode_threads: Annotated[int, Field(ge=1)] | None = None
-    """Threads of a worker that read and decode ahead; null for one in four of its cores, on a GPU for all of them."""
+    """Threads of a worker that decode ahead of one that computes; null for one a core on a GPU, none on a CPU."""
     decode_processes: Annotated[int, Field(ge=1)] | None = None
     """Processes of a worker that decode in the threads' stead; for codecs that hold the interpreter lock, as JPEG 2000's."""
     decoded_items: Annotated[int, Field(ge=1)] | None = None
-    """Most series that a worker holds decoded; null for one batch on the device and one behind it."""
+    """Most series that a worker holds decoded; null for a GPU's batch and one behind it, on a CPU one a core and one."""
     item_seconds: Annotated[float, Field(gt=0)] = 600.0
     out_of_memory: Literal["cpu", "reject"] = "cpu"
     """What becomes of a series that alone does not fit on the device."""

@@ -15,6 +15,8 @@ from ospor_batch.evaluation.suppression import Cells
 
 Row = Mapping[str, Any]
 Key = tuple[Any, ...]
+Strata = dict[Key, dict[str, list[tuple[Key, Mapping[str, int]]]]]
+"""By scope and stratum: the values of each group's columns, and its cells by quantity."""
 SCOPE = ("recipe", "reference_id", "partition", "is_same_acquisition")
 CALLS = ("tp", "fp", "fn", "tn")
 CLASSES = ("normal", "low_bone_mass", "osteoporosis")
@@ -74,11 +76,14 @@ def _people(system: System, frames: Mapping[str, pl.DataFrame]) -> None:
             cell = system.add((*at, quantity), row[column], table=name, key=key, column=column)
             if cell is not None:
                 places.setdefault(at, {})[quantity] = cell
+    strata: Strata = {}
     for at, known in places.items():
         _within(system, at, known)
+        groups = strata.setdefault(at[: len(SCOPE)], {}).setdefault(at[len(SCOPE)], [])
+        groups.append((at[len(SCOPE) + 1 :], known))
     for at, known in places.items():
         for quantity, whole in known.items():
-            for parts in _finer(at, places, quantity):
+            for parts in _finer(at, places, strata, quantity=quantity):
                 system.parts(whole, *parts)
     _same_in_other_recipes(system, places)
 
@@ -126,20 +131,19 @@ def _within(system: System, at: Key, known: Mapping[str, int]) -> None:
         system.cells.adds_up([known["tp"], known["fp"]], system.cells.keys[(*at, "called")])
 
 
-def _finer(at: Key, places: Mapping[Key, Mapping[str, int]], quantity: str) -> Iterator[list[int]]:
+def _finer(at: Key, places: Mapping[Key, Mapping[str, int]], strata: Strata, *, quantity: str) -> Iterator[list[int]]:
     """The groups that make up one group: by each stratum that is finer, by partition, by acquisition."""
     columns = stratum_columns()
     scope, values = at[: len(SCOPE)], dict(zip(columns, at[len(SCOPE) + 1 :], strict=True))
-    for stratum in sorted({other[len(SCOPE)] for other in places if other[: len(SCOPE)] == scope}):
+    for stratum, groups in sorted(strata.get(scope, {}).items()):
         parts = [] if stratum == OVERALL else stratum.split("*")
         if not set(parts) > {column for column, value in values.items() if value != EVERYONE}:
             continue
         inside = [
             known[quantity]
-            for other, known in places.items()
-            if other[: len(SCOPE)] == scope and other[len(SCOPE)] == stratum and quantity in known
-            and all(value in (EVERYONE, mine) for value, mine in zip(values.values(), other[len(SCOPE) + 1 :], strict=True))
-        ]  # fmt: skip
+            for group, known in groups
+            if quantity in known and all(value in (EVERYONE, of) for value, of in zip(values.values(), group, strict=True))
+        ]
         if inside:
             yield inside
     partition, acquisition = scope[2:]
@@ -196,10 +200,14 @@ def _rows_and_columns(system: System, at: Key, known: Mapping[str, int]) -> None
 
 def _over_centers(system: System, tables: Mapping[Key, Mapping[str, int]], *, at: int = 4) -> None:
     """The row of all centers is the sum of the centers; ``at`` is where the center stands in the key."""
+    by_rest: dict[Key, list[Mapping[str, int]]] = {}
+    for key, known in tables.items():
+        if key[at] != EVERYONE:
+            by_rest.setdefault((*key[:at], *key[at + 1 :]), []).append(known)
     for key, known in tables.items():
         if key[at] != EVERYONE:
             continue
-        mine = [o for k, o in tables.items() if k[at] != EVERYONE and k[:at] == key[:at] and k[at + 1 :] == key[at + 1 :]]
+        mine = by_rest.get((*key[:at], *key[at + 1 :]), [])
         for name, whole in known.items():
             parts = [other[name] for other in mine if name in other]
             if parts:
@@ -245,6 +253,9 @@ def _baseline(system: System, frames: Mapping[str, pl.DataFrame]) -> None:
         known |= {
             name: cell for name, cell in (("n", n), ("missing", missing), (f"={row['level']}", level)) if cell is not None
         }
+    by_grouping: dict[Key, list[dict[str, int]]] = {}
+    for of, known in groups.items():
+        by_grouping.setdefault((*of[:5], of[6]), []).append(known)
     for of, known in groups.items():
         parts = [cell for name, cell in known.items() if name not in {"n"}]
         if any(name.startswith("=") for name in known):
@@ -254,7 +265,7 @@ def _baseline(system: System, frames: Mapping[str, pl.DataFrame]) -> None:
         if of[4] != "overall":
             continue
         for grouping in ("center", "scanner_vendor"):
-            inside = [other for key, other in groups.items() if key[:4] == of[:4] and key[4] == grouping and key[6] == of[6]]
+            inside = by_grouping.get((*of[:4], grouping, of[6]), [])
             for name, whole in known.items():
                 members = [other[name] for other in inside if name in other]
                 if members:

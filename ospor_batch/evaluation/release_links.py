@@ -107,7 +107,8 @@ def _flow(system: System, rows: pl.DataFrame, performance: pl.DataFrame) -> None
     if not performance.height:
         return
     names = _names(system)
-    ends = rows.filter(pl.col("level") == "person").sort("step_number").group_by("recipe", "reference_id", "center").last()
+    steps = rows.filter(pl.col("level") == "person").sort("step_number")
+    ends = steps.group_by("recipe", "reference_id", "center", maintain_order=True).last()
     for row in ends.iter_rows(named=True):
         last = ("attrition", row["recipe"], row["reference_id"], row["center"], "person", row["step_number"], "n_out")
         scope = (row["recipe"], row["reference_id"], "test")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, sparse
+from scipy.sparse import csgraph
 
 Relation = Mapping[int, float]
 """Coefficients by cell; the weighted sum is 0, such as parts with 1 and their total with -1."""
@@ -74,8 +75,9 @@ def withheld_cells(cells: Cells, *, smallest: int, sticky: Iterable[int] = ()) -
     hidden = protected | one.unpublished
     if not protected:
         return set()
+    seen = _Seen(one)
     while True:
-        unsafe = _unsafe(one, protected, hidden=hidden, smallest=smallest)
+        unsafe = _unsafe(one, protected, seen, hidden=hidden, smallest=smallest)
         added = _complements(one, unsafe, hidden=hidden) if unsafe else set()
         if not added:
             return {i for i in range(len(cells.values)) if one.of[i] in hidden and i not in cells.unpublished}
@@ -206,11 +208,11 @@ def _merged(cells: Cells) -> _One:
     return _One(of, np.array(cells.values), unpublished, row, column, entry.astype(np.float64), relations, by_cell)
 
 
-def _unsafe(one: _One, protected: set[int], *, hidden: set[int], smallest: int) -> list[int]:
+def _unsafe(one: _One, protected: set[int], seen: _Seen, *, hidden: set[int], smallest: int) -> list[int]:
     """Protected cells within bounds narrower than ``smallest``: by each sum alone, and only then by all together."""
     low, high = _bounds_by_sums(one, hidden)
     found = [i for i in sorted(protected) if high[i] - low[i] < smallest - ROUNDING]
-    return found or _unsafe_by_programs(one, sorted(protected), hidden=hidden, smallest=smallest)
+    return found or _unsafe_by_programs(one, sorted(protected), seen, hidden=hidden, smallest=smallest)
 
 
 def _bounds_by_sums(one: _One, hidden: set[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -234,32 +236,50 @@ def _bounds_by_sums(one: _One, hidden: set[int]) -> tuple[NDArray[np.float64], N
     return low, high
 
 
-def _unsafe_by_programs(one: _One, protected: Sequence[int], *, hidden: set[int], smallest: int) -> list[int]:
+class _Seen:
+    """Least and greatest count that each cell had in any filling of the hidden cells that keeps every sum.
+
+    A filling stays one when more is hidden, so that a cell once found safe is not asked about again.
+    """
+
+    def __init__(self, one: _One) -> None:
+        self.low, self.high = one.values.copy(), one.values.copy()
+
+    def narrow(self, cells: NDArray[np.int64], smallest: int) -> NDArray[np.int64]:
+        """Those that no filling so far has moved by enough."""
+        found: NDArray[np.int64] = cells[self.high[cells] - self.low[cells] < smallest - ROUNDING]
+        return found
+
+    def add(self, cells: NDArray[np.int64], filling: NDArray[np.float64]) -> None:
+        self.low[cells] = np.minimum(self.low[cells], filling)
+        self.high[cells] = np.maximum(self.high[cells], filling)
+
+
+def _unsafe_by_programs(one: _One, protected: Sequence[int], seen: _Seen, *, hidden: set[int], smallest: int) -> list[int]:
     """Audit by linear programs: any two fillings that differ by enough in a cell prove it safe.
 
     Whole groups of cells are pushed up and down together first, since one filling proves many; only what is left is
     pushed alone.
     """
-    members = sorted(hidden)
-    place = {i: at for at, i in enumerate(members)}
-    fillings = _Fillings(one, members, float(one.values.max()) + 10 * smallest)
-    pending = np.array([place[i] for i in protected], dtype=np.int64)
-    rng = np.random.default_rng(len(members))
+    fillings = _Fillings(one, sorted(hidden), float(one.values.max()) + 10 * smallest)
+    pending = seen.narrow(np.array(protected, dtype=np.int64), smallest)
+    rng = np.random.default_rng(len(hidden))
     for turn in range(GROUP_PUSHES):
-        pending = pending[fillings.widths(pending) < smallest - ROUNDING]
         if not pending.size:
             return []
         signs = rng.choice([-1.0, 1.0], pending.size) * rng.uniform(0.5, 1.5, pending.size) if turn > 1 else 2.0 * turn - 1
-        fillings.push(pending, signs)
-    for at in pending:
+        seen.add(*fillings.pushed(pending, signs))
+        pending = seen.narrow(pending, smallest)
+    for cell in pending:
         for sign in (1.0, -1.0):
-            if fillings.widths(at) < smallest - ROUNDING:
-                fillings.push(at, sign)
-    return [members[at] for at in pending.tolist() if fillings.widths(at) < smallest - ROUNDING]
+            if seen.narrow(one_of := np.array([cell]), smallest).size:
+                seen.add(*fillings.pushed(one_of, sign))
+    found: list[int] = seen.narrow(pending, smallest).tolist()
+    return found
 
 
 class _Fillings:
-    """Ways to fill the hidden cells so that every sum holds, and the least and greatest count each cell had in any."""
+    """Ways to fill the hidden cells so that every sum holds."""
 
     def __init__(self, one: _One, members: Sequence[int], most: float) -> None:
         is_hidden = np.isin(one.column, members)
@@ -268,24 +288,33 @@ class _Fillings:
         shape = (len(one.relations), len(members))
         matrix = sparse.csr_matrix((one.entry[is_hidden], (one.row[is_hidden], columns)), shape=shape)
         used = np.diff(matrix.indptr) > 0
-        self.matrix, self.right, self.most = matrix[used], -known[used], most
-        self.low = np.array([one.values[i] for i in members])
-        self.high = self.low.copy()
+        self.members, self.matrix, self.right, self.most = np.array(members), matrix[used], -known[used], most
+        both = (
+            sparse.bmat([[None, self.matrix.T], [self.matrix, None]]) if used.any() else sparse.csr_matrix((len(members),) * 2)
+        )
+        self.group = csgraph.connected_components(both, directed=False)[1]
 
-    def widths(self, at: NDArray[np.int64] | int) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = self.high[at] - self.low[at]
-        return found
-
-    def push(self, at: NDArray[np.int64] | int, signs: NDArray[np.float64] | float) -> None:
-        """Find the filling that makes the signed sum of some cells least."""
-        objective = np.zeros(self.low.size)
+    def pushed(
+        self, cells: NDArray[np.int64], signs: NDArray[np.float64] | float
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Hidden cells that hang together with some, in the filling that makes the signed sum of those least."""
+        at = np.searchsorted(self.members, cells)
+        n = len(self.members)
+        is_in = np.isin(self.group, self.group[at])
+        columns, rows = np.flatnonzero(is_in[:n]), np.flatnonzero(is_in[n:])
+        objective = np.zeros(n)
         objective[at] = signs
-        ends = [(0.0, self.most if pushed else None) for pushed in objective.tolist()]
-        found = optimize.linprog(objective, A_eq=self.matrix, b_eq=self.right, bounds=ends, method="highs")
+        ends = [(0.0, self.most if pushed else None) for pushed in objective[columns].tolist()]
+        found = optimize.linprog(
+            objective[columns],
+            A_eq=self.matrix[rows][:, columns] if rows.size else None,
+            b_eq=self.right[rows] if rows.size else None,
+            bounds=ends,
+            method="highs",
+        )
         if found.status != 0:
             raise ValueError("the published sums contradict each other")
-        np.minimum(self.low, found.x, out=self.low)
-        np.maximum(self.high, found.x, out=self.high)
+        return self.members[columns], found.x
 
 
 def _complements(one: _One, unsafe: Sequence[int], *, hidden: set[int]) -> set[int]:
@@ -295,9 +324,11 @@ def _complements(one: _One, unsafe: Sequence[int], *, hidden: set[int]) -> set[i
     for cell in unsafe:
         best: tuple[int, float, int, int] | None = None
         for number in _near(cell, one, hidden):
+            if number in touched:
+                continue
             relation = one.relations[number]
             shown = [i for i in relation if i not in hidden and i not in added and one.values[i] > 0]
-            if number in touched or not shown:
+            if not shown:
                 continue
             chosen = min(shown, key=lambda i: (one.values[i], i))
             found = (sum(i in hidden or i in added for i in relation), float(one.values[chosen]), chosen, number)

@@ -20,7 +20,7 @@ from ospor_batch.inference.journal import Journal
 from ospor_batch.inference.timing import AHEAD, ON_DEVICE, Stopwatch
 from ospor_batch.inference.watchdog import at_most
 
-ANSWERED_AHEAD = 8  # answers a lane that may wait for a slower series before them; they hold no pixels
+ANSWERED_AHEAD = 4  # answers a lane that may wait for a slower series before them; they hold no pixels
 Lane = Callable[[Item], "Future[Answer]"]
 
 

@@ -21,6 +21,9 @@ DEEP_MM = 4.0  # bodies that hang together by less than twice this are two: half
 GROWN_MM = 12.0  # how far a body reaches from its deep part; judgement
 # Between the centers of neighbours, one body missed, and their way up as a share of it; judgement
 NEIGHBOUR_MM, NEIGHBOUR_SLOPE = 75.0, 0.4
+# From the line between the bodies above and below, sideways and to the front, from which a component is none of the column:
+# the next bodies of a bent spine lie 8 mm off it; judgement
+OFF_LINE_MM = 25.0
 SPLINTER = 0.2  # of the usual size, below which a component is no body of its own; T1 has a third of it; judgement
 SKIPPED = 1.6  # times the usual distance of neighbours from which a body between them was missed; judgement
 LEAST_SPREAD = 0.3  # levels: no body is surer of its number than this; judgement
@@ -69,7 +72,7 @@ def labelled_bodies(
         return labels, ()
     centers = np.array(ndimage.center_of_mass(parts > 0, parts, numbers)) * spacing_mm
     kept = _column(centers, np.bincount(parts.ravel())[1:])
-    kept = kept[np.argsort(-centers[kept, 0], kind="stable")]
+    kept = _in_line(centers, kept[np.argsort(-centers[kept, 0], kind="stable")])
     inside = [parts == numbers[one] for one in kept]
     said, apart = (np.array([float(np.median(of[one])) for one in inside]) for of in (place, spread))
     away = np.concatenate([[0], np.cumsum(_steps(centers[kept]))]).astype(int)
@@ -117,6 +120,21 @@ def _column(centers: Array, sizes: Array) -> npt.NDArray[np.intp]:
     usual = ordered[np.searchsorted(ordered.cumsum(), ordered.sum() / 2)]  # half of all voxels lie in larger ones
     kept: npt.NDArray[np.intp] = found[sizes[found] >= SPLINTER * usual]
     return kept
+
+
+def _in_line(centers: Array, ordered: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """The components, from head to foot, less those that lie far off the line between their neighbours, the worst first.
+
+    A part of the heart or of the sternum beside a column would shift the levels of one side of it.
+    """
+    while len(ordered) > 2:
+        above, at, below = (centers[ordered[first : len(ordered) - 2 + first]] for first in range(3))
+        share = (above[:, :1] - at[:, :1]) / np.maximum(above[:, :1] - below[:, :1], 1e-6)
+        off = np.linalg.norm((at - above - share * (below - above))[:, 1:], axis=1)
+        if off.max() <= OFF_LINE_MM:
+            break
+        ordered = np.delete(ordered, int(off.argmax()) + 1)
+    return ordered
 
 
 def _steps(centers: Array) -> list[int]:

@@ -24,6 +24,9 @@ SPONGY_HU, CORTEX_HU = 90.0, 300.0  # from where bone is told from soft tissue, 
 BONE_BAND, SOFT_BAND, LUNG_BAND = 6, 4, 1  # first band of bone, of soft tissue, of lung
 FIRST_VERTEBRA, LAST_VERTEBRA = STRUCTURES.index(LEVELS[0]), STRUCTURES.index(LEVELS[-1])
 FIRST_LANDMARK = STRUCTURES.index(RIB)
+# CT numbers between which a rib or a sacrum without a shell lies at 3 mm: the ribs of real CT read 140 to 400 HU there, the
+# sacrum 90 to 480, while the generated ones are a bright shell around dark marrow
+EVEN_HU = {RIB: (120.0, 480.0), SACRUM: (80.0, 400.0)}
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Randomisation:
     porous_hu: tuple[float, float] = (20.0, 130.0)
     spongy: tuple[float, float] = (0.2, 1.3)  # contrast of spongy bone against soft tissue, as a share of the generated one
     cortex: tuple[float, float] = (0.12, 1.1)  # the same of cortex: 3 mm show little of a shell of half a millimetre
+    even: float = 1.0  # how much of the difference between shell and marrow ribs and sacrum may lose
     texture_hu: float = 60.0
     enhancement_hu: float = 160.0
     blobs: int = 8
@@ -122,6 +126,7 @@ def random_patch(source: Source, *, rule: Randomisation, generator: torch.Genera
     draw = Drawn(generator)
     image, label = _warped(source, rule, draw)
     image = _with_new_bone(image, label, rule, draw)
+    image = _with_even_bone(image, label, rule, draw)
     image = image + _new_contrast(image, label, rule, draw)
     image = _with_blobs(image, label, rule, draw)
     if draw.chance(rule.metal):
@@ -195,6 +200,14 @@ def _with_new_bone(image: Tensor, label: Tensor, rule: Randomisation, draw: Draw
     spine = (label >= FIRST_VERTEBRA) & (label <= LAST_VERTEBRA)
     rough = smoothed(draw.normal(*image.shape), (0.6, 0.6, 0.6)) * 2 * draw.even(0, rule.texture_hu)
     return image - changed + torch.where(spine, rough, torch.tensor(0.0))
+
+
+def _with_even_bone(image: Tensor, label: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:
+    """Ribs and sacrum as coarse voxels show them: shell and marrow blended, as bright as the draw says."""
+    for kind, (low, high) in EVEN_HU.items():
+        share, value = draw.even(0, rule.even), draw.even(low, high)
+        image = torch.where(label == STRUCTURES.index(kind), image + share * (value - image), image)
+    return image
 
 
 def _new_contrast(image: Tensor, label: Tensor, rule: Randomisation, draw: Drawn) -> Tensor:

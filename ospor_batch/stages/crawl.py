@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
-from ospor_batch.archive.changes import NEEDED, Verdicts, compare, count_moved
+from ospor_batch.archive.changes import NEEDED, Verdicts, compare
 from ospor_batch.archive.header import reader_version
 from ospor_batch.archive.listing import list_in_folders
 from ospor_batch.archive.reading import Listing, part_schema, read_files, refused_row
@@ -21,12 +22,14 @@ from ospor_batch.archive.walk import Folder, Listed, partitions
 from ospor_batch.compute.executor import Executor
 from ospor_batch.config import Study
 from ospor_batch.contracts import contract
-from ospor_batch.errors import ArchiveError, ItemRefused, LedgerError, StorageError, StudyError
-from ospor_batch.stages.crawl_counts import Tally, as_they_were, counted, counted_anew, crawl_summary, sweep_counts
-from ospor_batch.stages.crawl_parts import DONE, FILES, ROWS, Finished, Part, by_table
-from ospor_batch.stages.crawl_rows import IDENTITY, changes, file_key, identities, keyed, unread
+from ospor_batch.contracts.table import empty
+from ospor_batch.errors import ArchiveError, ItemRefused, StorageError, StudyError
+from ospor_batch.stages.crawl_appending import Appending
+from ospor_batch.stages.crawl_counts import Tally, as_they_were, counted, crawl_summary, sweep_counts
+from ospor_batch.stages.crawl_parts import DONE, FILES, ROWS, Part, cut
+from ospor_batch.stages.crawl_rows import file_key, unread
 from ospor_batch.stages.lent_key import borrowed, lent
-from ospor_batch.stages.listing import Spilled, in_slices
+from ospor_batch.stages.listing import Spilled, as_found
 from ospor_batch.stages.same_folders import Group, SameFolders
 from ospor_batch.stages.summary import Progress, StageSummary
 from ospor_batch.store import Store, Writing, read_staged, storage_errors, write_staged, write_text
@@ -38,9 +41,10 @@ NANOSECONDS_PER_MINUTE = 60 * 10**9
 
 
 @dataclass
-class _Crawl:
+class Crawl:
     """One crawl under way.
 
+    found: what is listed, about a part at a time, where nothing of the center is known: all of it is new;
     new: archives and work lists of files that are not known; work: per group of buckets those of the other files that must
     be read, for groups in which anything else differs from the catalog; held: the verdicts on the first of these groups if
     it is new, so that a small archive is compared once.
@@ -51,10 +55,12 @@ class _Crawl:
     store: Store
     key: bytes
     settled_before_ns: int | None
+    reader: str
     staging: Path
     listing: Spilled
     same: SameFolders
     tally: Tally = field(default_factory=Tally)
+    found: Iterator[pl.DataFrame] | None = None
     new: list[tuple[str, Path]] = field(default_factory=list)
     work: dict[Group, list[tuple[str, Path]]] = field(default_factory=dict)
     held: dict[Group, tuple[Verdicts, pl.DataFrame]] = field(default_factory=dict)
@@ -67,7 +73,7 @@ class _Crawl:
         found = compare(
             listing,
             known.join(seen, on="folder_key", how="anti", maintain_order="left") if seen.height else known,
-            reader_version=reader_version(),
+            reader_version=self.reader,
             settled_before_ns=self.settled_before_ns,
             hidden=self.listing.hidden,
         )
@@ -75,6 +81,17 @@ class _Crawl:
             same = known.join(seen, on="folder_key", how="semi", maintain_order="left")
             found = replace(found, unchanged=pl.concat([found.unchanged, same]))
         return found, known
+
+    def work_list(self, files: pl.DataFrame, *, is_new: bool) -> Path:
+        """The work list of some files of one archive."""
+        archive = str(files["archive"][0])
+        # two names of one root must not share their parts
+        staging = self.staging / hashlib.sha256(archive.encode()).hexdigest()[:8]
+        work = {
+            "root": self.study.archive_root(archive), "cache": str(self.store.cache), "reader": self.reader,
+            "center": self.center, "archive": archive, "is_new": is_new, "now": str(self.staging / NOW),
+        }  # fmt: skip
+        return _work_list(files, work=work, staging=staging)
 
     def last_commit(self) -> list[object]:
         """What names the commit that gave the center its files."""
@@ -96,12 +113,16 @@ def crawl(
     with store.lock():
         of = _begin(study, center, store=store, key=key, is_sweep=is_sweep)
         of.same.open(of.last_commit())
-        of.listing.take(_list(study, center, skip=study.workspace, cache=store.cache, settled_before_ns=of.settled_before_ns))
-        quiet = of.same.quiet(of.listing.sizes)
-        of.tally.add(as_they_were(quiet))
+        listed = _list(study, center, skip=study.workspace, cache=store.cache, settled_before_ns=of.settled_before_ns)
         sizes = store.sizes("file", center=center)
-        for group in of.listing.groups(sizes, quiet=quiet["number"].to_list()):
-            _compare(of, group, is_new=not any(sizes[number] for number in group))
+        if any(sizes):
+            of.listing.take(listed)
+            quiet = of.same.quiet(of.listing.sizes)
+            of.tally.add(as_they_were(quiet))
+            for group in of.listing.groups(sizes, quiet=quiet["number"].to_list()):
+                _compare(of, group, is_new=not any(sizes[number] for number in group))
+        else:
+            of.found = as_found(listed, size=PART_FILES)
         with store.writing("crawl", center=center) as writing:
             n_moved = _read_and_write(of, writing, executor=executor, progress=progress)
             writing.finish(sweep_counts(of.tally, n_moved=n_moved))
@@ -129,34 +150,48 @@ def read_partition(work_list: str) -> int:
     return rows.height
 
 
-def _begin(study: Study, center: str, *, store: Store, key: bytes, is_sweep: bool) -> _Crawl:
+def _begin(study: Study, center: str, *, store: Store, key: bytes, is_sweep: bool) -> Crawl:
     settled = time.time_ns() - study.sweep.settle_minutes * NANOSECONDS_PER_MINUTE if is_sweep else None
     staging = store.private.absolute() / "staging" / center
 
     def folder_key(archive: str, folder: str) -> str:
         return file_key(archive, folder, center=center, key=key, kind="folder")
 
-    same = SameFolders(store.private.absolute() / "folders" / center, reader_version=reader_version(), key=key)
+    reader = reader_version()
+    same = SameFolders(store.private.absolute() / "folders" / center, reader_version=reader, key=key)
     listing = Spilled(staging / "listing", folder_key=folder_key, same=same)
-    return _Crawl(study, center, store, key, settled, staging, listing, same)
+    return Crawl(study, center, store, key, settled, reader, staging, listing, same)
 
 
 def _list(
     study: Study, center: str, *, skip: Path, cache: Path, settled_before_ns: int | None
 ) -> Iterator[tuple[str, Folder | Listed]]:
-    """Archive and name of every file, as they are found; ArchiveError for a root that is missing or holds nothing."""
+    """Archive and name of every file, as they are found; ArchiveError for a root that is missing or holds nothing.
+
+    All roots are looked at before the first is listed to its end.
+    """
+    begun = []
     for archive in study.center(center).archives:
-        where = f"center {center}: centers.{center}.archives names {archive!r}"
         root = study.archive_root(archive)
-        n_files = 0
-        try:
-            for file in list_in_folders(root, cache=cache, skip=[skip], settled_before_ns=settled_before_ns):
-                n_files += len(file.names) if isinstance(file, Folder) else 1
+        where = f"center {center}: centers.{center}.archives names {archive!r}: {root}"
+        listing = iter(list_in_folders(root, cache=cache, skip=[skip], settled_before_ns=settled_before_ns))
+        with _named(where):
+            first = next(listing, None)
+        if first is None:
+            raise ArchiveError(f"{where} holds no file; nothing was changed (is the share mounted?)")
+        begun.append((where, archive, itertools.chain([first], listing)))
+    for where, archive, listing in begun:
+        with _named(where):
+            for file in listing:
                 yield archive, file
-        except ArchiveError as error:
-            raise ArchiveError(f"{where}: {root}: {error}; nothing was changed") from None
-        if n_files == 0:
-            raise ArchiveError(f"{where}: {root} holds no file; nothing was changed (is the share mounted?)")
+
+
+@contextlib.contextmanager
+def _named(where: str) -> Iterator[None]:
+    try:
+        yield
+    except ArchiveError as error:
+        raise ArchiveError(f"{where}: {error}; nothing was changed") from None
 
 
 def _refuse_other_key(known: pl.DataFrame, *, center: str, key: bytes) -> None:
@@ -169,7 +204,7 @@ def _refuse_other_key(known: pl.DataFrame, *, center: str, key: bytes) -> None:
             )
 
 
-def _compare(of: _Crawl, group: Group, *, is_new: bool) -> None:
+def _compare(of: Crawl, group: Group, *, is_new: bool) -> None:
     """Count what is new in a group of buckets and write its work lists; is_new: nothing of it is known."""
     listing = of.listing.read(group)
     columns = contract("file").columns if is_new else [*NEEDED, "file_key", "folder_key"]
@@ -190,138 +225,53 @@ def _compare(of: _Crawl, group: Group, *, is_new: bool) -> None:
     of.work[group] = _work_lists(of, read, is_new=False)
 
 
-def _work_lists(of: _Crawl, read: pl.DataFrame, *, is_new: bool) -> list[tuple[str, Path]]:
+def _work_lists(of: Crawl, read: pl.DataFrame, *, is_new: bool) -> list[tuple[str, Path]]:
     """Archive and work list of every part that must be read."""
     found = []
     for (name,), files in read.group_by("archive", maintain_order=True):
         archive = str(name)
-        # two names of one root must not share their parts
-        staging = of.staging / hashlib.sha256(archive.encode()).hexdigest()[:8]
-        work = {
-            "root": of.study.archive_root(archive), "cache": str(of.store.cache), "reader": reader_version(),
-            "center": of.center, "archive": archive, "is_new": is_new, "now": str(of.staging / NOW),
-        }  # fmt: skip
         runs = partitions(files["path"].to_list(), size=PART_FILES)
-        found += [(archive, _work_list(files[run], work=work, staging=staging)) for run in runs]
+        found += [(archive, of.work_list(files[run], is_new=is_new)) for run in runs]
     return found
 
 
-@dataclass
-class _Slice:
-    """Parts whose rows are appended together, as soon as all are read; the first of its group brings what needs no reading."""
-
-    group: Group
-    archives: dict[Path, str]
-    is_first: bool
-    left: set[Path]
-
-
-class _Appending:
-    """Appends what differs from the catalog slice by slice while others are still being read, and what is new in the end."""
-
-    def __init__(self, of: _Crawl, writing: Writing) -> None:
-        self._of = of
-        self._writing = writing
-        self._groups: dict[Group, tuple[Verdicts, pl.DataFrame]] = {}
-        self._left: dict[Group, int] = {}
-        self._n_fresh: dict[Group, int] = {}
-        self._gone: list[pl.Series] = []
-        self._come: list[pl.Series] = []
-        self._slices: dict[Path, _Slice] = {}
-        self._new: dict[Path, Part | Finished] = {
-            path: Part(path, of.center, archive, reader_version(), writing.number) for archive, path in of.new
-        }
-        for group, work in of.work.items():
-            archives = {path: archive for archive, path in work}
-            runs = list(in_slices(list(archives), size=SLICE_PARTS))
-            self._left[group], self._n_fresh[group] = len(runs), 0
-            for number, parts in enumerate(runs):
-                each = _Slice(group, {path: archives[path] for path in parts}, number == 0, set(parts))
-                self._slices |= dict.fromkeys(parts, each)
-                if not parts:
-                    self._append(each)
-
-    def told(self, part: Path) -> None:
-        """A part was read."""
-        if isinstance(new := self._new.get(part), Part):
-            self._new[part] = self._take(new)
-            return
-        each = self._slices.pop(part)
-        each.left.discard(part)
-        if not each.left:
-            self._append(each)
-
-    def finish(self) -> int:
-        """Append what is new and tell how many files were moved; LedgerError when a part was never read."""
-        finished = [part for part in self._new.values() if isinstance(part, Finished)]
-        if self._left or len(finished) < len(self._new):
-            raise LedgerError(f"crawl: {len(self._left)} groups of folders were not read whole")
-        self._writing.adopt(by_table(finished))
-        if self._of.n_gone:
-            self._come += [part.identities() for part in finished]
-        return count_moved(pl.concat(self._gone), pl.concat(self._come)) if self._come and self._gone else 0
-
-    def _take(self, part: Part) -> Finished:
-        """A part of new files; LedgerError unless each of them became a row."""
-        found = part.told(key=self._of.key)
-        self._of.tally.add(found.tally)
-        if (n := read_staged(part.beside(FILES)).height) != found.tally.files:
-            raise LedgerError(f"crawl: {n} files were to be judged, but {found.tally.files} were")
-        return found
-
-    def _append(self, each: _Slice) -> None:
-        of = self._of
-        if each.group not in self._groups:
-            self._groups[each.group] = (
-                of.held.pop(each.group)
-                if each.group in of.held
-                else of.verdicts(each.group, listing=of.listing.read(each.group), columns=contract("file").columns)
-            )
-        verdicts, known = self._groups[each.group]
-        rows = [
-            read_staged(path.with_name(ROWS)).with_columns(archive=pl.lit(archive)) for path, archive in each.archives.items()
-        ]
-        fresh = _fresh(of, [*rows, unread(verdicts)] if each.is_first else rows)
-        gone = verdicts.vanished if each.is_first else verdicts.vanished.clear()
-        if of.n_gone:
-            self._gone.append(_identities_of(of, gone))
-            new = fresh.filter(pl.col("fate") == "instance").join(known, on="file_key", how="anti")
-            self._come.append(identities(new))
-        self._writing.append(changes(fresh, known, gone))
-        of.tally.add(counted_anew(fresh))
-        self._n_fresh[each.group] += fresh.height
-        self._left[each.group] -= 1
-        if self._left[each.group] == 0:
-            _check(verdicts, n_fresh=self._n_fresh[each.group])
-            del self._left[each.group], self._groups[each.group]
-
-
-def _read_and_write(of: _Crawl, writing: Writing, *, executor: Executor, progress: Progress | None) -> int:
+def _read_and_write(of: Crawl, writing: Writing, *, executor: Executor, progress: Progress | None) -> int:
     """Read what must be read and append what differs; return how many files were moved."""
-    appending = _Appending(of, writing)
-    parts = [path for work in (of.new, *of.work.values()) for _, path in work]
-    done = {path for path in parts if any(path.with_name(name).is_file() for name in (DONE, ROWS))}
-    for path in parts:
-        if path in done:
-            appending.told(path)
-    todo = [str(path) for path in parts if path not in done]
+    appending = Appending(of, writing, slice_parts=SLICE_PARTS)
     with lent(of.key) if executor.is_here else contextlib.nullcontext() as key_at:
-        if parts:
+        if of.found or of.new or of.work:
             write_text(json.dumps({"number": writing.number, "key_at": key_at}), target=of.staging / NOW)
-        _work(todo, executor=executor, n_parts=len(parts), progress=progress, told=appending.told)
+        n_known = len(of.new) + sum(map(len, of.work.values()))
+        _work(_parts(of, appending), executor=executor, n_parts=n_known, progress=progress, told=appending.told)
     return appending.finish()
 
 
-def _fresh(of: _Crawl, rows: list[pl.DataFrame]) -> pl.DataFrame:
-    whole = pl.concat([pl.DataFrame(schema={**part_schema(), "archive": pl.String()}), *rows], how="diagonal")
-    return keyed(whole, center=of.center, key=of.key, reader_version=reader_version())
+def _parts(of: Crawl, appending: Appending) -> Iterator[Path]:
+    """Every work list, as it is found."""
+    for archive, path in itertools.chain(of.new, _found(of, appending)):
+        appending.expect(archive, path)
+        yield path
+    for work in of.work.values():
+        yield from (path for _, path in work)
 
 
-def _identities_of(of: _Crawl, vanished: pl.DataFrame) -> pl.Series:
-    """What the files that are gone held."""
-    gone = vanished.filter(pl.col("fate") == "instance").select("file_key", "series_key")
-    held = of.store.current("instance", center=of.center, columns=IDENTITY, among=gone, is_sorted=False)
-    return identities(held)
+def _found(of: Crawl, appending: Appending) -> Iterator[tuple[str, Path]]:
+    """Archive and work list of parts of a center of which nothing is known, while other files are being listed."""
+    left, nothing = pl.DataFrame(), empty("file")
+    for number, listing in enumerate(of.found or ()):
+        archive = str(listing["archive"][0])
+        if left.height and left["archive"][0] != archive:
+            yield left["archive"][0], of.work_list(left, is_new=True)
+            left = left.clear()
+        verdicts = compare(listing, nothing, reader_version=of.reader, settled_before_ns=of.settled_before_ns)
+        of.tally.add(counted(verdicts))
+        appending.take(archive, unread(verdicts), staging=of.staging / "unread" / str(number))
+        left = pl.concat([left, verdicts.read]) if left.height else verdicts.read
+        runs = cut(left["path"].to_list(), size=PART_FILES)
+        yield from ((archive, of.work_list(left[run], is_new=True)) for run in runs[:-1])
+        left = left[runs[-1]] if runs else left
+    if left.height:
+        yield left["archive"][0], of.work_list(left, is_new=True)
 
 
 def _work_list(files: pl.DataFrame, *, work: Mapping[str, object], staging: Path) -> Path:
@@ -338,25 +288,41 @@ def _work_list(files: pl.DataFrame, *, work: Mapping[str, object], staging: Path
 
 
 def _work(
-    todo: Sequence[str],
+    parts: Iterable[Path],
     *,
     executor: Executor,
-    n_parts: int,
-    progress: Progress | None,
-    told: Callable[[Path], None] | None = None,
+    n_parts: int = 0,
+    progress: Progress | None = None,
+    told: Callable[[Path], None] = lambda _: None,
 ) -> None:
-    """Read parts on the executor; told is called with each that is done, here, while others are being read."""
-    done = n_parts - len(todo)
-    for outcome in executor.map(read_partition, todo):
+    """Read parts on the executor; told is called with each that is done, here, while others are being read or found.
+
+    n_parts: how many are known of; progress is told of as many as were found, where they are more.
+    """
+    n_found = n_done = 0
+
+    def done(part: Path) -> None:
+        nonlocal n_done
+        told(part)
+        n_done += 1
+        if progress is not None:
+            progress(n_done, max(n_parts, n_found))
+
+    def todo() -> Iterator[str]:
+        nonlocal n_found
+        for part in parts:
+            n_found += 1
+            if any(part.with_name(name).is_file() for name in (DONE, ROWS)):
+                done(part)
+            else:
+                yield str(part)
+
+    for outcome in executor.map(read_partition, todo()):
         if outcome.error == StorageError.__name__:
             raise StorageError("a worker found the disk full; free space and run again: finished parts are kept")
         if outcome.error is not None:
             _bisect(Path(outcome.item), executor=executor)
-        if told is not None:
-            told(Path(outcome.item))
-        done += 1
-        if progress is not None:
-            progress(done, n_parts)
+        done(Path(outcome.item))
 
 
 def _bisect(work_list: Path, *, executor: Executor) -> None:
@@ -372,13 +338,6 @@ def _bisect(work_list: Path, *, executor: Executor) -> None:
         halves = [
             _work_list(h, work=work | {"is_new": False}, staging=work_list.parent) for h in (files[:middle], files[middle:])
         ]
-        _work([str(half) for half in halves], executor=executor, n_parts=2, progress=None)
+        _work(halves, executor=executor)
         rows = pl.concat([read_staged(half.with_name(ROWS)) for half in halves])
     write_staged(rows, target=target)
-
-
-def _check(verdicts: Verdicts, *, n_fresh: int) -> None:
-    """LedgerError unless every listed file of the group stands in exactly one place."""
-    listed = verdicts.read["is_known"].sum() + verdicts.refused.height + verdicts.waiting.height
-    if listed != n_fresh:
-        raise LedgerError(f"crawl: {listed} files were to be judged, but {n_fresh} were")

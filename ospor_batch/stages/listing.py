@@ -43,13 +43,8 @@ class Spilled:
     def take(self, listed: Iterable[tuple[str, Folder | Listed]]) -> None:
         """Take every listed name; the walk is never held as a whole."""
         shutil.rmtree(self._folder, ignore_errors=True)
-        chunk = _Chunk("")
-        for archive, item in listed:
-            if archive != chunk.archive or chunk.n_files >= CHUNK_FILES:
-                self._spill(chunk)
-                chunk = _Chunk(archive)
-            chunk.add(item)
-        self._spill(chunk)
+        for chunk in _chunks(listed, size=CHUNK_FILES):
+            self._spill(chunk)
 
     def groups(self, known_sizes: Sequence[int], *, quiet: Collection[int] = ()) -> list[Group]:
         """Groups of buckets with about GROUP_FILES names, listed or known, in each; without the quiet ones."""
@@ -79,6 +74,24 @@ class Spilled:
             self._folder.mkdir(parents=True, exist_ok=True)
             rows.write_parquet(target, compression="lz4", row_group_size=ROW_GROUP)
         self._chunks.append(target)
+
+
+def as_found(listed: Iterable[tuple[str, Folder | Listed]], *, size: int) -> Iterator[pl.DataFrame]:
+    """Listed names of one archive, about so many at a time, while others are being found."""
+    for chunk in _chunks(listed, size=size):
+        yield chunk.rows([(folder, "") for folder in chunk.folders], folder_key=lambda *_: "").drop("folder_key")
+
+
+def _chunks(listed: Iterable[tuple[str, Folder | Listed]], *, size: int) -> Iterator[_Chunk]:
+    chunk = _Chunk("")
+    for archive, item in listed:
+        if archive != chunk.archive or chunk.n_files >= size:
+            if chunk.n_files:
+                yield chunk
+            chunk = _Chunk(archive)
+        chunk.add(item)
+    if chunk.n_files:
+        yield chunk
 
 
 class _Chunk:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,11 @@ def alone(contents: Sequence[bytes]) -> list[dict[str, Any]]:
     return [read_alone((str(number), len(content), 0), source) for number, content in enumerate(contents)]
 
 
+@functools.lru_cache(maxsize=256)
+def _alone(content: bytes) -> dict[str, Any]:
+    return alone([content])[0]
+
+
 def together(contents: Sequence[bytes]) -> dict[int, dict[str, Any]]:
     """The files that are read together, by number."""
     names, sizes = [str(number) for number in range(len(contents))], [len(content) for content in contents]
@@ -44,7 +50,7 @@ def together(contents: Sequence[bytes]) -> dict[int, dict[str, Any]]:
 
 def differences(contents: Sequence[bytes]) -> list[tuple[int, str, Any, Any]]:
     """Number, column, and both values wherever a file that is read together says something else than alone."""
-    by_pydicom = alone(contents)
+    by_pydicom = [_alone(content) for content in contents]
     found: list[tuple[int, str, Any, Any]] = []
     for number, row in together(contents).items():
         other = by_pydicom[number]

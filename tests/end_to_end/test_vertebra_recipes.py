@@ -8,9 +8,11 @@ import polars as pl
 import pytest
 from matplotlib.image import imread
 
+from benchmarks.ceilings import held, markdown
 from ospor_batch.compute.executor import InLine
 from ospor_batch.config import read_study
 from ospor_batch.errors import StudyError
+from ospor_batch.models.bundle import read_spec
 from ospor_batch.plan import run_study
 from ospor_batch.runs import Run
 from ospor_batch.stages.montage import montage
@@ -23,10 +25,11 @@ from ospor_batch.synthetic.ct import Sampling
 
 pytestmark = pytest.mark.slow
 SMALL = "width = 4\nepochs = 2\nbatch_size = 8\nthreads = 1\nminimum_cases = 4\nminimum_events = 1\nimage_pixels = 32\n"
+ALSO = 'also_learns = ["is_female", "bmi_kg_m2"]\n'
 MUSCLE = 'levels = ["L3"]\nmuscle_from = "window"\n'
 RECIPES = {
-    "bmd": ("ct_bmd_tbs", 'network = "resnet18"\n' + SMALL),
-    "tbs": ("ct_bmd_tbs", 'network = "resnet18"\nreports = "tbs"\n' + SMALL),
+    "bmd": ("ct_bmd_tbs", 'network = "resnet18"\n' + ALSO + SMALL),
+    "tbs": ("ct_bmd_tbs", 'network = "resnet18"\nreports = "tbs"\n' + ALSO + SMALL),
     "cnn": ("ct_cnn_smi", 'network = "densenet_small"\n' + SMALL + MUSCLE),
     "smi": ("smi_comparator", "minimum_cases = 4\nminimum_events = 1\n" + MUSCLE),
 }
@@ -72,6 +75,37 @@ def test_bmd_and_tbs_come_from_one_model_and_name_their_vertebrae(run: Run) -> N
     joined = predicted.join(means, on=keys)
     assert joined.height == predicted.height > 0
     assert (joined["predicted_value"] - joined["mean"]).abs().max() == pytest.approx(0, abs=1e-6)
+
+
+def test_what_is_learned_beside_stands_in_the_model_and_in_no_prediction(run: Run) -> None:
+    (digest,) = set(run.read("model").filter(pl.col("predictor") == "ct_bmd_tbs")["training_digest"])
+    folder = run.folder.parents[1] / "models" / digest
+    targets = read_spec(folder)["targets"]
+    assert [t["column"] for t in targets] == ["lumbar_spine_bmd_g_cm2", "tbs", "is_female", "bmi_kg_m2"]
+    assert [t.get("is_auxiliary", False) for t in targets] == [False, False, True, True]
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "It predicts lumbar_spine_bmd_g_cm2 in g/cm2, tbs in tbs;" in card
+    assert "Beside it the network learned is_female in probability, bmi_kg_m2 in kg/m2, which is never stated." in card
+    known = {"train_loss", "tuning_loss", "tuning_auc_is_female", "tuning_pearson_r_bmi_kg_m2"}
+    assert known <= set(read_spec(folder)["training"]["history"][0])
+    units = run.read("prediction").filter(pl.col("predictor") == "ct_bmd_tbs")["predicted_value_unit"]
+    assert set(units) == {"g/cm2", "tbs"}
+
+
+def test_what_is_reached_stands_beside_the_ceiling_of_the_very_people(run: Run) -> None:
+    rows = {(row.recipe, row.partition): row for row in held(run.folder.parents[2] / "mine.toml")}
+    assert set(rows) == {("bmd", "internal_test"), ("tbs", "internal_test"), ("cnn", "internal_test")}
+    of_run = run.read("agreement", under="tables").filter(
+        recipe="bmd", partition="internal_test", metric="pearson_r", stratum="overall", unit="person", is_same_acquisition="all"
+    )
+    found = rows["bmd", "internal_test"]
+    assert (found.reached, found.n_persons) == (of_run["estimate"].item(), of_run["n_persons"].item())
+    assert found.published == "0.81"
+    assert found.population == pytest.approx(0.848, abs=0.003)
+    assert found.own_exact is not None
+    assert -1 <= found.own_exact <= 1
+    assert rows["tbs", "internal_test"].reached is None  # held against DXA here, which is another quantity
+    assert "`bmd`, internal_test | pearson_r, lumbar_spine_t | 0.81 |" in markdown(list(rows.values()))
 
 
 def test_cnn_and_muscle_index_are_compared_on_the_same_people(run: Run) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from ospor_batch.evaluation import suppression
 from ospor_batch.evaluation.suppression import Cells, bounds_of, is_small, rounded, withheld_cells
 
 SMALLEST = 5
@@ -44,6 +48,51 @@ def test_no_small_cell_can_be_narrowed(rows: list[list[int]]) -> None:
         low, high = found[i]
         assert low - 1e-6 <= cells.values[i] <= high + 1e-6
         assert high - low >= SMALLEST - 1e-5 or not is_enough_people
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 12), min_size=4, max_size=4), min_size=3, max_size=4), st.randoms())
+def test_what_an_earlier_round_proved_changes_nothing(rows: list[list[int]], random: Random) -> None:
+    """Fillings kept from round to round, and programs over what hangs together, withhold what asking anew does."""
+    cells = two_way(np.array(rows))
+    for cell in random.sample(range(len(cells.values)), 3):  # sums of all kinds, not of rows and columns alone
+        cells.adds_up([cell], cells.keys[("all",)])
+    withheld = withheld_cells(cells, smallest=SMALLEST)
+    unsafe, fillings = suppression._unsafe, suppression._Fillings
+
+    def anew(one: Any, protected: set[int], _seen: Any, **named: Any) -> list[int]:
+        return unsafe(one, protected, suppression._Seen(one), **named)
+
+    def of_all(*given: Any) -> Any:
+        made = fillings(*given)
+        made.group[:] = 0
+        return made
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(suppression, "_unsafe", anew)
+        patched.setattr(suppression, "_Fillings", of_all)
+        assert withheld_cells(cells, smallest=SMALLEST) == withheld
+
+
+def test_a_program_is_of_what_hangs_together_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts of one hospital are not solved for again with those of all others."""
+    cells, sizes = Cells(), []
+    small = [cells.add(("first", part), value) for part, value in enumerate((3, 2, 40))]
+    cells.adds_up(small, cells.add(("first", "all"), 45))
+    for hospital in range(6):  # each with a remainder that nobody prints
+        parts = [cells.add((hospital, part), 15 + part) for part in range(2)]
+        cells.adds_up(parts, cells.add((hospital, "all"), 45))
+    solve = suppression.optimize.linprog
+
+    def counted(objective: NDArray[np.float64], **named: Any) -> Any:
+        sizes.append(len(objective))
+        return solve(objective, **named)
+
+    monkeypatch.setattr(suppression.optimize, "linprog", counted)
+    hidden = withheld_cells(cells, smallest=SMALLEST)
+    assert hidden == set(small[:2])
+    assert sizes
+    assert max(sizes) == 2
 
 
 def test_nothing_is_withheld_where_nothing_is_small() -> None:

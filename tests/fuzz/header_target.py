@@ -19,6 +19,8 @@ from ospor_batch.errors import ItemRefused
 from tests.archive.both import differences
 from tests.archive.mutants import WHOLE
 
+RUNS = ([WHOLE[0]] * 5, [WHOLE[4]] * 5)  # headers that repeat, explicit and implicit: one among them is taken up with them
+
 
 def one_file(content: bytes) -> None:
     """Hold one file against what must be true of every file."""
@@ -29,7 +31,7 @@ def one_file(content: bytes) -> None:
             raise AssertionError("a refusal without a typed reason") from None
     else:
         assert header.values["sop_instance_uid"]
-    if found := differences([content, WHOLE[0], content, WHOLE[8]]):
+    if found := differences([content, *RUNS[0], content, WHOLE[0], content, WHOLE[8], *RUNS[1], content, WHOLE[4]]):
         raise AssertionError(f"read together and alone differ in {sorted({column for _, column, _, _ in found})}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from ospor_batch.imaging.volume import Volume
 from ospor_batch.models import segmentation, segmentation_folder, segmentation_training
 from ospor_batch.models.masking import labels_of
 from ospor_batch.models.segmentation import outputs
-from ospor_batch.models.segmentation_classes import FILE_VALUES, KIND_OF, KINDS, LEVELS, STRUCTURES
+from ospor_batch.models.segmentation_classes import FILE_VALUES, KIND_OF, KINDS, LEVELS, RIB, SACRUM, STRUCTURES
 from ospor_batch.models.segmentation_levels import labelled_bodies
 from ospor_batch.models.segmentation_randomisation import Randomisation, Source, bent, random_patch
 from ospor_batch.models.segmentation_training import TRAINING, Labelled, Loss, train, with_discs
@@ -111,6 +112,19 @@ def test_without_randomisation_a_patch_shows_the_volume(volumes: list[Labelled])
     hu, structures = volumes[0].hu, volumes[0].structures
     for body in (STRUCTURES.index("fat"), STRUCTURES.index("muscle")):
         assert float(image[label == body].median()) == pytest.approx(float(np.median(hu[structures == body])), abs=30)
+
+
+def test_ribs_and_sacrum_lose_their_shell_as_coarse_voxels_show_them(volumes: list[Labelled]) -> None:
+    here = [STRUCTURES.index(kind) for kind in (RIB, SACRUM)]
+    spreads = {}
+    for even in (0.0, 1.0):
+        rule = replace(Randomisation(patch=(48, 32, 48), spacing_mm=8.0).of_strength(0), even=even)
+        generator, found = torch.Generator().manual_seed(4), []
+        for _ in range(12):
+            image, label = random_patch(source_of(volumes[0]), rule=rule, generator=generator)
+            found += [float(image[label == kind].std()) for kind in here if (label == kind).sum() > 20]
+        spreads[even] = np.mean(found)
+    assert spreads[1.0] < 0.75 * spreads[0.0]
 
 
 @pytest.mark.parametrize("curvature", [0.02, -0.02])

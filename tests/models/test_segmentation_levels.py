@@ -77,6 +77,16 @@ def test_a_splinter_between_bodies_shifts_no_level() -> None:
     assert [body.level for body in found_in((is_vertebra, place))] == levels
 
 
+def test_what_lies_in_front_of_the_column_shifts_no_level() -> None:
+    levels = ["T8", "T9", "T10", "T11", "T12"]
+    is_vertebra, place = (np.pad(of, ((0, 0), (20, 0), (0, 0))) for of in spine(levels))
+    top = len(is_vertebra) - 2 - 2 * STEP + 4
+    is_vertebra[top - 7 : top, 9:16, 3:9], place[top - 7 : top, 9:16, 3:9] = 0.97, LEVELS.index("T9")  # of the heart
+    labels, bodies = labelled((is_vertebra, place))
+    assert [body.level for body in bodies] == levels
+    assert not labels[:, :17].any()
+
+
 def test_bodies_that_touch_are_told_apart() -> None:
     is_vertebra, place = spine(["L1", "L2", "L3"])
     is_vertebra[:, 5:7, 5:7] = 0.97  # a bridge of 8 mm through all discs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Killing(InLine):
     def __init__(self, after: int) -> None:
         self.after, self.n_done = after, 0
 
-    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Outcome[Any, Any]]:
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
         for outcome in super().map(function, items):
             if self.n_done == self.after:
                 raise Killed
@@ -56,6 +56,7 @@ def test_a_killed_crawl_goes_on_with_its_finished_parts(center: Center, monkeypa
     assert summary.done == 30
     assert 0 < counter.n_done < seen[-1][1]
     assert seen[-1][0] == seen[-1][1]
+    assert all(done <= total for done, total in seen)
     assert not list((center.store.private / "staging").rglob("*"))
 
 
@@ -68,7 +69,7 @@ class Dying:
     def __init__(self, poison: str, error: str = "worker_died") -> None:
         self.poison, self.error = poison, error
 
-    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Outcome[Any, Any]]:
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
         for item in items:
             if any(self.poison in path for path in read_staged(Path(item).with_name(stage.FILES))["path"]):
                 yield Outcome(item, None, self.error)
@@ -132,10 +133,10 @@ class Looking(InLine):
         self.private = private
         self.on_disk = b""
 
-    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Outcome[Any, Any]]:
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
         self.items = list(items)
         self.function = function
-        for outcome in super().map(function, items):
+        for outcome in super().map(function, self.items):
             self.on_disk += b"".join(path.read_bytes() for path in self.private.rglob("*") if path.is_file())
             yield outcome
 

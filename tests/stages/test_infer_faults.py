@@ -134,8 +134,9 @@ def test_a_crashing_and_a_hanging_decoder_are_found_and_stand_alone(
     assert tables(run)["prediction"] == kept
     assert stored_once(run)
     reads = trouble.reads()
-    assert reads["s07"] == 3  # among others, alone, once more alone
-    assert 1 <= reads["s09"] <= 2  # a hang is not tried a third time; the first may end before the file is opened
+    # among others, alone, once more alone; another lane may end the process before the file is opened
+    assert 2 <= reads["s07"] <= 3
+    assert 1 <= reads["s09"] <= 2  # a hang is not tried a third time
     # a neighbour is read twice at most: when it was decoded, but not yet durable, as its worker died
     assert max(n for name, n in reads.items() if name not in {"s07", "s09"}) <= 2
     processes.client.register_plugin(Trouble(tmp_path / "again"))
