@@ -27,7 +27,7 @@ DIRECTORY_RECORDS = 0x00041220
 AMBIGUOUS = "US or SS"
 SIGNS = {0: "US", 1: "SS"}  # by PixelRepresentation
 LONGEST = 1024  # bytes of a value that a column takes; longer ones are left to pydicom
-MOST_CELLS, MOST_KINDS = 512, 2048  # values of one element and character set that are kept, and how many such kinds
+MOST_CELLS, MOST_KINDS = 512, 256  # values of one element and character set that are kept, and how many such kinds
 MANY = 32  # different values in a batch from which on all are decoded in one pass
 
 

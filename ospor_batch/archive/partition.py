@@ -27,7 +27,7 @@ from ospor_batch.archive.layout import Memory
 from ospor_batch.archive.locate import locate
 from ospor_batch.archive.lockstep import Found
 from ospor_batch.archive.opening import HeaderSource
-from ospor_batch.archive.runs import AT_ONCE, FEWEST_TAKEN, NEAR, Known, Runs
+from ospor_batch.archive.runs import AT_ONCE, FEWEST_TAKEN, NEAR, Remembered, Runs
 from ospor_batch.errors import ItemRefused
 from ospor_batch.sources import roots
 from ospor_batch.sources.names import path_name
@@ -45,14 +45,14 @@ def layouts() -> Memory:
     return Memory(wanted_elements())
 
 
-def shapes() -> list[Known]:
+def shapes() -> Remembered:
     """The shapes of headers that this thread has met last; what changes in them is learnt while they are used."""
     return _shapes_of(threading.get_ident())
 
 
 @functools.lru_cache(maxsize=64)
-def _shapes_of(_thread: int) -> list[Known]:
-    return []
+def _shapes_of(_thread: int) -> Remembered:
+    return Remembered()
 
 
 class Quick(NamedTuple):

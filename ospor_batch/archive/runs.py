@@ -27,11 +27,12 @@ NEAREST = 2  # shapes that another one is derived from, before the header is wal
 OFTEN = 4  # times that a value changes among the files at hand from which on it is taken from each file
 SELDOM = 16  # files a value, on average, from which on a changing value is compared again
 FEWEST = 4  # files that a base must serve, unless others have served many
-FEWEST_TAKEN = 64  # files that columns are put together for as fast as they are read again
+FEWEST_TAKEN = 192  # files that columns are put together for as fast as they are read again
+RESTS = 4  # partitions for which runs rest, after one in which they gave up
 NEAR, ALIKE = 8, 0.5  # headers behind another, one of which must share so much of its beginning for it to be a base
 BEGINNING = slice(16, 256)  # words behind the preamble
 # what is spent on a base in files that it must serve, by measurement of the time of each; credit is for the worst case
-PRICE_REBASED, PRICE_RESHAPED, PRICE_WALKED, PRICE_FAILED = 4, 8, 16, 8
+PRICE_RUN, PRICE_REBASED, PRICE_RESHAPED, PRICE_WALKED, PRICE_FAILED = 16, 4, 8, 16, 8
 FIRST_CREDIT, MOST_CREDIT = 128, 512
 
 
@@ -68,14 +69,23 @@ class Segment:
         return np.ascontiguousarray(np.concatenate(self.values)).view(np.uint8)
 
 
-class Runs:
-    """The runs of a partition; shapes: those met last, the latest first, which outlive it."""
+@dataclass(eq=False)
+class Remembered:
+    """What outlives a partition: the shapes met last, the latest first, and for how many partitions runs rest."""
 
-    def __init__(self, wanted: Wanted, shapes: list[Known]) -> None:
+    shapes: list[Known] = field(default_factory=list)
+    rest: int = 0
+
+
+class Runs:
+    """The runs of a partition."""
+
+    def __init__(self, wanted: Wanted, remembered: Remembered) -> None:
         self.segments: list[Segment] = []
-        self._wanted, self._shapes = wanted, shapes
+        self._wanted, self._remembered, self._shapes = wanted, remembered, remembered.shapes
         self._open: dict[int, Segment] = {}
-        self._credit = FIRST_CREDIT
+        self._credit = -1 if remembered.rest else FIRST_CREDIT
+        remembered.rest = max(remembered.rest - 1, 0)
 
     @property
     def is_resting(self) -> bool:
@@ -113,8 +123,10 @@ class Runs:
                 self._credit -= PRICE_FAILED
                 continue
             self._add(known, numbers[rows], heads.sizes[rows], _of(words, rows), shape=known.shape)
-            self._credit = min(self._credit + len(rows), MOST_CREDIT)
+            self._credit = min(self._credit + len(rows) - PRICE_RUN, MOST_CREDIT)
             left = left[len(rows) :] if rows[-1] - rows[0] + 1 == len(rows) else np.setdiff1d(left, rows)
+        if self.is_resting:
+            self._remembered.rest = RESTS
         return np.append(np.array(aside, np.int64), left)
 
     @property

@@ -25,12 +25,14 @@ class Left:
     """What a journal tells of a shard.
 
     working: item digest to the Unix time since when it was read, decoded or computed at the end; in order.
-    kept: items that stand in a durable part. is_timed_out: the process was ended for the time that an item took.
+    kept: items that stand in a durable part. writing: name of a part that may or may not have become durable. is_timed_out:
+    the process was ended for the time that an item took.
     """
 
     working: dict[str, float]
     kept: frozenset[str]
     is_timed_out: bool
+    writing: str | None = None
 
 
 class Journal:
@@ -61,6 +63,10 @@ class Journal:
         """These wait, for the device or for the disk; no code works on them."""
         self._write("".join(f"rests {item}\n" for item in items))
 
+    def writes(self, part: str) -> None:
+        """A part of this name is about to become durable: if the process dies before it says which items it keeps, look."""
+        self._write(f"writes {part}\n")
+
     def keeps(self, items: Iterable[str]) -> None:
         """These stand in a durable part."""
         self._write("".join(f"keeps {item}\n" for item in items))
@@ -79,6 +85,7 @@ def read_journal(source: Path) -> Left | None:
         return None
     working: dict[str, float] = {}
     kept: set[str] = set()
+    writing: str | None = None
     for line in lines[:-1]:  # what follows the last line end is torn, or nothing
         word, *rest = line.split(" ")
         if word == "begins" and len(rest) == 2:
@@ -87,4 +94,7 @@ def read_journal(source: Path) -> Left | None:
             working.pop(rest[0], None)
             if word == "keeps":
                 kept.add(rest[0])
-    return Left(working, frozenset(kept), any(line.startswith(TIMED_OUT) for line in lines))
+                writing = None
+        elif word == "writes" and len(rest) == 1:
+            writing = rest[0]
+    return Left(working, frozenset(kept), any(line.startswith(TIMED_OUT) for line in lines), writing)

@@ -41,6 +41,17 @@ def write_parts(rows: Rows, *, name: str, store: Path, spec: PredictorSpec) -> N
         ) from None
 
 
+def items_of_part(name: str, *, store: Path) -> frozenset[str]:
+    """Items with a verdict in the parts of this name; none where none of them stands."""
+    found: set[str] = set()
+    for part, of in PARTS.items():
+        source = store / f"{part}-{name}.parquet"
+        if part != "vertebra" and source.exists():
+            key = "item_key" if of == "reject" else "item_digest"
+            found.update(pq.read_table(source, columns=[key])[key].to_pylist())
+    return frozenset(found)
+
+
 def _write_part(rows: Iterable[Mapping[str, Any]], part: str, *, target: Path, spec: PredictorSpec) -> None:
     of = contract(PARTS[part])
     stamp = of.stamp(predictor=spec.predictor, prediction_key=spec.key)

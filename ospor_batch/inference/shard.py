@@ -247,8 +247,10 @@ class _Kept:
     def flush(self) -> None:
         """Make durable what is finished."""
         if self._items:
+            name = name_of(self._items)
+            self.journal.writes(name)
             with self.watch.on("write"):
-                write_parts(self._rows, name=name_of(self._items), store=self.task.store, spec=self.task.spec)
+                write_parts(self._rows, name=name, store=self.task.store, spec=self.task.spec)
             self.journal.keeps(self._items)
         self._begin()
 

@@ -37,6 +37,9 @@ LEAST_SURE = 0.8
 # Levels from the nearest landmark within which a level is counted: upper thoracic bodies run into one another, and one that is
 # missed shifts all beyond it; judgement
 FARTHEST = 6
+# Times the larger of its two neighbours from which a component is two bodies or more, whose levels nobody knows: T5 to T7 of a
+# chest once were one; judgement
+JOINED = 1.7
 TOGETHER = 0.5  # weight of each body's say: neighbours err together, since their windows overlap; judgement
 
 
@@ -79,14 +82,30 @@ def labelled_bodies(
     seen = landmarks(centers[kept], rib=others[RIB], sacrum=others[SACRUM], spacing_mm=spacing_mm) if others else []
     first, confidence, is_agreed = _chain(said - away, apart, seen=[(one, int(away[one.body])) for one in seen])
     counted_from = tuple(one.name for one in seen) if is_agreed else ()
-    far = [min((abs(int(step - away[one.body])) for one in seen), default=0) for step in away]
+    is_counted = _counted(away, [int(one.sum()) for one in inside], seen=[one.body for one in seen])
     found = []
-    for step, levels_away, one in zip(away, far, inside, strict=True):
+    for step, can_count, one in zip(away, is_counted, inside, strict=True):
         level = first + int(step)
-        if 0 <= level < len(LEVELS) and levels_away <= FARTHEST:  # beyond a spine's ends there is no body
+        if 0 <= level < len(LEVELS) and can_count:  # beyond a spine's ends there is no body
             labels[one] = STRUCTURES.index(LEVELS[level])
             found.append(Body(LEVELS[level], confidence, int(one.sum()), counted_from))
     return labels, tuple(found)
+
+
+def _counted(away: Array, sizes: Sequence[int], *, seen: Sequence[int]) -> list[bool]:
+    """Whether a landmark is near enough to each body, with none missed or joined on the way to it; true without landmarks."""
+    joined = [
+        number
+        for number, size in enumerate(sizes)
+        if 0 < number < len(sizes) - 1 and size > JOINED * max(sizes[number - 1], sizes[number + 1])
+    ]
+
+    def reaches(number: int, landmark: int) -> bool:
+        low, high = sorted((number, landmark))
+        is_near = abs(int(away[number] - away[landmark])) in range(min(FARTHEST, high - low) + 1)  # and none was missed
+        return is_near and not any(low <= one <= high and one != landmark for one in joined)
+
+    return [not seen or any(reaches(number, landmark) for landmark in seen) for number in range(len(sizes))]
 
 
 def _components(is_vertebra: npt.NDArray[np.bool_], *, spacing_mm: float) -> npt.NDArray[np.int32]:

@@ -18,7 +18,7 @@ import polars as pl
 from ospor_batch.compute.executor import WORKER_DIED, Executor
 from ospor_batch.errors import ItemRefused, OsporError
 from ospor_batch.inference.journal import Left, read_journal
-from ospor_batch.inference.parts import name_of, reject_row, write_parts
+from ospor_batch.inference.parts import items_of_part, name_of, reject_row, write_parts
 from ospor_batch.inference.shard import Limits, ShardTask, predict_shard
 from ospor_batch.models.spec import PredictorSpec
 from ospor_batch.runs import Run
@@ -124,16 +124,24 @@ class Rounds:
             # it waited on the worker that died of another; if that happens again, perhaps not of another
             self._never_begun[name_of(shard)] += 1
             return [shard] if self._never_begun[name_of(shard)] < 2 else self._divided(shard)
-        self.live.more(len(left.kept))
-        undone = [item for item in shard if item not in left.kept]
+        done = self._durable(shard, left)
+        self.live.more(len(done))
+        undone = [item for item in shard if item not in done]
         suspects = [item for item in undone if item in left.working]
         if not suspects:
-            return [undone] if left.kept and undone else self._divided(undone)
+            return [undone] if done and undone else self._divided(undone)
         self._deaths.update(suspects)
         if len(shard) == 1 and self._deaths[shard[0]] > 1:
             return self._after_deaths(shard[0], left)
         rest = [item for item in undone if item not in left.working]
         return [*([item] for item in suspects), *([rest] if rest else [])]
+
+    def _durable(self, shard: list[str], left: Left) -> frozenset[str]:
+        """What the journal says is kept, and what became so before it could say it: a decoder that hangs may hold the
+        interpreter lock from then until the process ends."""
+        if left.writing is None:
+            return left.kept
+        return left.kept | (items_of_part(left.writing, store=self._task(shard).store) & set(shard))
 
     def _divided(self, shard: list[str]) -> list[list[str]]:
         if len(shard) == 1:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from ospor_batch.archive import columns
+from ospor_batch.archive import columns, partition
 from ospor_batch.archive.columns import wanted_elements
 from ospor_batch.archive.heads import APART, new_block
 from ospor_batch.archive.opening import header_source
@@ -40,10 +40,10 @@ EXPLICIT, IMPLICIT = run_of(60), run_of(60, syntax=ImplicitVRLittleEndian)
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> Iterator[None]:
-    shapes().clear()
+    partition._shapes_of.cache_clear()
     columns.known_cells().clear()
     yield
-    shapes().clear()
+    partition._shapes_of.cache_clear()
     columns.known_cells().clear()
 
 
@@ -248,3 +248,12 @@ def test_what_is_remembered_of_values_is_bounded_whatever_sets_files_declare(mon
     assert hold(files) == 40
     assert len(columns.known_cells()) <= 21
     assert max(map(len, columns.known_cells().values())) <= 3
+
+
+def test_runs_rest_where_every_header_has_a_shape_of_its_own() -> None:
+    files = [encoded(scan(3, SeriesDescription="x" * (at * 37 % 61), ProtocolName="y" * (at * 29 % 53), **SAME))
+             for at in range(140)]  # fmt: skip
+    assert hold(files, times=1) == 140
+    assert Runs(wanted_elements(), shapes()).is_resting
+    assert hold([*files, *EXPLICIT]) == 200
+    assert not Runs(wanted_elements(), partition.Remembered()).is_resting

@@ -78,7 +78,7 @@ def test_training_lowers_the_loss(volumes: list[Labelled]) -> None:
 def test_a_short_training_finds_the_bodies_of_a_person_that_it_never_saw() -> None:
     *seen, unseen = generated(5, seed=7, spacing_mm=4.0)
     small = {"spacing_mm": 4.0, "patch": ("32", "32", "32"), "features": ("32", "64", "64")}
-    parameters = {**TRAINING, **small, "randomisation": 0.1, "steps": 250, "warm_up_steps": 20, "overlap": 0.25}
+    parameters = {**TRAINING, **small, "randomisation": 0.1, "steps": 350, "warm_up_steps": 20, "overlap": 0.25}
     network = train(seen, parameters=parameters, seed=1)
     with torch.inference_mode():
         probability, place, spread = outputs(torch.as_tensor(unseen.hu).float(), network, parameters=parameters)

@@ -163,6 +163,23 @@ def test_no_level_is_counted_further_than_six_from_a_landmark() -> None:
     assert {body.counted_from for body in found} == {("rib",)}
 
 
+def test_bodies_that_hang_together_and_what_lies_beyond_them_have_no_level() -> None:
+    levels = ["T7", "T8", "T9", "T10", "T11", "T12", "L1"]
+    is_vertebra, place = (np.pad(of, ((16, 0), (14, 14), (14, 14))) for of in spine(levels))
+    top = len(place) - 2 - 2 * STEP
+    is_vertebra[top - 6 : top, 17:23, 17:28], place[top - 6 : top, 17:23, 17:28] = 0.97, LEVELS.index("T9")  # twice as large
+    rib = np.zeros_like(place)
+    for number in range(6):
+        high = len(place) - 2 - number * STEP
+        rib[high - 4 : high - 1, 21:24, [11, 12, 13, 26, 27, 28]] = 0.9
+    others = {"rib": rib, "sacrum": np.zeros_like(rib), "disc": np.zeros_like(rib)}
+    bodies = labelled_bodies(is_vertebra, place, np.full_like(place, 1.5), spacing_mm=4.0, others=others)[1]
+    assert [body.level for body in bodies] == ["T10", "T11", "T12", "L1"]
+    is_vertebra[top - 6 : top] = 0.01  # missed
+    bodies = labelled_bodies(is_vertebra, place, np.full_like(place, 1.5), spacing_mm=4.0, others=others)[1]
+    assert [body.level for body in bodies] == ["T10", "T11", "T12", "L1"]
+
+
 @pytest.mark.parametrize("last", ["L5", "S1"])
 def test_the_sacrum_leaves_two_places_and_the_network_chooses(last: str) -> None:
     levels = list(LEVELS[LEVELS.index("L2") : LEVELS.index(last) + 1])

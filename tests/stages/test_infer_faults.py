@@ -35,11 +35,11 @@ from tests.conftest import ROOT
 from tests.inference.cases import locator, write_spine
 from tests.stages import troubled
 from tests.stages.test_infer import a_run, a_study, manifest, outputs, reasons
-from tests.stages.troubled import Trouble
+from tests.stages.troubled import DyingAfterWriting, Trouble
 
 cloudpickle.register_pickle_by_value(troubled)
 NAMES = [f"s{number:02d}" for number in range(12)]
-ITEM_SECONDS = 4.0
+ITEM_SECONDS = 5.0
 
 
 @pytest.fixture
@@ -142,6 +142,22 @@ def test_a_crashing_and_a_hanging_decoder_are_found_and_stand_alone(
     processes.client.register_plugin(Trouble(tmp_path / "again"))
     infer(study, run, store=store, executor=processes)
     assert Trouble(tmp_path / "again").reads() == {"s05": 1}  # the transient one alone is tried again
+
+
+def test_what_became_durable_as_its_worker_died_is_not_computed_again(
+    study: Study, store: Store, processes: DaskExecutor, tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    trouble, dying = Trouble(tmp_path / "log"), DyingAfterWriting(tmp_path / "died")
+    processes.client.register_plugin(trouble)
+    processes.client.register_plugin(dying)
+    dying.mark.with_suffix(".armed").touch()
+    run = a_run(store, manifest(NAMES))
+    infer(study, run, store=store, executor=processes)
+    (durable,) = dying.mark.read_text().split()
+    assert tables(run) == undisturbed
+    assert stored_once(run)
+    reads = trouble.reads()
+    assert [reads[name] for name in NAMES if hexed(name) == durable] == [1]  # those at hand in other lanes are read again
 
 
 def test_workers_killed_at_random_change_nothing(

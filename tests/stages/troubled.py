@@ -45,3 +45,25 @@ class Trouble(WorkerPlugin):  # type: ignore[misc]
     def reads(self) -> Counter[str]:
         """How often the images of each folder were read."""
         return Counter(self.log.read_text().split()) if self.log.exists() else Counter()
+
+
+class DyingAfterWriting(WorkerPlugin):  # type: ignore[misc]
+    """The first process that makes a part durable dies before its journal can say so."""
+
+    name = "dying_after_writing"
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def setup(self, worker: Any = None) -> None:
+        from ospor_batch.inference import journal
+
+        keeps = journal.Journal.keeps
+
+        def dying(self_: Any, items: Any) -> None:
+            if self.mark.with_suffix(".armed").exists() and not self.mark.exists():
+                self.mark.write_text(" ".join(items))
+                os.abort()
+            keeps(self_, items)
+
+        journal.Journal.keeps = dying  # type: ignore[method-assign]
