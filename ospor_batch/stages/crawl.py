@@ -28,7 +28,7 @@ from ospor_batch.stages.crawl_appending import Appending
 from ospor_batch.stages.crawl_counts import Tally, as_they_were, counted, crawl_summary, sweep_counts
 from ospor_batch.stages.crawl_parts import DONE, FILES, ROWS, Part, cut
 from ospor_batch.stages.crawl_rows import file_key, unread
-from ospor_batch.stages.lent_key import borrowed, lent
+from ospor_batch.stages.lent_key import borrowed, lent, mark_of
 from ospor_batch.stages.listing import Spilled, as_found
 from ospor_batch.stages.same_folders import Group, SameFolders
 from ospor_batch.stages.summary import Progress, StageSummary
@@ -36,6 +36,7 @@ from ospor_batch.store import Store, Writing, read_staged, storage_errors, write
 
 PART_FILES = 2000  # a second of reading from a warm disk, ten from a slow share: what a killed crawl may have to repeat
 SLICE_PARTS = 20  # parts turned into rows at once: 40,000 rows, 0.3 GB
+TABLES = ("file", "instance", "reject")  # that a part fills
 NOW = "now.json"  # of the crawl under way: the number of its commit, and where the key is lent
 NANOSECONDS_PER_MINUTE = 60 * 10**9
 
@@ -90,6 +91,8 @@ class Crawl:
         work = {
             "root": self.study.archive_root(archive), "cache": str(self.store.cache), "reader": self.reader,
             "center": self.center, "archive": archive, "is_new": is_new, "now": str(self.staging / NOW),
+            # parts that a killed crawl made are of no use to one with another key or other columns
+            "key": mark_of(self.key), "contracts": [contract(table).digest for table in TABLES],
         }  # fmt: skip
         return _work_list(files, work=work, staging=staging)
 
@@ -142,7 +145,7 @@ def read_partition(work_list: str) -> int:
     items: list[Listing] = list(read_staged(listed.with_name(FILES)).iter_rows())
     rows = read_files(items, root=work["root"], cache=Path(work["cache"]))
     now = json.loads(Path(work["now"]).read_text(encoding="utf-8")) if work["is_new"] else {}
-    if key := borrowed(now.get("key_at")):
+    if key := borrowed(now.get("key_at"), mark=work["key"]):
         part = Part(listed, work["center"], work["archive"], work["reader"], now["number"])
         part.finish(rows, key=key)
     else:

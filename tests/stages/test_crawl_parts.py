@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ospor_batch.stages.crawl_parts import cut
-from ospor_batch.stages.lent_key import borrowed, lent
+from ospor_batch.stages.lent_key import borrowed, lent, mark_of
 
 PATHS = [f"p{n // 200:04d}/IM{n % 200:06d}" for n in range(5000)]
 
@@ -37,12 +37,13 @@ def test_a_lent_key_is_read_by_other_processes_of_the_user_until_it_is_taken_bac
     key = os.urandom(32)
     with lent(key) as place:
         assert place is not None
-        assert borrowed(place) == key
+        assert borrowed(place, mark=mark_of(key)) == key
+        assert borrowed(place, mark=mark_of(os.urandom(32))) is None
         assert stat.S_IMODE(Path(place).stat().st_mode) == 0o400
         told = subprocess.run([sys.executable, "-c", READ, place], capture_output=True, check=True)
         assert told.stdout == key
-    assert borrowed(place) != key
-    assert borrowed(None) is None
+    assert borrowed(place, mark=mark_of(key)) is None
+    assert borrowed(None, mark=mark_of(key)) is None
 
 
 READ = "import sys; from pathlib import Path; sys.stdout.buffer.write(Path(sys.argv[1]).read_bytes())"

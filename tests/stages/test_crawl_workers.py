@@ -60,6 +60,20 @@ def test_a_killed_crawl_goes_on_with_its_finished_parts(center: Center, monkeypa
     assert not list((center.store.private / "staging").rglob("*"))
 
 
+def test_parts_of_a_killed_crawl_are_not_taken_under_another_key(
+    center: Center, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(stage, "PART_FILES", 2)
+    write_series(center.archive, n=12)
+    with pytest.raises(Killed):
+        center.crawl(executor=Killing(after=3))
+    assert list((center.store.private / "staging").rglob(stage.DONE))
+    center.key = bytes(32)
+    assert center.crawl().done == 12
+    rows = center.store.current("instance", center="north")
+    assert rows["patient_key"].n_unique() == rows["study_key"].n_unique() == 1
+
+
 class Dying:
     """An executor whose worker dies of one poisoned file, as a cluster reports it."""
 
