@@ -34,6 +34,8 @@ def quick_cell(of: Keyword, raw: bytes, *, vr: str, charset: Charset) -> Cell | 
     kind, held = of.fields[0].type, raw.rstrip(b"\0")
     if vr in STRUCTS and raw and kind != "string":
         return _binary_cell(of, raw, STRUCTS[vr])
+    if b"\0" in held:  # readers disagree on what a zero inside a text is
+        return None
     if kind == "string" and len(of.fields) == 1 and of.inner is None:
         is_plain = vr in ASCII or (vr in TEXTS and charset.is_usual)
         if (vr == "UI" and not held.translate(None, UID)) or (is_plain and not held.translate(None, PRINTABLE)):

@@ -41,7 +41,7 @@ def unread(verdicts: Verdicts) -> pl.DataFrame:
 
 
 def keyed(rows: pl.DataFrame, *, center: str, key: bytes, reader_version: str) -> pl.DataFrame:
-    """Add the keyed hashes, and turn instances that break the contract into rejects; only the driver holds the key."""
+    """Add the keyed hashes, and turn instances that break the contract into rejects; the key is in memory alone."""
 
     def patients(numbers: list[str]) -> list[str | None]:
         normal = [normal_patient_id(number) for number in numbers]

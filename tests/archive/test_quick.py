@@ -49,6 +49,13 @@ def test_one_plain_value_is_what_pydicom_decodes(of: Keyword, raw: bytes, charse
         assert _exact(found) == _exact(cell_of_bytes(of, raw, vr=of.vr, charset=charset))
 
 
+@pytest.mark.parametrize("raw", [b"1.2\x003.4", b"A\0B", b"1\x002 ", b"19600\x00615", b"1.2\0 "])
+def test_a_zero_inside_a_text_is_for_pydicom(raw: bytes) -> None:
+    for of in OF:
+        found = quick_cell(of, raw, vr=of.vr, charset=charset_of(b""))
+        assert found is None or _exact(found) == _exact(cell_of_bytes(of, raw, vr=of.vr, charset=charset_of(b"")))
+
+
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.sampled_from(OF), st.lists(st.none() | ONE, min_size=1, max_size=6), st.sampled_from(SETS))
 def test_a_column_of_plain_values_is_what_pydicom_decodes(of: Keyword, raws: list[bytes | None], charset: Charset) -> None:
