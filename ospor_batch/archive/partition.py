@@ -172,11 +172,12 @@ def blocks(
 ) -> Iterator[tuple[NDArray[np.int64], Heads]]:
     """The first bytes of the files, a block at a time; without those that runs take up, where they are given."""
     step, cold = max(1, BLOCK_BYTES // n_bytes), None
-    hot = new_block(min(AT_ONCE, len(todo)), n_bytes=n_bytes)
-    views = list(views_of(hot, min(AT_ONCE, len(todo)), n_bytes=n_bytes)) if runs is not None else []
+    n_hot, n_handed_back = (0, 0) if runs is None else (min(AT_ONCE, len(todo)), FEWEST_TAKEN)
+    hot = new_block(n_hot, n_bytes=n_bytes)
+    views = list(views_of(hot, n_hot, n_bytes=n_bytes))
     for begin in range(0, len(todo), step):
         some, at, n_left = todo[begin : begin + step], 0, 0
-        cold = new_block(len(some) + FEWEST_TAKEN, n_bytes=n_bytes) if cold is None else cold
+        cold = new_block(len(some) + n_handed_back, n_bytes=n_bytes) if cold is None else cold
         left = list[tuple[NDArray[np.int64], Heads]]()
         while runs is not None and at < len(some) and not runs.is_resting:
             numbers = some[at : at + AT_ONCE]
