@@ -47,7 +47,7 @@ class Compute(Section):
     decode_processes: Annotated[int, Field(ge=1)] | None = None
     """Processes of a worker that decode in the threads' stead; for codecs that hold the interpreter lock, as JPEG 2000's."""
     decoded_items: Annotated[int, Field(ge=1)] | None = None
-    """Most series that a worker holds decoded; null for a GPU's batch and one behind it, on a CPU one a core and one."""
+    """Most series that a worker holds decoded; null for a GPU's batch and one behind it, on a CPU one a core."""
     item_seconds: Annotated[float, Field(gt=0)] = 600.0
     out_of_memory: Literal["cpu", "reject"] = "cpu"
     """What becomes of a series that alone does not fit on the device."""

@@ -49,7 +49,6 @@ class Limits:
     """
 
     n_lanes: int = 0
-
     n_threads: int = 1
     n_processes: int = 0
     n_computing: int | None = None

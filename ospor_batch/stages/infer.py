@@ -30,6 +30,7 @@ from ospor_batch.store.buckets import bucket_groups, number_of
 
 SHARDS_PER_WORKER = 4  # at least, so that a small study keeps every worker busy and loses little when one dies
 DECODING = 4  # cores of a worker on the CPU to one that decodes; the others compute
+LEAST_LANES = 2  # of a worker with one core: one computes while another waits for a disk
 MOST_FILES = 2_000_000  # rows of the locator held at once; about 400 bytes each
 
 
@@ -86,8 +87,8 @@ def _executor_for(spec: PredictorSpec, study: Study, *, given: Executor) -> Iter
 
 
 def limits_of(compute: Compute, *, n_workers: int, is_gpu: bool, is_expendable: bool) -> Limits:
-    """What a worker may take: its cores feed its GPU, or take series from file to answer, one each and one that waits for a
-    disk; with a number of decoders given, they are shared between those that decode and those that compute."""
+    """What a worker may take: its cores feed its GPU, or take series from file to answer, one each; with a number of decoders
+    given, they are shared between those that decode and those that compute."""
     n_cores = 1  # of a worker at an address, whose machine is not known here
     if compute.slurm is not None:
         n_cores = compute.slurm.cores
@@ -97,7 +98,7 @@ def limits_of(compute: Compute, *, n_workers: int, is_gpu: bool, is_expendable: 
     n_ahead = compute.decode_processes or compute.decode_threads or n_threads
     is_shared = is_gpu or compute.decode_threads is not None or compute.decode_processes is not None
     return Limits(
-        n_lanes=0 if is_shared else n_cores + 1,
+        n_lanes=0 if is_shared else max(LEAST_LANES, n_cores),
         n_threads=compute.decode_threads or n_threads,
         n_processes=compute.decode_processes or 0,
         n_computing=None if is_gpu else max(1, n_cores - n_ahead),

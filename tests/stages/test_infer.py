@@ -307,13 +307,13 @@ def test_a_series_that_kills_its_worker_alone_is_rejected(study: Study, store: S
 @pytest.mark.parametrize(
     ("settings", "n_workers", "is_gpu", "expected"),
     [
-        ({}, 1, False, (17, 4, 12)),
+        ({}, 1, False, (16, 4, 12)),
         ({"cluster": "local"}, 16, False, (2, 1, 1)),
-        ({"cluster": "local"}, 8, False, (3, 1, 1)),
+        ({"cluster": "local"}, 8, False, (2, 1, 1)),
         ({"cluster": "local", "decode_threads": 3}, 2, False, (0, 3, 5)),
         ({"cluster": "local", "decode_processes": 6}, 2, False, (0, 2, 2)),
         ({"cluster": "tcp://10.0.0.1:8786"}, 40, False, (2, 1, 1)),
-        ({"cluster": "slurm", "slurm": {"cores": 8}}, 40, False, (9, 2, 6)),
+        ({"cluster": "slurm", "slurm": {"cores": 8}}, 40, False, (8, 2, 6)),
         ({"cluster": "slurm", "slurm": {"cores": 8}}, 40, True, (0, 8, None)),
         ({"cluster": "cuda"}, 4, True, (0, 4, None)),
     ],
