@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -130,7 +132,7 @@ def rejects(
     locate: Annotated[bool, typer.Option("--locate", help="Show paths too: private, they may hold names of patients.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what was refused, at which stage and why."""
+    """Show what was refused, at which stage and why: counted by reason, or one by one."""
     from ospor_batch.config import read_study
     from ospor_batch.stages.rejects import list_rejects
 
@@ -138,11 +140,18 @@ def rejects(
     if as_json:
         print_json({"n_rejects": len(found), "rejects": found})
         return
-    table = Table("center", "stage", "level", "reason", "detail", "path" if locate else "key")
-    for row in found:
-        table.add_row(*(plain(str(row[c])) for c in ("center", "stage", "level", "reason", "detail", "where")))
-    Console().print(table)
-    typer.echo(f"{len(found)} rejects")
+    if reason is None and stage is None and not locate:
+        _show(_by_reason(found), ["center", "stage", "level", "reason", "n", "such as"], limit=len(found))
+        typer.echo(f"{len(found)} rejects; --reason or --stage lists them one by one, --locate with their paths")
+        return
+    rows = [{**row, "path" if locate else "key": row["where"]} for row in found]
+    columns = ["center", "stage", "level", "reason", "detail", "path" if locate else "key"]
+    if sys.stdout.isatty():
+        _show(rows, columns, limit=len(rows))
+        typer.echo(f"{len(found)} rejects")
+    else:  # a line a reject, for what reads lines; a path may hold anything
+        for words in (columns, *([_short(row[c]) for c in columns] for row in rows)):
+            typer.echo("\t".join(" ".join(word.split("\t")).replace("\n", " ").replace("\r", " ") for word in words))
 
 
 @audit.command()
@@ -218,10 +227,20 @@ def contract(
         console.print(f"rule {rule}: {plain(sql)}", highlight=False)
 
 
+def _by_reason(rejects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row a center, stage, level and reason, with their number and what one of them says."""
+    told = ("center", "stage", "level", "reason")
+    n = Counter(tuple(row[c] for c in told) for row in rejects)
+    one = {tuple(row[c] for c in told): row["detail"] for row in reversed(rejects)}
+    return [{**dict(zip(told, key, strict=True)), "n": count, "such as": one[key]} for key, count in n.items()]
+
+
 def _show(rows: list[dict[str, Any]], columns: list[str], *, limit: int = SHOWN) -> None:
     if not rows:
         return
-    table = Table(*columns)
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")  # a key or a reason that is cut off cannot be looked up
     for row in rows[:limit]:
         table.add_row(*(plain(_short(row[c])) for c in columns))
     Console().print(table)

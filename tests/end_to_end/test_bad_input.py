@@ -170,6 +170,19 @@ def rejects_of(study: Path) -> list[dict[str, str]]:
     return rejects
 
 
+def test_rejects_are_counted_by_reason_and_then_listed_a_line_each(finished: Path) -> None:
+    study = finished / "study.toml"
+    every = rejects_of(study)
+    counted = ospor("rejects", str(study)).stdout
+    assert f"{len(every)} rejects; --reason or --stage lists them" in counted
+    for reason in {r["reason"] for r in every}:
+        assert reason in counted  # whole, however narrow the screen
+        lines = ospor("rejects", str(study), "--reason", reason, "--locate").stdout.splitlines()
+        assert lines[0].split("\t") == ["center", "stage", "level", "reason", "detail", "path"]
+        assert len(lines) == 1 + sum(r["reason"] == reason for r in every)
+        assert {len(line.split("\t")) for line in lines} == {6}
+
+
 def test_an_invalid_date_and_a_duplicate_exam_are_rejects_with_row_and_column(finished: Path) -> None:
     of = {r["reason"]: r for r in rejects_of(finished / "study.toml") if r["level"] == "export_row"}
     assert "ExamDate" in of["invalid_date"]["detail"]
