@@ -233,6 +233,7 @@ def synth(
     preset: Annotated[str, typer.Option(help="tiny, demo, paper-cxr, paper-ct or scale.")] = "demo",
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 20220101,
     factor: Annotated[float, typer.Option(help="paper-*: share of the published cohort's people.")] = 1.0,
+    study: Annotated[str | None, typer.Option(help="paper-ct: the one of its studies to write, such as ct_bmd_tbs.")] = None,
     files: Annotated[int, typer.Option(help="scale: number of files, all without pixels.")] = 1_000_000,
     nights: Annotated[int, typer.Option(min=1, help="tiny and demo: nights of arrivals.")] = 1,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core for large presets.")] = None,
@@ -242,8 +243,11 @@ def synth(
     from ospor_batch.stages.synth import synth as generate
 
     with Screen(quiet=False).step("generate") as progress:
-        generate(out, preset=preset, seed=seed, nights=nights, factor=factor, n_files=files, workers=workers, progress=progress)
-    for study_file in sorted(out.glob("**/study.toml")):
+        made = generate(
+            out, preset=preset, seed=seed, nights=nights, factor=factor, n_files=files, study=study, workers=workers,
+            progress=progress,
+        )  # fmt: skip
+    for study_file in sorted(out.glob("**/study.toml")) if study is None else [made]:
         for line in ceilings(study_file):
             typer.echo(line)
         typer.echo(f"next: ospor-batch run {study_file}")

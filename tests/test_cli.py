@@ -49,6 +49,13 @@ def test_a_missing_study_file_is_said_without_a_traceback(tmp_path: Path) -> Non
     assert "Traceback" not in said.stderr
 
 
+def test_a_generated_study_of_no_such_name_ends_with_code_10_and_the_names(tmp_path: Path) -> None:
+    said = ospor("synth", str(tmp_path / "out"), "--preset", "paper-ct", "--study", "ct_bmd")
+    assert said.returncode == 10
+    assert "study 'ct_bmd': preset paper-ct has ct_cnn_smi, ct_bmd_tbs" in said.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_misspelt_key_ends_with_code_10_before_any_work(tmp_path: Path) -> None:
     assert ospor("init", str(tmp_path / "new")).returncode == 0
     study = tmp_path / "new" / "study.toml"

@@ -17,7 +17,7 @@ from ospor_batch.stages.summary import Progress
 from ospor_batch.store import read_part, storage_errors
 from ospor_batch.synthetic.archive import SEED, write_study
 from ospor_batch.synthetic.arrays import best_device
-from ospor_batch.synthetic.presets import FILES
+from ospor_batch.synthetic.presets import FILES, sizes_of
 
 SMALL = frozenset({"tiny"})  # done before worker processes have started
 
@@ -30,23 +30,26 @@ def synth(
     nights: int = 1,
     factor: float = 1.0,
     n_files: int = FILES,
+    study: str | None = None,
     workers: int | None = None,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Generate into an empty or new folder; return the path of the study file, the first where a preset has several.
 
+    study: one of a preset of several, written alone; others may lie beside its folder already.
     workers: processes; null gives one to `tiny` and one per core to the others. Bytes do not depend on it.
     device: where images are computed; null takes a GPU where torch sees one. Stored values may differ by 1 between devices.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StudyError(f"{out}: not an empty folder; name a new one, nothing was written")
+    folder = out if study is None else out / sizes_of(preset, factor=factor, n_files=n_files, study=study)[0].name
+    if (out.exists() and not out.is_dir()) or (folder.is_dir() and any(folder.iterdir())):
+        raise StudyError(f"{folder}: not an empty folder; name a new one, nothing was written")
     if workers is None and preset in SMALL:
         workers = 1
     compute = Compute(cluster="in_line" if workers == 1 else "local", workers=workers)
     with storage_errors(), open_executor(compute) as executor:
         return write_study(
-            out.resolve(), preset=preset, seed=seed, nights=nights, factor=factor, n_files=n_files,
+            out.resolve(), preset=preset, seed=seed, nights=nights, factor=factor, n_files=n_files, study=study,
             device=device or best_device(), mapper=partial(_through, executor), progress=progress,
         )  # fmt: skip
 

@@ -74,6 +74,7 @@ def write_study(
     patients_a_night: int = 4,
     factor: float = 1.0,
     n_files: int = FILES,
+    study: str | None = None,
     device: str = "cpu",
     mapper: Mapper = map,
     progress: Progress | None = None,
@@ -82,9 +83,10 @@ def write_study(
 
     The same words give the same bytes, whatever the mapper; on another device stored values differ by 1 here and
     there. Nights after the first bring patients_a_night people each, as
-    add_night does. A preset of several studies writes each into a folder of its own and returns the first.
+    add_night does. A preset of several studies writes each into a folder of its own and returns the first; study names
+    the one that is written alone, into the same folder and of the same bytes.
     """
-    sizes = sizes_of(preset, factor=factor, n_files=n_files)
+    sizes = sizes_of(preset, factor=factor, n_files=n_files, study=study)
     if nights > 1 and (len(sizes) > 1 or sizes[0].is_header_only):
         raise StudyError(f"preset {preset}: it arrives in one night; nights are for a single study with pixels")
     for size in (replace(size, detail=replace(size.detail, device=device)) for size in sizes):

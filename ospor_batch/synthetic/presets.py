@@ -116,8 +116,20 @@ PAPER = Detail(Sampling(128), 256, tags=USUAL, beside=BesideRates(0.5, 0.1, 0.3,
 SCALE = Detail(Sampling(512), 2048, tags=USUAL, beside=BesideRates(0.9, 0.0, 0.5, 0.0, 0.0, antero_posterior=0.15))
 
 
-def sizes_of(preset: str, *, factor: float = 1.0, n_files: int = FILES) -> tuple[Size, ...]:
-    """The studies of a preset; factor reduces the published cohorts, n_files is the size of `scale`."""
+def sizes_of(preset: str, *, factor: float = 1.0, n_files: int = FILES, study: str | None = None) -> tuple[Size, ...]:
+    """The studies of a preset, or the one named; factor reduces the published cohorts, n_files is the size of `scale`."""
+    sizes = _sizes_of(preset, factor=factor, n_files=n_files)
+    if study is None:
+        return sizes
+    named = {size.name: size for size in sizes if size.name}
+    if not named:
+        raise StudyError(f"study {study!r}: preset {preset} is a single study; leave the option out")
+    if study not in named:
+        raise StudyError(f"study {study!r}: preset {preset} has {', '.join(named)}")
+    return (named[study],)
+
+
+def _sizes_of(preset: str, *, factor: float, n_files: int) -> tuple[Size, ...]:
     if preset not in get_args(Preset):
         raise StudyError(f"no preset named {preset!r}; there are {', '.join(get_args(Preset))}")
     if not FACTORS[0] <= factor <= FACTORS[1]:

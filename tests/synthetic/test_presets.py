@@ -109,6 +109,16 @@ def test_published_ct_cohorts_are_four_studies(tmp_path: Path) -> None:
         truth = pl.read_parquet(tmp_path / name / "truth.parquet")
         assert set(truth["center"]) == {center.name for center in study.centers}
         assert study.split.train + study.split.tuning + study.split.internal_test == pytest.approx(1)
+    alone, name = tmp_path / "alone", "ct_bmd_tbs"
+    assert synth(alone, preset="paper-ct", factor=0.001, study=name, workers=1) == alone / name / "study.toml"
+    assert [path.name for path in alone.iterdir()] == [name]
+    assert fingerprint(alone / name) == fingerprint(tmp_path / name), "alone or with the others: the same bytes"
+    with pytest.raises(StudyError, match="ct_bmd_tbs: not an empty folder"):
+        synth(alone, preset="paper-ct", factor=0.002, study=name, workers=1)
+    synth(alone, preset="paper-ct", factor=0.001, study="ldct_internal_calibration", workers=1)
+    assert sorted(path.name for path in alone.iterdir()) == [name, "ldct_internal_calibration"], (
+        "each beside those already there"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +194,8 @@ def test_header_only_archives_are_the_same_each_time_and_have_a_study(headers: P
         ({"preset": "scale", "n_files": 0}, "files 0"),
         ({"preset": "scale", "nights": 2}, "arrives in one night"),
         ({"preset": "paper"}, "no preset named"),
+        ({"preset": "paper-ct", "study": "ct_bmd"}, "'ct_bmd': preset paper-ct has ct_cnn_smi, ct_bmd_tbs, ct_qct_bmd, ldct_"),
+        ({"preset": "paper-cxr", "study": "cxr_osteoporosis"}, "preset paper-cxr is a single study"),
     ],
 )
 def test_what_cannot_be_asked_is_said(words: dict[str, Any], said: str, tmp_path: Path) -> None:
