@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.decoding import Stored, declared, frames_of, open_dataset, open_slice, padding_of, refusals
 from ospor_batch.imaging.memory import empty
+from ospor_batch.imaging.quality import refuse_without_image
 from ospor_batch.imaging.segments import structure_named
 from ospor_batch.imaging.volume import AIR_HU, Array, LabelGrid, Stack, Volume, affine_of, regular_stack
 from ospor_batch.sources import Location
@@ -28,6 +29,7 @@ SAME_SPACING = 1e-3  # relative
 HEIGHTS_M = (1.2, 2.2)  # methods I1
 SEXES = {"F": "female", "M": "male"}
 MOST_MISSING = 0.5  # share of the slices; with more open places the step itself is doubtful
+EVEN_STEP = 17  # pixels between those that are looked at first for whether a slice shows one value alone
 PADDING_BELOW_HU = -900.0  # a padding value inside the range of tissue is a wrong header, not padding
 
 
@@ -59,6 +61,10 @@ class _Slice:
     image: npt.NDArray[Any]  # HU; of a segmentation its labels
     is_padding: npt.NDArray[np.bool_] | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        return self.is_padding is not None and bool(self.is_padding.all())
+
 
 class _Room:
     """Memory for the slices of a series that has one in each file; made when the size of a slice is known."""
@@ -78,9 +84,9 @@ class _Room:
 def read_volume(paths: Sequence[Location], *, n_threads: int = 1) -> Volume:
     """Read the files of one CT series, in any order, to HU; multi-frame CT too.
 
-    Slices ascend along the normal of the images. Places where a slice is missing, and padding, hold -1024 HU and are
-    marked. n_threads: files that are read and decoded at a time; the answer, refusals too, does not depend on it.
-    ItemRefused: decode_failed, geometry_changed, and what sources.open_bytes raises.
+    Slices ascend along the normal of the images. Places where a slice is missing, padding, and slices of one value alone hold
+    -1024 HU and are marked. n_threads: files that are read and decoded at a time; the answer, refusals too, does not depend
+    on it. ItemRefused: decode_failed, geometry_changed, image_blank, image_saturated, and what sources.open_bytes raises.
     """
     room = _Room(len(paths))
     slices = [piece for pieces in _in_order(paths, n_threads, room) for piece in pieces]
@@ -94,12 +100,14 @@ def read_volume(paths: Sequence[Location], *, n_threads: int = 1) -> Volume:
     n_missing = stack.n_slices - len(slices)
     if n_missing > MOST_MISSING * stack.n_slices:
         raise ItemRefused("geometry_changed", f"{n_missing} of {stack.n_slices} slices are missing")
+    n_empty = _n_empty(slices, stack)
     hu, is_padding = _fill(slices, stack, room)
+    refuse_without_image(hu, is_padding)
     return Volume(
         hu=hu,
         affine=affine_of(stack, rows=first.rows, columns=first.columns),
         is_padding=is_padding,
-        n_missing_slices=n_missing,
+        n_missing_slices=n_missing + n_empty,
         kvp_kv=first.kvp_kv if {piece.plane.kvp_kv for piece in slices} == {first.kvp_kv} else None,
         height_m=first.height_m,
         sex=first.sex,
@@ -161,7 +169,7 @@ def _slices(path: Location, number: int, room: _Room) -> list[_Slice]:
 def _to_hu(
     stored: Stored, plane: _Plane, padding: tuple[float, float] | None, *, hu: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.bool_] | None:
-    """Fill a slice with HU, padding with -1024; where padding is, null for nowhere."""
+    """Fill a slice with HU, padding with -1024; where padding is, null for nowhere. One value alone shows nothing: padding."""
     assert plane.slope is not None
     assert plane.intercept is not None
     slope, intercept = np.float32(plane.slope), np.float32(plane.intercept)
@@ -171,6 +179,9 @@ def _to_hu(
         np.add(stored, intercept, out=hu)
     else:
         np.add(np.multiply(stored, slope, out=hu), intercept, out=hu)
+    if _is_even(stored):
+        hu[...] = AIR_HU
+        return np.ones(stored.shape, np.bool_)
     if padding is None or not max(plane.slope * end + plane.intercept for end in padding) < PADDING_BELOW_HU:
         return None
     outside: npt.NDArray[np.bool_] = (stored >= padding[0]) & (stored <= padding[1])
@@ -178,6 +189,11 @@ def _to_hu(
         return None
     hu[outside] = AIR_HU
     return outside
+
+
+def _is_even(stored: Stored) -> bool:
+    """Whether every pixel holds the same value; nearly always a few of them say no."""
+    return all(bool((part == part.flat[0]).all()) for part in (stored[::EVEN_STEP, ::EVEN_STEP], stored))
 
 
 def _plane(dataset: Any, number: int) -> _Plane:
@@ -244,6 +260,13 @@ def _refuse_mixed(slices: Sequence[_Slice]) -> None:
             raise ItemRefused("geometry_changed", "slices of different spacing or orientation")
     if abs(float(first.rows @ first.columns)) > SAME_DIRECTION * length**2:
         raise ItemRefused("geometry_changed", "rows and columns are not at right angles")
+
+
+def _n_empty(slices: Sequence[_Slice], stack: Stack) -> int:
+    """Slices without an image between others that have one; beyond them nothing is missed."""
+    showing = [int(place) for piece, place in zip(slices, stack.places, strict=True) if not piece.is_empty]
+    within = range(min(showing), max(showing)) if showing else range(0)
+    return sum(piece.is_empty and int(place) in within for piece, place in zip(slices, stack.places, strict=True))
 
 
 def _fill(slices: Sequence[_Slice], stack: Stack, room: _Room) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None]:

@@ -29,7 +29,8 @@ class Volume:
 
     hu: float32 (slice, row, column). affine: 4x4, index to LPS mm; its slice column is not at right angles to the other
     two under gantry tilt. is_padding: voxels outside the reconstruction and slices that are missing; null when there
-    are none. n_missing_slices: slices that the regular grid has and the series has not. kvp_kv: tube voltage of every
+    are none. n_missing_slices: slices that the regular grid has and the series has not, or that show one value alone
+    between others that show more. kvp_kv: tube voltage of every
     slice; null when the header has none, zero, or several. height_m, sex (female, male): of the patient, null where the
     header does not say them plausibly.
     """

@@ -189,11 +189,19 @@ class _Run:
             known = in_units(outputs, self.mean, self.spread, self.work.targets)
             said |= {"tuning_loss": round(loss, 6), **_metrics(known, targets, self.work.targets)}
             stated = {name: v for name, v in said.items() if not name.endswith(self._beside)}
-            score = _monitored(str(self.work.parameters["stop_on"]), loss=loss, said=stated)
+            score = _monitored(self._stops_on, loss=loss, said=stated)
         self.history.append(said)
         if score > self.best_score:
             self.best_score, self.best_epoch = score, len(self.history) - 1
             self.best = {name: value.detach().cpu().contiguous().clone() for name, value in self.judged.state_dict().items()}
+
+    @property
+    def _stops_on(self) -> str:
+        """The declared rule; loss where no stated target of the tuning people has what an AUC or a correlation needs."""
+        rule, targets = str(self.work.parameters["stop_on"]), _targets(self.data.tuning)
+        known = _metrics(targets, targets, self.work.targets)  # of perfect outputs: null where no outputs have any
+        mine = [v for name, v in known.items() if name.startswith(f"tuning_{rule}") and not name.endswith(self._beside)]
+        return rule if not mine or any(value is not None for value in mine) else "loss"
 
     @property
     def _beside(self) -> tuple[str, ...]:
@@ -287,9 +295,12 @@ class _Run:
     def fitted(self) -> Fitted:
         """The best weights, the scale of the targets, and how it went."""
         state: dict[str, Array] = {f"{NETWORK}{name}": value.numpy() for name, value in self.best.items()}
+        stopped_on = self._stops_on if self.data.tuning else "last epoch: no tuning people"
+        if self.data.tuning and stopped_on != (asked := self.work.parameters["stop_on"]):
+            stopped_on = f"{stopped_on}: tuning people of one class or value have no {asked}"
         notes = {
             "epochs": len(self.history), "best_epoch": self.best_epoch + 1, "history": self.history,
-            "stopped_on": str(self.work.parameters["stop_on"]) if self.data.tuning else "last epoch: no tuning people",
+            "stopped_on": stopped_on,
             "n_units": len(self.rows), "n_weights": sum(w.numel() for w in self.network.parameters()),
         }  # fmt: skip
         return Fitted({**state, MEAN: self.mean, SPREAD: self.spread}, notes)

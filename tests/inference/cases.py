@@ -26,7 +26,7 @@ def write_spine(folder: Path, *, mean_hu: float, levels: tuple[str, ...] = tuple
         if level in levels:
             labels[2 * place + 1, 2:6, 2:6] = LABELS[level]
     noise = np.random.default_rng(int(mean_hu)).integers(-20, 20, labels.shape)
-    hu = np.where(labels > 0, mean_hu + noise - noise[labels > 0].mean().round(), -100)
+    hu = np.where(labels > 0, mean_hu + noise - noise[labels > 0].mean().round(), noise - 100)
     write_series(folder, hu, affine())
     if mask:
         write_nifti(folder / mask, labels, affine(), axes="RAS")

@@ -121,6 +121,18 @@ def test_without_tuning_people_the_last_epoch_is_kept(tmp_path: Path) -> None:
     assert found.notes["stopped_on"] == "last epoch: no tuning people"
 
 
+def test_tuning_people_of_one_class_are_followed_by_their_loss_and_that_is_said(tmp_path: Path) -> None:
+    """No AUC is defined in any epoch: to follow it all the same would keep the first one."""
+    one_class = cases(24, first=1000)[::2]
+    data = TrainingSet(cases(24), one_class, example)
+    of = {rule: Work({**SMALL, "stop_on": rule}, TARGETS, seed=7, folder=tmp_path / rule) for rule in ("auc", "loss")}
+    by_auc, by_loss = (RECIPE.learner.fit(data, of[rule]) for rule in ("auc", "loss"))
+    assert same(by_auc, by_loss)
+    assert by_auc.notes["best_epoch"] == by_loss.notes["best_epoch"] > 1
+    assert by_auc.notes["stopped_on"] == "loss: tuning people of one class or value have no auc"
+    assert all(epoch["tuning_auc_is_osteoporosis"] is None for epoch in by_auc.notes["history"])
+
+
 def test_an_answer_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
     state = fitted(tmp_path).state
     answers = RECIPE.learner.open(state, SMALL, targets=TARGETS, device="cpu")
