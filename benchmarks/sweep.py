@@ -29,6 +29,7 @@ from typing import Any
 
 import polars as pl
 
+from ospor_batch.archive.header import reader_version
 from ospor_batch.archive.walk import Folder
 from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import InLine
@@ -38,7 +39,7 @@ from ospor_batch.runs import tidy
 from ospor_batch.stages import crawl as stage
 from ospor_batch.stages.catalog import catalog
 from ospor_batch.stages.crawl_rows import file_keys
-from ospor_batch.store import Change, Store, SweepCounts
+from ospor_batch.store import Change, Store, SweepCounts, write_data
 
 KEY, SPLIT_KEY = b"benchmark-key-0123456789", b"benchmark-split-key-0123"
 PER_FOLDER = 200
@@ -107,16 +108,11 @@ def cpu_s() -> float:
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def both_timed(call: Callable[[], Any]) -> tuple[float, float]:
+def timed(call: Callable[[], Any]) -> tuple[float, float]:
     """Wall clock and CPU seconds."""
-    used = cpu_s()
-    return timed(call), cpu_s() - used
-
-
-def timed(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+    started, used = time.perf_counter(), cpu_s()
     call()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, cpu_s() - used
 
 
 def peak_gib() -> float:
@@ -154,15 +150,15 @@ def quiet(size: int, folder: Path, *, archive: Path | None = None) -> Rows:
     if is_first:
         if archive is None:
             make_tree(root, size)
-        first = both_timed(lambda: crawl(study, store))
+        first = timed(lambda: crawl(study, store))
         size = store.sweeps()["n_new"][-1]
         note("first crawl", *first, peak_gib=peak_gib())
         # the night after a crawl compares every file once more; the nights after that only what folders are listed as
-        second = both_timed(lambda: crawl(study, store, is_sweep=True))
+        second = timed(lambda: crawl(study, store, is_sweep=True))
         note("the first sweep, nothing new", *second)
     size = store.current("file", center="north", columns=["size_bytes"]).height
     # in turn, so that both see the same neighbours
-    pairs = [(both_timed(listed), both_timed(lambda: crawl(study, store, is_sweep=True))) for _ in range(4)]
+    pairs = [(timed(listed), timed(lambda: crawl(study, store, is_sweep=True))) for _ in range(4)]
     peer, ours = (tuple(map(min, zip(*times, strict=True))) for times in zip(*pairs, strict=True))
     note("find -printf", *peer)
     note("sweep, nothing new", *ours)
@@ -170,9 +166,9 @@ def quiet(size: int, folder: Path, *, archive: Path | None = None) -> Rows:
         if "sweep" in row["what"]:
             row |= {"ratio": row["seconds"] / peer[0], "cpu_ratio": row["cpu_s"] / peer[1], "limit": 2.0}
     if is_first:
-        note("first catalog", *both_timed(catalogued), peak_gib=peak_gib())
+        note("first catalog", *timed(catalogued), peak_gib=peak_gib())
         tidy(store)
-        note("catalog, nothing new", *both_timed(catalogued))
+        note("catalog, nothing new", *timed(catalogued))
     return told
 
 
@@ -210,7 +206,7 @@ def fill(folder: Path, size: int) -> None:
     with store.writing("crawl", center="north") as writing:
         folders = generated(size)
         while chunk := list(itertools.islice(folders, 500_000 // PER_FOLDER)):
-            writing.append({"file": Change(known_rows(chunk, stage.reader_version()))})
+            writing.append({"file": Change(known_rows(chunk, reader_version()))})
         writing.finish(SweepCounts())
 
 
@@ -229,7 +225,7 @@ def memory(size: int, folder: Path) -> Rows:
 def measure(folder: Path, size: int) -> dict[str, float]:
     study = study_of(folder)
     (folder / "archive").mkdir()
-    stage._list = lambda *_, **__: (("archive", item) for item in generated(size))  # type: ignore[assignment]
+    stage._list = lambda *_, **__: (("archive", item) for item in generated(size))
     before = peak_gib()
 
     class Ended(BaseException):
@@ -245,9 +241,9 @@ def measure(folder: Path, size: int) -> dict[str, float]:
         with contextlib.suppress(Ended):
             crawl(study, Store(study.workspace), executor=Never())
 
-    told = {"seconds": timed(swept)}
+    told = {"seconds": timed(swept)[0]}
     if Store(study.workspace).sweeps().height:  # the night after compares what the folders are listed as
-        told["again_s"] = timed(swept)
+        told["again_s"] = timed(swept)[0]
     return told | {"peak_gib": peak_gib(), "before_gib": before}
 
 
@@ -269,49 +265,55 @@ def nights(size: int, folder: Path) -> Rows:
         store = Store(folder / f"tidy-{is_tidy}")
         put(store, 0, 20_000)
         kept: list[dict[str, int]] = []
-        told: list[tuple[float, float]] = []
-        merging: list[tuple[float, float]] = []
+        commits, merges = list[tuple[float, float]](), list[tuple[float, float]]()
         for night in range(1, size + 1):
-            told.append(both_timed(lambda at=night: put(store, 20_000 + 40 * at, 40)))  # type: ignore[misc]
+            commits.append(timed(lambda: put(store, 20_000 + 40 * night, 40)))
             if night % 30 == 0:
                 kept.append(store.snapshot())
             if is_tidy:
-                merging.append(both_timed(lambda: store.compact() and store.vacuum(keep=kept, grace_hours=0)))
+                merges.append(timed(lambda: tidied(store, kept)))
             if night in {1, 20, size // 4, size // 2, size}:
-                commit = {"commit_s": mean(told[-10:], 0), "commit_cpu_s": mean(told[-10:], 1)}
-                rows.append(state(store, night, is_tidy=is_tidy) | commit)
-                if merging:
-                    rows[-1] |= {"tidying_s_a_night": mean(merging, 0), "tidying_cpu_s_a_night": mean(merging, 1)}
+                rows.append(state(store, night, is_tidy=is_tidy) | mean("commit", commits[-10:]))
+                rows[-1] |= mean("tidying", merges) if merges else {}
         for snapshot in kept:
             assert store.current("file", snapshot=snapshot).height > 20_000
     return rows
 
 
-def mean(times: list[tuple[float, float]], which: int) -> float:
-    return sum(each[which] for each in times) / len(times)
+def tidied(store: Store, kept: Rows) -> None:
+    if store.compact():
+        store.vacuum(keep=kept, grace_hours=0)
+
+
+def mean(what: str, times: list[tuple[float, float]]) -> dict[str, float]:
+    seconds, cpu = (sum(each) / len(times) for each in zip(*times, strict=True))
+    return {f"{what}_s": seconds, f"{what}_cpu_s": cpu}
 
 
 def put(store: Store, first: int, n: int) -> None:
+    """Commit new files as a crawl does: as data files that the tables take as they are."""
     rows = known_rows(list(generated(first + n, first=first)), "1")
-    rejects = rows.select(
-        "center", stage=pl.lit("crawl"), level=pl.lit("file"), item_key="file_key", scope="archive", reason="reason",
-        detail=pl.lit(""), is_transient=pl.lit(value=False),
-    )  # fmt: skip
-    changes = {"file": Change(rows), "reject": Change(rejects)}
-    store.commit(changes, stage="crawl", center="north", counts=SweepCounts(n_new=n))
+    told = {"stage": "crawl", "level": "file", "scope": "archive", "detail": "", "is_transient": False}
+    rejects = rows.with_columns(item_key="file_key", **{name: pl.lit(value) for name, value in told.items()})
+    changes = {"file": Change(rows), "reject": Change(rejects.select(schema_of("reject").names()))}
+    with store.writing("crawl", center="north") as writing, tempfile.TemporaryDirectory(dir=store.workspace) as made:
+        for table, change in changes.items():
+            target = Path(made, table)
+            writing.adopt({table: [(target, write_data(table, change, number=writing.number, target=target))]})
+        writing.finish(SweepCounts(n_new=n))
 
 
 def state(store: Store, night: int, *, is_tidy: bool) -> dict[str, Any]:
     data = [path for path in store.workspace.rglob("*.parquet") if path.parent.name != "_delta_log"]
     logs = list(store.workspace.rglob("_delta_log/*"))
-    times = [both_timed(lambda: store.current("file", center="north")) for _ in range(5)]
+    times = [timed(lambda: store.current("file", center="north")) for _ in range(5)]
     read = [min(each) for each in zip(*times, strict=True)]
     return {
         "what": "tidied up" if is_tidy else "left alone",
         "night": night,
         "read_all_s": read[0],
         "read_all_cpu_s": read[1],
-        "snapshot_s": min(timed(store.snapshot) for _ in range(3)),
+        "snapshot_s": min(timed(store.snapshot)[0] for _ in range(3)),
         "data_files": len(data),
         "log_files": len(logs),
         "mb": sum(path.stat().st_size for path in [*data, *logs]) / 1e6,
@@ -351,9 +353,9 @@ def share_of(size: int, folder: Path, workers: int) -> dict[str, Any]:
         pool.map(bare, [[]] * n)
         turns = []
         for turn in range(6):  # the first warms workers up
-            read = timed(lambda: pool.map(bare, halves))
+            read, _ = timed(lambda: pool.map(bare, halves))
             store = Store(folder / f"workspace-{workers}-{turn}")
-            turns.append((read, *both_timed(lambda: crawl(study, store, executor=executor))))
+            turns.append((read, *timed(lambda: crawl(study, store, executor=executor))))
     peer, ours, cpu = (min(times) for times in zip(*turns[1:], strict=True))
     what = f"crawl by {workers} workers" if workers else "crawl in one process"
     told = {"what": what, "files": size, "seconds": ours, "cpu_here_s": cpu, "files_per_s": size / ours}
@@ -371,9 +373,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=None)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--archive", type=Path, help="quiet: a folder of files that is there already")
-    parser.add_argument(
-        "--keep", type=Path, help="quiet: work in this folder and leave it; there again, only sweeps are measured"
-    )
+    parser.add_argument("--keep", type=Path, help="quiet: work here and leave it; there again, only sweeps are measured")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.what == "fill":
@@ -384,12 +384,9 @@ def main() -> None:
         return
     defaults = {"quiet": 100_000, "memory": 1_000_000, "nights": 200, "share": 20_000}
     work: Callable[..., Rows] = {"quiet": quiet, "memory": memory, "nights": nights, "share": share}[given.what]
-    with contextlib.ExitStack() as stack:
-        if given.keep is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=os.environ.get("OSPOR_BENCHMARK_DIR"))))
-        else:
-            folder = given.keep.absolute()
-            folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("OSPOR_BENCHMARK_DIR")) as made:
+        folder = given.keep.absolute() if given.keep else Path(made)
+        folder.mkdir(parents=True, exist_ok=True)
         more = {"archive": given.archive.absolute()} if given.archive is not None and given.what == "quiet" else {}
         rows = work(given.size or defaults[given.what], folder, **more)
     show(rows)

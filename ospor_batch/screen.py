@@ -115,11 +115,11 @@ class _Told:
         self._first = done if self._first is None else self._first
         rate = (done - self._first) / max(time.monotonic() - self._since, 1e-3)
         shown = f"{rate:.0f}/s" if rate >= 10 else f"{rate:.1f}/s"
-        self._bars.update(self._task, completed=done, total=total, rate=f"{shown} {self._noted}".rstrip())
+        self._bars.update(self._task, completed=done, total=total or None, rate=f"{shown} {self._noted}".rstrip())
         if self._lines is not None and time.monotonic() - self._lined > LINE_SECONDS:
             self._lined = time.monotonic()
-            left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
-            said = f"{self._title}: {done} of {total}, {shown}{left} {self._noted}"
+            left = f", {(total - done) / rate:.0f} s left" if rate > 0 and total else ""
+            said = f"{self._title}: {done}{f' of {total}' if total else ''}, {shown}{left} {self._noted}"
             self._lines.print(said.rstrip(), highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,16 +52,24 @@ def list_archive(
 
 
 def list_in_folders(
-    root: str, *, cache: Path, skip: Sequence[Path] = (), settled_before_ns: int | None = None
+    root: str,
+    *,
+    cache: Path,
+    skip: Sequence[Path] = (),
+    settled_before_ns: int | None = None,
+    left: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Folder | Listed]:
-    """List as list_archive does; the plain files of each folder of a local root come together."""
+    """List as list_archive does; the plain files of each folder of a local root come together.
+
+    left: told how many folders are known of and not listed yet; only of a local root.
+    """
     is_local = roots.kind_of(root) != "dicomweb"
     base = roots.base_of(root) if is_local else None
     if base is None or base.only is not None or isinstance(base.origin, Objects):
         yield from list_archive(root, cache=cache, skip=skip, settled_before_ns=settled_before_ns)
         return
     look = _Look(base, Cache(cache), settled_before_ns)
-    for item in walk_folders(Path(root), skip=skip):
+    for item in walk_folders(Path(root), skip=skip, left=left):
         if isinstance(item, Folder) and not has_container_name(item.names):
             yield item
             continue

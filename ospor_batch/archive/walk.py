@@ -68,10 +68,13 @@ class Folder(NamedTuple):
             yield Listed(start + name, size, mtime)
 
 
-def walk_folders(root: Path, *, skip: Sequence[Path] = (), beside: int | None = None) -> Iterator[Folder | Listed]:
+def walk_folders(
+    root: Path, *, skip: Sequence[Path] = (), beside: int | None = None, left: Callable[[int], None] = lambda _: None
+) -> Iterator[Folder | Listed]:
     """List as walk does; the regular files of a folder come together, what is odd about it one by one.
 
     beside: processes that ask the system along with this one; null: as cores and delay suggest. The list is the same.
+    left: told how many folders are known of and not listed yet.
     """
     seen = {_identity(folder) for folder in skip if folder.is_dir()}
     folders, linked = [""], list[str]()
@@ -85,6 +88,7 @@ def walk_folders(root: Path, *, skip: Sequence[Path] = (), beside: int | None = 
                 n_names += last.n_names
                 folders += reversed(last.found.folders)
                 linked += last.found.linked
+                left(len(folders) + len(linked))
             while under_way and (under_way[0].is_answered or n_names > MOST_UNDER_WAY or not (folders or linked)):
                 first = under_way.popleft()
                 yield from first.told(root)

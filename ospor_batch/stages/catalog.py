@@ -22,6 +22,7 @@ from ospor_batch.stages.site_rules import read_rules
 from ospor_batch.stages.summary import StageSummary
 from ospor_batch.store import Change, Store, SweepCounts, Writing, bucket_groups
 
+FILE = ["center", "file_key", "folder_key", "archive", "path", "size_bytes", "reason", "content_digest"]
 DECIDED_BY = ("instance", "series", "locator")  # contracts whose change asks for everything anew
 
 
@@ -50,14 +51,16 @@ def catalog(study: Study, center: str, *, store: Store, key: bytes, split_key: b
         is_whole = last is None or last["rules_digest"] != digest
         batches = reopening.everything() if last is None or is_whole else reopening.after(int(str(last["sweep_number"])))
         with store.writing("catalog", center=name) as writing:
-            settled, change = _recompute(of, batches, reopening=reopening, writing=writing)
+            settled, change = _recompute(of, batches, reopening=reopening, writing=writing, is_whole=is_whole)
             counts = _counts(change, known=of.known, n_series=settled.series.height)
             writing.finish(counts, rules_digest=digest, is_recorded=bool(batches))
         n_instances, n_refused = _n_instances(store, name), _n_refused(store, name)
     return _summary(name, settled, n_instances=n_instances, n_refused=n_refused).check()
 
 
-def _recompute(of: _Catalog, batches: list[pl.DataFrame], *, reopening: Reopening, writing: Writing) -> tuple[Settled, Change]:
+def _recompute(
+    of: _Catalog, batches: list[pl.DataFrame], *, reopening: Reopening, writing: Writing, is_whole: bool
+) -> tuple[Settled, Change]:
     """Judge the series of every batch, settle them with those left as they were, and append what differs."""
     found = [_judge(of, own, context=reopening.context(own), writing=writing) for own in batches]
     own = pl.concat([pl.DataFrame(schema={"series_key": pl.String()}), *batches])
@@ -66,9 +69,11 @@ def _recompute(of: _Catalog, batches: list[pl.DataFrame], *, reopening: Reopenin
     if not batches:
         return settled, Change(empty("series"))
     here = pl.col("center") == of.center
-    files = of.store.ever("instance", center=of.center, columns=["file_key"], among=own)["file_key"].implode()
     rejects = pl.concat([batch.rejects for batch in found]).sort("item_key")
-    ours = here & (pl.col("stage") == "catalog") & pl.col("item_key").is_in(files)
+    ours = here & (pl.col("stage") == "catalog")
+    if not is_whole:
+        files = of.store.ever("instance", center=of.center, columns=["file_key"], among=own)["file_key"]
+        ours &= pl.col("item_key").is_in(files.implode())
     change = of.store.difference("series", settled.series, scope=here, center=of.center)
     writing.append(
         {
@@ -84,8 +89,7 @@ def _recompute(of: _Catalog, batches: list[pl.DataFrame], *, reopening: Reopenin
 def _judge(of: _Catalog, own: pl.DataFrame, *, context: pl.DataFrame, writing: Writing) -> Catalogued:
     """Judge one batch and append its locator; context: series of masks, which are judged for their own sake elsewhere."""
     instances = of.store.current("instance", center=of.center, among=pl.concat([own, context]))
-    folders = instances.select("folder_key").unique()
-    files = of.store.current("file", center=of.center, among=folders)
+    files = _files(of, instances)
     found = catalog_center(
         instances,
         files,
@@ -105,6 +109,13 @@ def _judge(of: _Catalog, own: pl.DataFrame, *, context: pl.DataFrame, writing: W
     here = pl.col("center") == of.center
     writing.append({"locator": of.store.difference("locator", locator, scope=here, center=of.center, among=parts)})
     return Catalogued(series, empty("locator"), rejects, found.collisions, found.unlisted)
+
+
+def _files(of: _Catalog, instances: pl.DataFrame) -> pl.DataFrame:
+    """The files of instances and those that may be masks beside them; of a folder of any size, no others."""
+    folders = instances.select("folder_key").unique()
+    files = of.store.current("file", center=of.center, columns=FILE, among=folders)
+    return files.filter(pl.col("file_key").is_in(instances["file_key"].implode()) | pl.col("content_digest").is_not_null())
 
 
 def _contents(of: _Catalog, instances: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:

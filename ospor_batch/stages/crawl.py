@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -27,6 +28,7 @@ from ospor_batch.errors import ArchiveError, ItemRefused, StorageError, StudyErr
 from ospor_batch.stages.crawl_appending import Appending
 from ospor_batch.stages.crawl_counts import Tally, as_they_were, counted, crawl_summary, sweep_counts
 from ospor_batch.stages.crawl_parts import DONE, FILES, ROWS, Part, cut
+from ospor_batch.stages.crawl_progress import Watch
 from ospor_batch.stages.crawl_rows import file_key, unread
 from ospor_batch.stages.lent_key import borrowed, lent, mark_of
 from ospor_batch.stages.listing import Spilled, as_found
@@ -60,6 +62,7 @@ class Crawl:
     staging: Path
     listing: Spilled
     same: SameFolders
+    watch: Watch
     tally: Tally = field(default_factory=Tally)
     found: Iterator[pl.DataFrame] | None = None
     new: list[tuple[str, Path]] = field(default_factory=list)
@@ -94,7 +97,9 @@ class Crawl:
             # parts that a killed crawl made are of no use to one with another key or other columns
             "key": mark_of(self.key), "contracts": [contract(table).digest for table in TABLES],
         }  # fmt: skip
-        return _work_list(files, work=work, staging=staging)
+        target = _work_list(files, work=work, staging=staging)
+        self.watch.expect(target, n_files=files.height)
+        return target
 
     def last_commit(self) -> list[object]:
         """What names the commit that gave the center its files."""
@@ -114,20 +119,22 @@ def crawl(
 ) -> StageSummary:
     """Read the files that are new or changed and commit once; a killed crawl goes on where its finished parts end."""
     with store.lock():
-        of = _begin(study, center, store=store, key=key, is_sweep=is_sweep)
+        of = _begin(study, center, store=store, key=key, is_sweep=is_sweep, watch=Watch(progress))
         of.same.open(of.last_commit())
-        listed = _list(study, center, skip=study.workspace, cache=store.cache, settled_before_ns=of.settled_before_ns)
+        listed = of.watch.listing(_list(of))
         sizes = store.sizes("file", center=center)
         if any(sizes):
             of.listing.take(listed)
             quiet = of.same.quiet(of.listing.sizes)
             of.tally.add(as_they_were(quiet))
+            of.watch.note("comparing with the catalog")
             for group in of.listing.groups(sizes, quiet=quiet["number"].to_list()):
                 _compare(of, group, is_new=not any(sizes[number] for number in group))
+            of.watch.all_found()
         else:
             of.found = as_found(listed, size=PART_FILES)
         with store.writing("crawl", center=center) as writing:
-            n_moved = _read_and_write(of, writing, executor=executor, progress=progress)
+            n_moved = _read_and_write(of, writing, executor=executor)
             writing.finish(sweep_counts(of.tally, n_moved=n_moved))
         of.same.keep(of.last_commit())
         with storage_errors():
@@ -153,7 +160,7 @@ def read_partition(work_list: str) -> int:
     return rows.height
 
 
-def _begin(study: Study, center: str, *, store: Store, key: bytes, is_sweep: bool) -> Crawl:
+def _begin(study: Study, center: str, *, store: Store, key: bytes, is_sweep: bool, watch: Watch) -> Crawl:
     settled = time.time_ns() - study.sweep.settle_minutes * NANOSECONDS_PER_MINUTE if is_sweep else None
     staging = store.private.absolute() / "staging" / center
 
@@ -163,21 +170,21 @@ def _begin(study: Study, center: str, *, store: Store, key: bytes, is_sweep: boo
     reader = reader_version()
     same = SameFolders(store.private.absolute() / "folders" / center, reader_version=reader, key=key)
     listing = Spilled(staging / "listing", folder_key=folder_key, same=same)
-    return Crawl(study, center, store, key, settled, reader, staging, listing, same)
+    return Crawl(study, center, store, key, settled, reader, staging, listing, same, watch)
 
 
-def _list(
-    study: Study, center: str, *, skip: Path, cache: Path, settled_before_ns: int | None
-) -> Iterator[tuple[str, Folder | Listed]]:
+def _list(of: Crawl) -> Iterator[tuple[str, Folder | Listed]]:
     """Archive and name of every file, as they are found; ArchiveError for a root that is missing or holds nothing.
 
     All roots are looked at before the first is listed to its end.
     """
     begun = []
-    for archive in study.center(center).archives:
-        root = study.archive_root(archive)
-        where = f"center {center}: centers.{center}.archives names {archive!r}: {root}"
-        listing = iter(list_in_folders(root, cache=cache, skip=[skip], settled_before_ns=settled_before_ns))
+    for archive in of.study.center(of.center).archives:
+        root = of.study.archive_root(archive)
+        where = f"center {of.center}: centers.{of.center}.archives names {archive!r}: {root}"
+        left = functools.partial(of.watch.left, archive)
+        settled, skip = of.settled_before_ns, [of.study.workspace]
+        listing = list_in_folders(root, cache=of.store.cache, skip=skip, settled_before_ns=settled, left=left)
         with _named(where):
             first = next(listing, None)
         if first is None:
@@ -238,14 +245,20 @@ def _work_lists(of: Crawl, read: pl.DataFrame, *, is_new: bool) -> list[tuple[st
     return found
 
 
-def _read_and_write(of: Crawl, writing: Writing, *, executor: Executor, progress: Progress | None) -> int:
+def _read_and_write(of: Crawl, writing: Writing, *, executor: Executor) -> int:
     """Read what must be read and append what differs; return how many files were moved."""
     appending = Appending(of, writing, slice_parts=SLICE_PARTS)
+
+    def told(part: Path) -> None:
+        appending.told(part)
+        of.watch.read(part)
+
     with lent(of.key) if executor.is_here else contextlib.nullcontext() as key_at:
         if of.found or of.new or of.work:
             write_text(json.dumps({"number": writing.number, "key_at": key_at}), target=of.staging / NOW)
-        n_known = len(of.new) + sum(map(len, of.work.values()))
-        _work(_parts(of, appending), executor=executor, n_parts=n_known, progress=progress, told=appending.told)
+        _work(_parts(of, appending), executor=executor, told=told)
+    if of.new or of.work or of.found:
+        of.watch.note("all read; writing the catalog")
     return appending.finish()
 
 
@@ -273,8 +286,9 @@ def _found(of: Crawl, appending: Appending) -> Iterator[tuple[str, Path]]:
         runs = cut(left["path"].to_list(), size=PART_FILES)
         yield from ((archive, of.work_list(left[run], is_new=True)) for run in runs[:-1])
         left = left[runs[-1]] if runs else left
-    if left.height:
-        yield left["archive"][0], of.work_list(left, is_new=True)
+    rest = [(str(left["archive"][0]), of.work_list(left, is_new=True))] if left.height else []
+    of.watch.all_found()
+    yield from rest
 
 
 def _work_list(files: pl.DataFrame, *, work: Mapping[str, object], staging: Path) -> Path:
@@ -290,33 +304,13 @@ def _work_list(files: pl.DataFrame, *, work: Mapping[str, object], staging: Path
     return target
 
 
-def _work(
-    parts: Iterable[Path],
-    *,
-    executor: Executor,
-    n_parts: int = 0,
-    progress: Progress | None = None,
-    told: Callable[[Path], None] = lambda _: None,
-) -> None:
-    """Read parts on the executor; told is called with each that is done, here, while others are being read or found.
-
-    n_parts: how many are known of; progress is told of as many as were found, where they are more.
-    """
-    n_found = n_done = 0
-
-    def done(part: Path) -> None:
-        nonlocal n_done
-        told(part)
-        n_done += 1
-        if progress is not None:
-            progress(n_done, max(n_parts, n_found))
+def _work(parts: Iterable[Path], *, executor: Executor, told: Callable[[Path], None] = lambda _: None) -> None:
+    """Read parts on the executor; told is called with each that is done, here, while others are being read or found."""
 
     def todo() -> Iterator[str]:
-        nonlocal n_found
         for part in parts:
-            n_found += 1
             if any(part.with_name(name).is_file() for name in (DONE, ROWS)):
-                done(part)
+                told(part)
             else:
                 yield str(part)
 
@@ -325,7 +319,7 @@ def _work(
             raise StorageError("a worker found the disk full; free space and run again: finished parts are kept")
         if outcome.error is not None:
             _bisect(Path(outcome.item), executor=executor)
-        done(Path(outcome.item))
+        told(Path(outcome.item))
 
 
 def _bisect(work_list: Path, *, executor: Executor) -> None:

@@ -13,7 +13,7 @@ from ospor_batch.archive.reading import part_schema
 from ospor_batch.contracts import contract
 from ospor_batch.errors import LedgerError
 from ospor_batch.stages.crawl_counts import counted_anew
-from ospor_batch.stages.crawl_parts import FILES, ROWS, Finished, Part, by_table
+from ospor_batch.stages.crawl_parts import ROWS, Finished, Part, by_table
 from ospor_batch.stages.crawl_rows import IDENTITY, changes, identities, keyed, unread
 from ospor_batch.stages.listing import in_slices
 from ospor_batch.stages.same_folders import Group
@@ -73,7 +73,7 @@ class Appending:
     def told(self, part: Path) -> None:
         """A part was read."""
         if isinstance(new := self._new.get(part), Part):
-            self._new[part] = self._take(new, n=read_staged(new.beside(FILES)).height)
+            self._new[part] = self._take(new, n=self._of.watch.size(part))
             return
         each = self._slices.pop(part)
         each.left.discard(part)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import polars as pl
 
 from ospor_batch.catalog.vocabulary import sop_class_is
 from ospor_batch.pseudonym import pseudonym
 from ospor_batch.store import Store, bucket_groups, number_of
 
-SHARE_ROWS = 2_000_000  # instance keys compared at once: 0.3 GB
-BATCH_ROWS = 200_000  # instances grouped at once: 0.4 GB
+SHARE_ROWS = 500_000  # instance keys compared at once: 0.1 GB
+BATCH_ROWS = 60_000  # instances grouped at once: 0.3 GB; a series is never parted
 SERIES = pl.Schema({"series_key": pl.String()})
 
 
@@ -51,7 +53,10 @@ class Reopening:
             return [own]
         free = own.join(entangled, on="series_key", how="anti")
         number = number_of(pl.col("series_key"), "instance")
-        batches = [free.filter(number.is_between(group.start, group.stop - 1)) for group in groups]
+        batches = list[pl.DataFrame]()
+        for group in groups:
+            in_group = free.filter(number.is_between(group.start, group.stop - 1))
+            batches += _parts(in_group, n=math.ceil(sum(sizes[group.start : group.stop]) / BATCH_ROWS))
         return [batch for batch in [*batches, entangled] if batch.height]
 
     def _segmentations(self) -> pl.DataFrame:
@@ -94,13 +99,20 @@ class Reopening:
         """Every series that shares an object with another, sought share by share of the objects."""
         n_rows = sum(self._store.sizes("instance", center=self._center))
         found = [pl.DataFrame(schema=SERIES)]
-        digits = 0 if n_rows <= SHARE_ROWS else 1 if n_rows <= 16 * SHARE_ROWS else 2
-        for number in range(16**digits):
-            start = f"{number:0{digits}x}" if digits else ""
-            held = self._store.ever("instance", center=self._center, columns=["instance_key", "series_key"], starts=start)
-            held = held.drop_nulls("instance_key")
+        n_shares = max(1, math.ceil(n_rows / SHARE_ROWS))
+        for number in range(n_shares):
+            share, columns = (number, n_shares), ["instance_key", "series_key"]
+            held = self._store.ever("instance", center=self._center, columns=columns, share=share).drop_nulls()
             found.append(held.filter(pl.len().over("instance_key") > 1).select("series_key"))
         return pl.concat(found).unique().sort("series_key")
+
+
+def _parts(series: pl.DataFrame, *, n: int) -> list[pl.DataFrame]:
+    """Series of a bucket that alone is too large for a batch, spread by digits of their keys that name no bucket."""
+    if n <= 1:
+        return [series]
+    of = pl.col("series_key").str.slice(2, 4).str.to_integer(base=16) % n
+    return [series.filter(of == number) for number in range(n)]
 
 
 def _together(one: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:

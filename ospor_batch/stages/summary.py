@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from ospor_batch.errors import LedgerError
 
 Progress = Callable[[int, int], None]
-"""Called with (done, total) while a stage works."""
+"""Called with (done, total) while a stage works; total 0: not known yet."""
 
 
 @runtime_checkable

@@ -144,9 +144,9 @@ class Store:
         )
         if rows is None:
             return empty(table).select(wanted)
-        if among is not None:
+        if among is not None:  # streamed, so that memory follows the answer and not the buckets
             rows = rows.join(among.unique().lazy(), on=among.columns, how="semi")
-        found = _last(rows.collect(), key=key)
+        found = _last(rows.collect(engine="auto" if among is None else "streaming"), key=key)
         return (found.sort(list(of.primary_key)) if is_sorted else found).select(wanted)
 
     def sizes(self, table: str, *, center: str) -> list[int]:
@@ -170,12 +170,13 @@ class Store:
         columns: Sequence[str],
         among: pl.DataFrame | None = None,
         after: int | None = None,
-        starts: str = "",
+        share: tuple[int, int] = (0, 1),
     ) -> pl.DataFrame:
         """Distinct values of columns over all versions of all rows, sorted; streamed, so that memory follows the answer.
 
         among: only rows with these values; after: only rows written, or retired, after a commit, columns being of the
-        full key, since no others stand in rows that retire one; starts: only where the first column starts with this.
+        full key, since no others stand in rows that retire one; share: the number of one share of so many, of the keyed
+        hashes in the first column.
         """
         if after is not None and (unknown := set(columns) - set(full_key(table))):
             raise ContractError(f"{table}: {', '.join(sorted(unknown))} does not stand in rows that retire a key")
@@ -188,8 +189,8 @@ class Store:
             rows = rows.filter(pl.col("sweep_number") > after)
         if among is not None:
             rows = rows.join(among.unique().lazy(), on=among.columns, how="semi")
-        if starts:
-            rows = rows.filter(pl.col(columns[0]).str.starts_with(starts))
+        if share[1] > 1:
+            rows = rows.filter(pl.col(columns[0]).str.slice(2, 4).str.to_integer(base=16, strict=False) % share[1] == share[0])
         return rows.select(columns).unique().collect(engine="streaming").sort(columns)
 
     def difference(

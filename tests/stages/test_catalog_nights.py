@@ -107,6 +107,22 @@ def test_nights_give_the_catalog_of_one_crawl(center: Center, seed: int, monkeyp
         assert_equal(tables(center.store), made_at_once(center))
 
 
+def test_no_batch_is_larger_than_one_series_or_the_limit(center: Center, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(12):
+        write_series(center.archive / f"f{number}", n=1 + number % 3, series=number)
+    write(ct(series=99, SOPInstanceUID=uid(1, 1, 1)), center.archive / "same-object.dcm")
+    center.crawl()
+    whole = [own for own in reopened.Reopening(center.store, "north", key=center.key).everything() if own.height]
+    monkeypatch.setattr(reopened, "BATCH_ROWS", 4)
+    # as in an archive whose every bucket alone is larger than a batch
+    monkeypatch.setattr(reopened, "number_of", lambda *_: pl.lit(0))
+    monkeypatch.setattr(center.store, "sizes", lambda *_, **__: [25] + [0] * 63)
+    batches = reopened.Reopening(center.store, "north", key=center.key).everything()
+    assert len(whole) == 1
+    assert len(batches) > 4
+    assert pl.concat(batches).sort("series_key").equals(whole[0].sort("series_key"))
+
+
 def test_only_the_touched_series_are_judged(center: Center, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(1, 7):
         write_series(center.archive / f"f{number}", n=2, series=number)

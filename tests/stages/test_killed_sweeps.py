@@ -32,10 +32,11 @@ from pathlib import Path
 from ospor_batch.compute.executor import InLine
 from ospor_batch.stages import crawl as stage
 from ospor_batch.stages.catalog import catalog
-from ospor_batch.store import Store
+from ospor_batch.store import Store, together
 from tests.stages.test_crawl import study_of
 import deltalake, pydicom
 stage.PART_FILES = 3
+together.MOST_TOGETHER, together.RUN_ROWS = 12, 5  # a first crawl parts its rows over buckets, in commits of five
 def sweep(folder, last_call):
     n_calls = 0
     def count(frame, event, _):
