@@ -71,7 +71,7 @@ def _processes(settings: Compute) -> Iterator[Client]:
     at_first = n_workers if settings.workers_at_least is None else settings.workers_at_least
     with (
         _configured(n_threads=n_threads),
-        LocalCluster(n_workers=at_first, processes=True, security=_secret(), **_quiet(settings)) as cluster,
+        LocalCluster(n_workers=at_first, processes=True, security=_secret(), **_quiet(settings, n_workers)) as cluster,
         _client(cluster, settings=settings, n_threads=n_threads) as client,
     ):
         yield client
@@ -89,7 +89,7 @@ def _gpus(settings: Compute) -> Iterator[Client]:
     with (
         _configured(n_threads=n_threads),
         # no RMM pool beside torch, which has its own allocator
-        LocalCUDACluster(n_workers=n_workers, protocol="tls", security=_secret(), **_quiet(settings)) as cluster,
+        LocalCUDACluster(n_workers=n_workers, protocol="tls", security=_secret(), **_quiet(settings, n_workers)) as cluster,
         _client(cluster, settings=settings, n_threads=n_threads) as client,
     ):
         yield client
@@ -235,10 +235,13 @@ def _on_disk(secret: Security, folder: Path) -> Security:
     return secret
 
 
-def _quiet(settings: Compute) -> dict[str, Any]:
+def _quiet(settings: Compute, n_workers: int) -> dict[str, Any]:
+    from distributed.system import MEMORY_LIMIT
+
+    is_shared = settings.memory_limit == "auto"  # Dask would go by threads: to one worker it would give the share of one core
     return {
         "threads_per_worker": settings.threads_per_worker,
-        "memory_limit": settings.memory_limit,
+        "memory_limit": MEMORY_LIMIT // n_workers if is_shared else settings.memory_limit,
         "host": LOOPBACK,
         # named, since Dask serves HTTP on all interfaces where no address is given
         "dashboard_address": f"{LOOPBACK}:0",

@@ -1,4 +1,4 @@
-"""Make a worker process ready: threads, CUDA settings, silent libraries, counters at Dask's own metrics endpoint."""
+"""Make a worker process ready: threads, memory, CUDA settings, silent libraries, counters at Dask's own metrics endpoint."""
 
 from __future__ import annotations
 
@@ -51,6 +51,9 @@ class WorkerSetup(WorkerPlugin):  # type: ignore[misc]
         for variable, value in CUDA_SETTINGS.items():
             os.environ.setdefault(variable, value)
         os.environ.setdefault("OMP_NUM_THREADS", str(self.n_threads))  # where no nanny of ours set it before the start
+        # Dask gives a worker nothing to do while it holds 0.8 of its memory, and there is no result that it could spill: one
+        # that keeps memory to use it again would wait for ever. At 0.95 its nanny starts it anew, as after any other death
+        worker.memory_manager.memory_pause_fraction = worker.memory_manager.memory_spill_fraction = False
         logging.captureWarnings(capture=True)
         warnings.simplefilter("default")
         worker.ospor_silenced = silenced = Silenced()

@@ -13,6 +13,7 @@ from ospor_batch.inference.timing import Stopwatch
 from ospor_batch.models.registry import predictor_here
 from ospor_batch.models.spec import Prediction, Predictor, PredictorSpec
 
+FAILED = "predictor_failed"
 OutOfMemory = Literal["cpu", "reject"]
 Answer = tuple[Prediction, str] | ItemRefused
 """A prediction with the device that made it, or why there is none."""
@@ -103,7 +104,7 @@ def failed(error: Exception) -> ItemRefused:
     """What becomes of an item on which a predictor failed; worth another try, since its code may have been mended."""
     if isinstance(error, ItemRefused):
         return error
-    return ItemRefused("predictor_failed", str(nameless(error)).partition(";")[0], is_transient=True)
+    return ItemRefused(FAILED, str(nameless(error)).partition(";")[0], is_transient=True)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

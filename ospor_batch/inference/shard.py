@@ -24,7 +24,7 @@ from ospor_batch.errors import ItemRefused, LedgerError, OsporError
 from ospor_batch.inference.ahead import in_batches
 from ospor_batch.inference.allocator import keep_freed_memory
 from ospor_batch.inference.decoders import Prepared, Submit, processes, threads
-from ospor_batch.inference.device import Answer, Device, DeviceLostError, OutOfMemory
+from ospor_batch.inference.device import FAILED, Answer, Device, DeviceLostError, OutOfMemory
 from ospor_batch.inference.items import Item, read_items
 from ospor_batch.inference.journal import Journal
 from ospor_batch.inference.lanes import can_share, side_by_side
@@ -95,7 +95,8 @@ class ShardTask:
 class ShardReceipt:
     """What a worker answers once its parts are durable.
 
-    reasons: rejects by reason, transient ones among them. seconds: by step (timing.STEPS).
+    reasons: rejects by reason, transient ones among them. seconds: by step (timing.STEPS). failure: of the predictor on the
+    first series that it failed on, as that reject's detail has it; empty where it failed on none.
     """
 
     shard: str
@@ -104,6 +105,7 @@ class ShardReceipt:
     n_rejected: int
     reasons: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    failure: str = ""
 
     def counts(self) -> dict[str, float]:
         """Counters of the worker."""
@@ -132,10 +134,8 @@ def predict_shard(task: ShardTask) -> ShardReceipt:
                 os._exit(BROKEN_CONTEXT)  # the journal says what it worked on; another process takes the rest
             raise OsporError("the device is lost to this process; run again: finished work is kept") from None
         kept.flush()
-    kept.refuse_systematic_failure()
-    receipt = ShardReceipt(
-        task.shard, len(items), kept.n_predicted, kept.reasons.total(), dict(sorted(kept.reasons.items())), watch.seconds
-    )
+    reasons = dict(sorted(kept.reasons.items()))
+    receipt = ShardReceipt(task.shard, len(items), kept.n_predicted, kept.reasons.total(), reasons, watch.seconds, kept.failure)
     if receipt.n_predicted + receipt.n_rejected != receipt.n_items:
         raise LedgerError(f"shard {task.shard}: {receipt.n_items} items, but {receipt.n_predicted} + {receipt.n_rejected}")
     _leave(receipt, task.receipt)
@@ -216,7 +216,7 @@ class _Kept:
         self.task, self.journal, self.watch = task, journal, watch
         self.n_predicted = 0
         self.reasons: Counter[str] = Counter()
-        self._failures: list[str] = []
+        self.failure = ""
         self._begin()
 
     def _begin(self) -> None:
@@ -231,8 +231,8 @@ class _Kept:
             part = "reject_transient" if verdict.is_transient else "reject"
             self._rows[part].append(reject_row(item.item_digest, item.center, spec=spec, refusal=verdict))
             self.reasons[verdict.reason] += 1
-            if verdict.reason == "predictor_failed":
-                self._failures.append(verdict.detail)
+            if verdict.reason == FAILED:
+                self.failure = self.failure or verdict.detail
         else:
             assert not isinstance(answer, ItemRefused)
             prediction, device = answer
@@ -252,11 +252,6 @@ class _Kept:
                 write_parts(self._rows, name=name, store=self.task.store, spec=self.task.spec)
             self.journal.keeps(self._items)
         self._begin()
-
-    def refuse_systematic_failure(self) -> None:
-        """OsporError when the predictor failed on everything it was given: a fault of its code, not of the images."""
-        if len(self._failures) > 1 and not self.n_predicted:
-            raise OsporError(f"predictor {self.task.spec.predictor} fails on every series: {self._failures[0]}")
 
 
 def _faulty(prediction: Prediction) -> ItemRefused | None:

@@ -17,15 +17,17 @@ import polars as pl
 
 from ospor_batch.compute.executor import WORKER_DIED, Executor
 from ospor_batch.errors import ItemRefused, OsporError
+from ospor_batch.inference.device import FAILED
 from ospor_batch.inference.journal import Left, read_journal
 from ospor_batch.inference.parts import items_of_part, name_of, reject_row, write_parts
-from ospor_batch.inference.shard import Limits, ShardTask, predict_shard
+from ospor_batch.inference.shard import Limits, ShardReceipt, ShardTask, predict_shard
 from ospor_batch.models.spec import PredictorSpec
 from ospor_batch.runs import Run
 from ospor_batch.stages.live import Live
 from ospor_batch.stages.shards import halves, without, write_shards
 
 TIMED_OUT = "timed_out"
+MOST_FAILURES = 200  # of a predictor that never answered: its code is at fault, or this is no archive for it
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Rounds:
     _refused: set[str] = field(default_factory=set)  # before anything was tried
     _deaths: Counter[str] = field(default_factory=Counter)  # of workers that worked on an item
     _never_begun: Counter[str] = field(default_factory=Counter)
+    _n_failures: int = 0  # of the predictor, before its first answer
 
     def __post_init__(self) -> None:
         self.folder = shards_folder(self.run, self.spec)
@@ -115,7 +118,14 @@ class Rounds:
             else:
                 self.live.received(outcome.value)
                 outcome.item.source.unlink(missing_ok=True)
+                self._refuse_systematic_failure(outcome.value)
         return sorted(died)
+
+    def _refuse_systematic_failure(self, receipt: ShardReceipt) -> None:
+        """OsporError before a whole cohort is tried in vain; a few series that a predictor cannot take are rejects alone."""
+        self._n_failures += receipt.reasons.get(FAILED, 0)
+        if self._n_failures > MOST_FAILURES and not any((self.run.predictions / self.spec.key).glob("prediction-*.parquet")):
+            raise OsporError(f"predictor {self.spec.predictor} fails on every series: {receipt.failure}")
 
     def _what_is_left(self, shard: list[str]) -> list[list[str]]:
         """The shards that do what a dead one left undone."""
@@ -161,7 +171,9 @@ class Rounds:
         if left is not None and left.is_timed_out:
             refusal = ItemRefused(TIMED_OUT, f"took longer than {self.limits.item_seconds:g} s, twice")
         else:
-            refusal = ItemRefused(WORKER_DIED, "the process died each time it worked on this series alone")
+            refusal = ItemRefused(
+                WORKER_DIED, "the process died each time it worked on this series alone: it crashed, or went over its memory"
+            )
         row = reject_row(item, center, spec=self.spec, refusal=refusal)
         write_parts(
             {"reject": [row]}, name=name_of([item]), store=self.run.predictions.absolute() / self.spec.key, spec=self.spec

@@ -81,6 +81,22 @@ def blocked(name: str) -> bool:
     return name in sys.modules and sys.modules[name] is None
 
 
+def talk() -> str | None:
+    """Log as pydicom does, which quotes what it finds; how CUDA is set here."""
+    import logging
+    import os
+
+    log = logging.getLogger("pydicom")
+    assert not log.propagate
+    assert {type(handler).__name__ for handler in log.handlers} <= {"Silenced", "NullHandler"}  # nobody writes the text anywhere
+    log.warning("PatientName is Kim^Minji")
+    return os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+
+
+def allowed_failures(dask_scheduler: Any) -> int:
+    return int(dask_scheduler.allowed_failures)
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     for number, name in enumerate(NAMES):
@@ -114,7 +130,10 @@ def test_a_study_on_workers_without_tables_and_a_scheduler_that_dies(
         assert all(joined.client.run(blocked, "polars").values())
         infer(study, run, store=store, executor=joined)
         assert counters(joined)['ospor_series_total{kind="predicted"}'] == 7
-        assert all(isinstance(counts, dict) for counts in joined.client.run(log_counts).values())
+        assert set(joined.client.run(talk).values()) == {":4096:8"}
+        assert [counts["pydicom WARNING"] for counts in joined.client.run(log_counts).values()] == [1, 1]
+        assert counters(joined)['ospor_log_records_total{kind="warning"}'] >= 2
+        assert joined.client.run_on_scheduler(allowed_failures) == 0
         on_workers = {name: run.read(name).rows() for name in outputs(run)}
         for part in run.predictions.rglob("*.parquet"):
             part.unlink()

@@ -72,11 +72,17 @@ def test_a_killed_worker_takes_its_item_alone_and_is_replaced(processes: Executo
     assert processes.n_workers == 2
 
 
-def test_what_is_not_taken_is_dropped(processes: Executor) -> None:
-    outcomes = processes.map(time.sleep, [0.01, 5, 5, 5, 5])
-    next(outcomes)
-    outcomes.close()
+def test_a_worker_has_two_at_a_time_and_what_is_not_taken_is_dropped(processes: Executor) -> None:
     assert isinstance(processes, DaskExecutor)
+    waiting = iter([0.01, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0])
+    outcomes = processes.map(time.sleep, waiting)
+    next(outcomes)
+    assert list(waiting) == [5.0, 5.0]  # one is done, and two workers have four
+    until = time.monotonic() + 10
+    while len(processes.client.futures) > 4 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(processes.client.futures) == 4  # of what is done nothing is kept
+    outcomes.close()
     assert not processes.client.futures
 
 

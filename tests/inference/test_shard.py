@@ -118,13 +118,28 @@ def test_no_name_leaves_the_worker(task: ShardTask, archive: Path) -> None:
 def test_a_second_time_writes_the_same_bytes(task: ShardTask, archive: Path) -> None:
     run_shard(task, archive)
     before = {path.name: path.read_bytes() for path in task.store.iterdir()}
+    task.receipt.unlink()
     predict_shard(task)
     assert {path.name: path.read_bytes() for path in task.store.iterdir()} == before
+
+
+def test_a_shard_that_dask_asks_for_twice_is_computed_once(
+    task: ShardTask, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task may go to another worker, and one that died with its answer is asked for again."""
+    first = run_shard(task, archive)
+    monkeypatch.setattr("ospor_batch.inference.items.read_volume", None)
+    assert predict_shard(task) == first
+    task.receipt.unlink()
+    again = predict_shard(task)
+    assert again.reasons == {"predictor_failed": 5}
+    assert again.failure.startswith("unexpected TypeError at ospor_batch.inference.items")
 
 
 def test_a_model_is_built_once_in_a_process(task: ShardTask, archive: Path) -> None:
     predictor_here.cache_clear()
     run_shard(task, archive)
+    task.receipt.unlink()
     predict_shard(task)
     assert predictor_here.cache_info().misses == 1
 

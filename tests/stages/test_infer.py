@@ -17,9 +17,13 @@ from ospor_batch.compute.cluster import open_executor
 from ospor_batch.compute.executor import DaskExecutor, Executor, InLine, Outcome
 from ospor_batch.config import Compute, Study
 from ospor_batch.errors import LedgerError, OsporError
+from ospor_batch.models.mean_hu import MeanHu
 from ospor_batch.models.registry import predictor_here
+from ospor_batch.models.spec import Prediction
 from ospor_batch.runs import Run
 from ospor_batch.stages.infer import infer, limits_of
+from ospor_batch.stages.located import distinct_items, located
+from ospor_batch.stages.shards import costs, cut_shards
 from ospor_batch.stages.specs import digests
 from ospor_batch.store import Change, Store, SweepCounts
 from tests.cohort.rows import completed, hexed
@@ -161,6 +165,18 @@ def test_every_row_is_predicted_or_rejected(study: Study, store: Store, tmp_path
     assert set(predictions["parameter_digest"]) == {parameters}
 
 
+def test_work_is_cut_in_the_order_in_which_the_disk_holds_it(study: Study, store: Store) -> None:
+    files = located(distinct_items(manifest(NAMES)), study, store=store, run=a_run(store, manifest(NAMES)))
+    assert sorted(NAMES, key=hexed) != NAMES  # which is how they come
+    folders = files["path"].str.split("/").list.first()
+    assert folders.rle().struct.field("value").to_list() == NAMES  # each folder once: its files are together
+    for folder in files.filter(kind="image").partition_by("item_digest"):
+        assert folder["slice_order"].is_sorted()
+    cut = cut_shards(costs(files), megabytes=0.01)
+    assert [item for shard in cut for item in shard] == [hexed(name) for name in NAMES]
+    assert len(cut) > 1
+
+
 def test_a_second_time_does_no_work_and_writes_the_same_bytes(study: Study, store: Store) -> None:
     run, first, second = a_run(store, manifest(NAMES)), Watched(), Watched()
     infer(study, run, store=store, executor=first)
@@ -261,6 +277,35 @@ def test_a_bug_in_a_worker_ends_the_stage_by_name(study: Study, store: Store) ->
 
     with pytest.raises(OsporError, match="IndexError on its worker"):
         infer(study, a_run(store, manifest(NAMES)), store=store, executor=Buggy())
+
+
+def test_series_that_a_predictor_cannot_take_are_rejects_and_one_that_never_answers_ends_the_stage(
+    study: Study, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Series that fail lie together and may fill a shard; that one, or a small study, says nothing of the predictor."""
+
+    def odd(_: object, batch: Sequence[Prediction]) -> Sequence[Prediction]:
+        if batch[0].value < most:
+            raise IndexError("Kim^Minji")
+        return batch
+
+    monkeypatch.setattr(MeanHu, "predict", odd)
+    monkeypatch.setattr("ospor_batch.stages.infer.SHARDS_PER_WORKER", 2)
+    for most, n_done in ((125, 2), (1000, 0)):  # a, b and c, which fill a shard; then all
+        run = a_run(store, manifest(NAMES), name=f"below {most}")
+        object.__setattr__(run, "predictions", run.folder / "predictions")
+        north, _ = infer(study, run, store=store, executor=InLine())
+        assert (north.done, north.excluded, north.failed) == (n_done, 1, 5 - n_done)
+        rejects = run.read("reject").filter(pl.col("reason") == "predictor_failed")
+        assert rejects["is_transient"].all()
+        assert rejects["detail"].str.contains("IndexError").all()
+    monkeypatch.setattr("ospor_batch.stages.rounds.MOST_FAILURES", 3)
+    with pytest.raises(OsporError, match="mean_hu fails on every series: unexpected IndexError at ospor_batch"):
+        infer(study, run, store=store, executor=InLine())
+    most = 125
+    infer(study, run, store=store, executor=InLine())
+    most = 1000
+    assert infer(study, run, store=store, executor=InLine())[0].done == 2  # what it once answered
 
 
 def test_a_series_that_the_catalog_cannot_place_breaks_the_ledger(study: Study, store: Store) -> None:
