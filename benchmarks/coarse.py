@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import torch
+from agreement import compared, in_words
 
 from ospor_batch.errors import ItemRefused
 from ospor_batch.imaging.decoding import frames_of
@@ -60,25 +61,23 @@ def example(path: Path, parameters: dict[str, Any], least: int) -> tuple[Example
 
 
 def measure(folder: Path, files: list[Path]) -> list[dict[str, Any]]:
-    said = read_spec(folder)
-    if said["recipe"] != RECIPE.name:
+    spec = read_spec(folder)
+    if spec["recipe"] != RECIPE.name:
         return []
-    parameters = {**RECIPE.defaults, **said["parameters"]}
+    parameters = {**RECIPE.defaults, **spec["parameters"]}
     answers = RECIPE.learner.open(open_bundle(folder).state, parameters, targets=RECIPE.targets(parameters), device="cpu")
-    side, locked = int(parameters["image_pixels"]), said["threshold"]["score_cut"]
+    side, locked = int(parameters["image_pixels"]), spec["threshold"]["score_cut"]
     rows = []
     whole = [example(path, parameters, 0) for path in files]
     for least in (int(share * side) for share in SHARES):
         coarse = [example(path, parameters, least) for path in files]
         both = [(a[0], b[0]) for a, b in zip(whole, coarse, strict=True) if a[0] is not None and b[0] is not None]
         one, other = (np.array([_score(answers([each])[0]) for each in column]) for column in zip(*both, strict=True))
-        cut = float(np.median(one) if locked is None else locked)
         rows.append({
             "network_sees": side, "least_decoded_pixels": least, "rows_whole": max(n for _, n in whole),
-            "rows_decoded": max(n for _, n in coarse), "n": len(both),
+            "rows_decoded": max(n for _, n in coarse),
             "refused_by_one_alone": sum((a[0] is None) != (b[0] is None) for a, b in zip(whole, coarse, strict=True)),
-            "largest": float(np.abs(one - other).max()), "median": float(np.median(np.abs(one - other))),
-            "spread": float(one.std()), "agree": float(((one >= cut) == (other >= cut)).mean()),
+            **compared((one, other), (one, other), locked=locked),
         })  # fmt: skip
     return rows
 
@@ -107,9 +106,7 @@ def main() -> None:
     for row in rows:
         print(
             f"network sees {row['network_sees']:3}, at least {row['least_decoded_pixels']:3}: {row['rows_decoded']:4} of "
-            f"{row['rows_whole']:4} rows decoded, n {row['n']}; largest difference {row['largest']:.2g}, median "
-            f"{row['median']:.2g} (SD over series {row['spread']:.2g}); decisions that stay {row['agree']:.4f}; refused by one "
-            f"alone {row['refused_by_one_alone']}",
+            f"{row['rows_whole']:4} rows decoded, {in_words(row)}; refused by one alone {row['refused_by_one_alone']}",
             flush=True,
         )
     if given.json:

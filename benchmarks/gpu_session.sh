@@ -2,14 +2,17 @@
 # Everything that only a GPU can show, within ten minutes a call:  OUT=results bash benchmarks/gpu_session.sh [STEP ...]
 #   Without steps: all of  machine engine recipes cluster study feed inference, one after the other until the time is up.
 #   A step whose packages are missing is skipped and says which; so is a step for which no time is left: name it in a next call.
+#   Where torch sees no GPU every step but the first is skipped and the call ends with 3: nothing measured there is a GPU's.
 #     machine     the card, its driver, torch, and which packages are here
-#     engine      tests/gpu/test_engine.py: out of memory, a killed process, two processes, bf16   (torch, NumPy, pytest)
+#     engine      tests/gpu/test_engine.py: a killed process, two processes, bf16   (torch, NumPy, pytest), and out of memory (and
+#                 pydicom, nibabel, PyYAML, pyarrow)
 #     recipes     tests/gpu/test_recipes.py: every network on GPU and CPU            (and MONAI, pydicom, nibabel, PyYAML, pyarrow)
 #     cluster     tests/gpu/test_cluster.py: LocalCUDACluster, a killed CUDA worker, two workers on one GPU
 #                 (and safetensors, pydantic, distributed, cryptography; dask-cuda for LocalCUDACluster)
 #     study       the infer stage and the generator on the GPU                       (the whole project, with dask-cuda)
 #     feed        benchmarks/gpu_feed.py: the pipeline against the device fed from memory   (torch, NumPy)
-#     inference   benchmarks/inference.py: end to end against DataLoader and MONAI   (the whole project)
+#     inference   benchmarks/inference.py: end to end against DataLoader and MONAI   (the whole project); better in a call of its
+#                 own, and ONLY="JPEG 2000 resnet" takes one case; IMAGES and VOLUMES say how many (320, 24)
 #     train RECIPE FACTOR   generate the published cohort of a recipe at this share of its people and train it (the whole
 #                 project); the same call again goes on where the last one was stopped. Not among the steps without names.
 # Results lie under $OUT (gpu_results): summary.txt, measured.jsonl, a log a step. $WORK (a folder beside them) keeps what train makes.
@@ -20,6 +23,7 @@ cd "$(dirname "$0")/.."
 OUT=${OUT:-gpu_results}; mkdir -p "$OUT"; OUT=$(cd "$OUT" && pwd)
 WORK=${WORK:-$OUT/work}; PYTHON=${PYTHON:-python3}; LIMIT=${LIMIT:-570}; STATUS=0; SECONDS=0
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" OSPOR_GPU_OUT="$OUT" PYTHONUNBUFFERED=1
+DEVICE=cuda; [ "${OSPOR_DRY_RUN:-}" = cpu ] && DEVICE=cpu
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4} # of each process: several compute beside one another
 
 say() { echo "$*" | tee -a "$OUT/summary.txt"; }
@@ -31,8 +35,16 @@ print(*[name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]
 PY
 }
 
+has_gpu() { # asked once
+  [ -n "${GPU:-}" ] || GPU=$("$PYTHON" -c 'import torch; print("yes" if torch.cuda.is_available() else "no")' 2>/dev/null || echo no)
+  [ "$GPU" = yes ]
+}
+
 step() { # NAME LIMIT "MODULE..." COMMAND...
   local name=$1 limit=$2 modules=$3 left=$((LIMIT - SECONDS)) gone rc; shift 3
+  if [ "$name" != machine ] && [ "${OSPOR_DRY_RUN:-}" != cpu ] && ! has_gpu; then
+    say "$name: skipped, since torch sees no GPU here; OSPOR_DRY_RUN=cpu tries it on the CPU"; STATUS=3; return
+  fi
   # shellcheck disable=SC2086
   gone=$(missing $modules)
   if [ -n "$gone" ]; then say "$name: skipped, since these are not installed: $gone"; return; fi
@@ -103,7 +115,7 @@ for name in "$@"; do
     cluster) step cluster 150 "$CLUSTER" $(tests tests/gpu/test_cluster.py) ;;
     study) step study 150 "$ALL dask_cuda" $(tests tests/gpu/test_infer.py tests/gpu/test_synthetic.py) ;;
     feed) step feed 150 "torch numpy" "$PYTHON" benchmarks/gpu_feed.py --seconds "${SECONDS_EACH:-8}" --width "${WIDTH:-64}" --json "$OUT/feed.json" ;;
-    inference) step inference 240 "$ALL" "$PYTHON" benchmarks/inference.py --json "$OUT/inference.json" ;;
+    inference) step inference "$LIMIT" "$ALL" "$PYTHON" benchmarks/inference.py --device "$DEVICE" --images "${IMAGES:-320}" --volumes "${VOLUMES:-24}" --only "${ONLY:-}" --json "$OUT/inference.json" ;;
     *) say "$name: no such step; see the head of benchmarks/gpu_session.sh"; STATUS=2 ;;
   esac
 done

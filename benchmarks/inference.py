@@ -1,10 +1,12 @@
-"""Series read, decoded, prepared and predicted a second: python benchmarks/inference.py [--images N] [--json FILE]
+"""Series read, decoded, prepared and predicted a second: python benchmarks/inference.py [--images N] [--device cuda]
 
 Against the same network fed from memory (the limit: one thread in as many processes as compute), a plain loop over PyTorch's
 DataLoader with pydicom, and MONAI's own pipeline. The same files, network and weights. The engine has the limits of a run by
-default, so that one worker uses all cores; held to one core, it shows what a second one adds. Start-up of processes and the
-first batch are outside of every time. A rate is only as good as the machine is quiet; the CPU seconds that a series takes,
-over all processes of a row, bear other work beside it: cores / seconds is the rate that a row can reach.
+default, so that one worker uses all cores; held to one core, it shows what a second one adds. On a GPU all rows compute in
+batches there, all cores decode, in the loops as processes, and the limit copies its images from the memory of the host.
+Start-up of processes and the first batch are outside of every time. A rate is only as good as the machine is quiet; the CPU
+seconds that a series takes, over all processes of a row, bear other work beside it: cores / seconds is the rate that a row
+can reach.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,8 +55,9 @@ PARAMETERS = {**cxr_osteoporosis.DEFAULTS, "refuse_lateral": False}
 # image keeps at least when it is decoded at a part of its resolution (0: decoded whole)
 PRECISION = os.environ.get("OSPOR_BENCH_PRECISION", "float32")
 LEAST_PIXELS = int(os.environ.get("OSPOR_BENCH_LEAST_PIXELS", "0"))
+N_CORES = os.cpu_count() or 1
 MEMORY_SECONDS = 5.0
-BATCH = 1  # as trained predictors have it on a CPU, so that no neighbour changes an answer
+BATCHES = {"cpu": 1, "cuda": 16}  # on a CPU as trained predictors have it there, so that no neighbour changes an answer
 
 
 def network(name: str, pixels: int) -> torch.nn.Module:
@@ -67,12 +71,12 @@ def network(name: str, pixels: int) -> torch.nn.Module:
 class Bench:
     """A predictor with random weights: radiographs as the chest recipe prepares them, CT as its middle sagittal image."""
 
-    batch_items = BATCH
     is_reentrant = True
 
     def __init__(self, spec: PredictorSpec) -> None:
         _, name, pixels = spec.predictor.split("-")
         torch.set_num_threads(1)
+        self.batch_items = BATCHES[spec.device]
         self.forward, self.pixels = Forward(network(name, int(pixels)), device=spec.device, precision=PRECISION), int(pixels)
 
     def prepare(self, pixels: Pixels) -> torch.Tensor:
@@ -87,7 +91,7 @@ class Bench:
         return self.forward.to_device([image[None] for image in batch])
 
     def predict(self, batch: list[torch.Tensor]) -> list[Prediction]:
-        found = np.concatenate([self.forward(image) for image in batch])
+        found = self.forward(batch[0] if len(batch) == 1 else torch.cat(batch))
         return [Prediction(float(value), float(value), "t_score", (), (), ()) for value in found[:, 0]]
 
 
@@ -133,11 +137,12 @@ def from_memory(spec: PredictorSpec, series: list[list[Path]]) -> tuple[float, f
     predictor = predictor_here(spec)
     items = [Item(str(i), str(i), "one", tuple(paths), ()) for i, paths in enumerate(series[:4])]
     prepared = [predictor.prepare(read_pixels(item, spec)) for item in items]
-    predictor.predict(predictor.to_device(prepared[:BATCH]))
+    batch = [prepared[i % len(prepared)] for i in range(BATCHES[spec.device])]
+    predictor.predict(predictor.to_device(batch))
     n, began, before = 0, time.perf_counter(), time.thread_time()
     while time.perf_counter() - began < MEMORY_SECONDS:
-        predictor.predict(predictor.to_device([prepared[n % len(prepared)]]))
-        n += 1
+        predictor.predict(predictor.to_device(batch))
+        n += len(batch)
     return n / (time.perf_counter() - began), (time.thread_time() - before) / n
 
 
@@ -156,8 +161,8 @@ def engine(
     (folder / "warm").mkdir()
     warm = write_shards(folder / "warm", series[:n_workers], n_workers)
     settings = Compute(cluster="local", workers=n_workers, decode_processes=n_processes or None)
-    n_sharing = (os.cpu_count() or 1) if is_one_core else n_workers  # of the machine's cores
-    limits = limits_of(settings, n_workers=n_sharing, is_gpu=False, is_expendable=True)
+    n_sharing = N_CORES if is_one_core else n_workers  # of the machine's cores
+    limits = limits_of(settings, n_workers=n_sharing, is_gpu=spec.device == "cuda", is_expendable=True)
     with open_executor(settings) as executor:
         assert isinstance(executor, DaskExecutor)
         client = executor.client
@@ -226,24 +231,37 @@ def one_thread(_worker: int) -> None:
 
 def looped(batches: Callable[[], Iterator[torch.Tensor]], model: torch.nn.Module, n: int) -> dict[str, float]:
     """Items a second after the first batch, and the seconds of CPU that one takes with the first."""
-    before = burnt()
+    before, device = burnt(), next(model.parameters()).device
+
+    def answered(batch: Any) -> int:
+        images = torch.as_tensor(batch).to(device, memory_format=torch.channels_last, non_blocking=True)
+        return len(model(images).cpu())
+
     with torch.inference_mode():
         found = iter(batches())
-        float(model(torch.as_tensor(next(found)).to(memory_format=torch.channels_last))[0, 0])
+        n_before = answered(next(found))
         began = time.perf_counter()
         for batch in found:
-            float(model(torch.as_tensor(batch).to(memory_format=torch.channels_last))[0, 0])
+            answered(batch)
         took = time.perf_counter() - began
     del found
-    return {"rate": (n - BATCH) / took, "cpu": (burnt() - before) / n}
+    return {"rate": (n - n_before) / took, "cpu": (burnt() - before) / n}
 
 
-def plain_loop(dataset: Radiographs, model: torch.nn.Module, *, n_workers: int) -> dict[str, float]:
-    loader = DataLoader(dataset, batch_size=BATCH, num_workers=n_workers, worker_init_fn=one_thread)
+def loading(device: str, n_workers: int) -> dict[str, Any]:
+    """What a DataLoader is given."""
+    more = {"pin_memory": True} if device == "cuda" else {}
+    return {"batch_size": BATCHES[device], "num_workers": n_workers, "worker_init_fn": one_thread, **more}
+
+
+def plain_loop(dataset: Radiographs, model: torch.nn.Module, *, device: str, n_workers: int) -> dict[str, float]:
+    loader = DataLoader(dataset, **loading(device, n_workers))
     return looped(lambda: iter(loader), model, len(dataset))
 
 
-def monai_loop(series: list[list[Path]], pixels: int, model: torch.nn.Module, *, is_ct: bool) -> dict[str, float]:
+def monai_loop(
+    series: list[list[Path]], pixels: int, model: torch.nn.Module, *, is_ct: bool, device: str, n_workers: int
+) -> dict[str, float]:
     load = LoadImage(reader="PydicomReader", image_only=True, ensure_channel_first=False)
     steps: list[Any] = [load, EnsureChannelFirst(channel_dim="no_channel")]
     if is_ct:
@@ -251,34 +269,38 @@ def monai_loop(series: list[list[Path]], pixels: int, model: torch.nn.Module, *,
     else:
         steps += [lambda image: image[..., 0] if image.ndim == 4 else image, Resize((pixels, pixels)), NormalizeIntensity()]
     paths = [str(paths[0].parent if is_ct else paths[0]) for paths in series]
-    loader = MonaiLoader(MonaiDataset(paths, Compose(steps)), batch_size=BATCH, num_workers=1, worker_init_fn=one_thread)
+    loader = MonaiLoader(MonaiDataset(paths, Compose(steps)), **loading(device, n_workers))
     return looped(lambda: (torch.as_tensor(batch) for batch in loader), model, len(series))
 
 
 def computing_share(spec: PredictorSpec, series: list[list[Path]], folder: Path) -> float:
-    """Share of the wall time of a shard in which torch ran an operation in the computing thread, by torch's profiler."""
+    """Share of the wall time of a shard in which torch ran an operation in the computing thread, or one on a GPU."""
     folder.mkdir(parents=True)
     (shard,) = write_shards(folder, series, 1)
-    task = ShardTask(shard, folder, folder / "store", spec, Limits())
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+    is_gpu, activity = spec.device == "cuda", torch.profiler.ProfilerActivity
+    limits = limits_of(Compute(cluster="local"), n_workers=1, is_gpu=True, is_expendable=False) if is_gpu else Limits()
+    task = ShardTask(shard, folder, folder / "store", spec, limits)
+    with torch.profiler.profile(activities=[activity.CPU, *[activity.CUDA] * is_gpu]) as profile:
         began = time.perf_counter()
         receipt = predict_shard(task)
         took = time.perf_counter() - began
+    events = profile.key_averages()
     # a network in oneDNN's order calls the second (models/packed.py)
-    assert {event.key for event in profile.key_averages()} & {"aten::conv2d", "mkldnn::_convolution_pointwise"}
+    assert {event.key for event in events} & {"aten::conv2d", "mkldnn::_convolution_pointwise"}
     del receipt
-    return sum(event.self_cpu_time_total for event in profile.key_averages()) / 1e6 / took
+    return sum(event.self_device_time_total if is_gpu else event.self_cpu_time_total for event in events) / 1e6 / took
 
 
 def measure(
-    case: str, series: list[list[Path]], *, net: str, pixels: int, is_ct: bool, folder: Path, rows: str
+    case: str, series: list[list[Path]], *, net: str, pixels: int, is_ct: bool, folder: Path, rows: str, device: str
 ) -> Iterator[dict[str, Any]]:
     """The rows of one case as they are found; a rate, and the limit that it is held against."""
     spec = spec_of(
-        f"{'ct' if is_ct else 'radiograph'}-{net}-{pixels}", parameters={COARSE: LEAST_PIXELS}, pattern="*", labels={}
-    )
+        f"{'ct' if is_ct else 'radiograph'}-{net}-{pixels}", parameters={COARSE: LEAST_PIXELS}, pattern="*", labels={},
+        device=device,
+    )  # fmt: skip
     torch.set_num_threads(1)
-    model = network(net, pixels)
+    model = network(net, pixels).to(device)
     dataset = (Volumes if is_ct else Radiographs)(series, pixels)
     limit, cpu = from_memory(spec, series)
 
@@ -286,25 +308,32 @@ def measure(
         return {"case": case, "network": f"{net} {pixels}", "what": what, "limit": limit, "cpu_of_network": cpu, **more}
 
     yield row("network alone, fed from memory", rate=limit, cpu=cpu)
-    for n_workers, n_processes, is_one_core in ((1, 0, True), (1, 0, False), (1, 1, False), (2, 0, False)):
-        more = " of one core" if is_one_core else ", a decoder process" * n_processes
+    n_loading = (0, 1, 2) if device == "cpu" else (N_CORES,)
+    shapes = [(1, 0, True), (1, 0, False), (1, n_loading[0] or 1, False), (2, 0, False)]
+    for n_workers, n_processes, is_one_core in shapes if device == "cpu" else shapes[1:]:
+        more = " of one core" if is_one_core else f", {n_processes} decoder process(es)" if n_processes else ""
         what = f"ospor_batch, {n_workers} worker(s){more}"
         if rows in what:
             place = folder / f"{n_workers}-{n_processes}-{is_one_core}"
             found, seconds = engine(spec, series, place, n_workers=n_workers, n_processes=n_processes, is_one_core=is_one_core)
             yield row(what, seconds=seconds, slowest=bottleneck(seconds)) | found
     peers: list[tuple[str, Callable[[], dict[str, float]]]] = [
-        (f"DataLoader + pydicom, {n} loading process(es)", partial(plain_loop, dataset, model, n_workers=n)) for n in (0, 1, 2)
+        (f"DataLoader + pydicom, {n} loading process(es)", partial(plain_loop, dataset, model, device=device, n_workers=n))
+        for n in n_loading
     ]
-    same = SameReader(series, spec)
-    peers.append(("DataLoader + the same reader, 1 loading process", partial(plain_loop, same, model, n_workers=1)))
-    peers.append(("MONAI pipeline, 1 loading process", partial(monai_loop, series, pixels, model, is_ct=is_ct)))
+    n_beside = n_loading[len(n_loading) // 2]
+    like_ours: Any = {"device": device, "n_workers": n_beside}
+    said = f"{n_beside} loading process(es)"
+    same = SameReader(series, replace(spec, device="cpu"))
+    peers.append((f"DataLoader + the same reader, {said}", partial(plain_loop, same, model, **like_ours)))
+    peers.append((f"MONAI pipeline, {said}", partial(monai_loop, series, pixels, model, is_ct=is_ct, **like_ours)))
     for what, rate_of in peers:
         if rows in what:
             yield row(what, **rate_of())
     what = "share of time computing (torch profiler)"
     if rows in what:
-        yield row(what, share=computing_share(spec, series[:8], folder / "p"))
+        some = series[: 8 * BATCHES[device]]
+        yield row(what, share=computing_share(spec, some, folder / "p"))
 
 
 def show(row: dict[str, Any]) -> None:
@@ -327,6 +356,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--only", default="", help="Cases whose name and network hold this text.")
     parser.add_argument("--rows", default="", help="Rows whose name holds this text.")
+    parser.add_argument("--device", choices=sorted(BATCHES), default="cpu")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     cloudpickle.register_pickle_by_value(__import__("__main__"))
@@ -345,12 +375,13 @@ def main() -> None:
             if given.only in f"{case} {net}":
                 series, place = files(Path(made) / f"files{number}"), Path(made) / str(number)
                 is_ct = case.startswith("CT")
-                for row in measure(case, series, net=net, pixels=pixels, is_ct=is_ct, folder=place, rows=given.rows):
+                asked = {"is_ct": is_ct, "rows": given.rows, "device": given.device}
+                for row in measure(case, series, net=net, pixels=pixels, folder=place, **asked):
                     show(row)
                     rows.append(row)
+                    if given.json:  # row by row, since a session on a GPU may end in between
+                        given.json.write_text(json.dumps({"rows": rows, "device": given.device, "cores": N_CORES}, indent=1))
                 shutil.rmtree(Path(made) / f"files{number}")
-    if given.json:
-        given.json.write_text(json.dumps({"rows": rows, "threads": torch.get_num_threads()}, indent=1))
 
 
 if __name__ == "__main__":

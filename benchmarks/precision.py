@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from agreement import compared, in_words
 
 from ospor_batch.models.bundle import open_bundle, read_spec
 from ospor_batch.models.forward import NetworkAnswers
@@ -63,25 +64,23 @@ def answered(folder: Path, said: dict[str, Any], examples: list[Example], *, pre
 
 
 def measure(folder: Path, workspace: Path, *, most: int) -> dict[str, Any] | None:
-    said = read_spec(folder)
-    trains = kind_of(said["recipe"]).trains
+    spec = read_spec(folder)
+    trains = kind_of(spec["recipe"]).trains
     if trains is None or not isinstance(trains.learner, NetworkLearner):
         return None
-    examples = examples_of(workspace, said, most=most)
+    examples = examples_of(workspace, spec, most=most)
     if not examples:
         return None
-    full, of_full = answered(folder, said, examples, precision="float32", layout=None)
-    half, of_half = answered(folder, said, examples, precision="bfloat16", layout=None)
-    plain, _ = answered(folder, said, examples, precision="float32", layout=torch.contiguous_format)
-    locked = said["threshold"]["score_cut"]
-    threshold = float(np.median(full[:, 0]) if locked is None else locked)
+    full, of_full = answered(folder, spec, examples, precision="float32", layout=None)
+    half, of_half = answered(folder, spec, examples, precision="bfloat16", layout=None)
+    plain, _ = answered(folder, spec, examples, precision="float32", layout=torch.contiguous_format)
+    locked = spec["threshold"]["score_cut"]
+    of_layout = compared((full[:, 1], plain[:, 1]), (full[:, 0], plain[:, 0]), locked=locked)
     return {
-        "recipe": said["recipe"], "network": said["parameters"]["network"], "n": len(full), "threshold": threshold,
+        "recipe": spec["recipe"], "network": spec["parameters"]["network"],
+        **compared((full[:, 1], half[:, 1]), (full[:, 0], half[:, 0]), locked=locked),
         "seconds": {"float32": of_full, "bfloat16": of_half},
-        "agree": float(((full[:, 0] >= threshold) == (half[:, 0] >= threshold)).mean()),
-        "largest": float(np.abs(full[:, 1] - half[:, 1]).max()), "median": float(np.median(np.abs(full[:, 1] - half[:, 1]))),
-        "spread": float(full[:, 1].std()), "rounding": float(np.abs(full[:, 1] - plain[:, 1]).max()),
-        "rounding_agree": float(((full[:, 0] >= threshold) == (plain[:, 0] >= threshold)).mean()),
+        "rounding": of_layout["largest"], "rounding_agree": of_layout["agree"],
     }  # fmt: skip
 
 
@@ -98,10 +97,9 @@ def main() -> None:
         if row is not None:
             rows.append(row)
             print(
-                f"{row['recipe']:18} {row['network']:15} n {row['n']:4}: {1e3 * row['seconds']['float32']:.1f} ms float32, "
-                f"{1e3 * row['seconds']['bfloat16']:.1f} ms bfloat16; largest difference {row['largest']:.2g}, median "
-                f"{row['median']:.2g} (SD over series {row['spread']:.2g}); decisions that stay {row['agree']:.4f}; "
-                f"layout alone: {row['rounding']:.1g}, {row['rounding_agree']:.4f}",
+                f"{row['recipe']:18} {row['network']:15} {1e3 * row['seconds']['float32']:.1f} ms float32, "
+                f"{1e3 * row['seconds']['bfloat16']:.1f} ms bfloat16; {in_words(row)}; layout alone: {row['rounding']:.1g}, "
+                f"{row['rounding_agree']:.4f}",
                 flush=True,
             )
     if given.json:

@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
+from agreement import compared, in_words
 
 from ospor_batch.cli import app
 from ospor_batch.config import read_study
@@ -86,21 +86,14 @@ def predicted(study: Path, workspace: Path, models: dict[str, dict[str, Any]]) -
     return found
 
 
-def row_of(said: dict[str, Any], both: pl.DataFrame) -> dict[str, Any]:
-    full, half = (both[f"value_{precision}"].to_numpy() for precision in PRECISIONS)
-    scores = [both[f"score_{precision}"].to_numpy() for precision in PRECISIONS]
-    locked = said["threshold"]["score_cut"]
-    threshold = float(np.median(scores[0]) if locked is None else locked)
-    stays = (scores[0] >= threshold) == (scores[1] >= threshold)
-    share = proportion(int(stays.sum()), len(stays))
-    moved = np.abs(full - half)
-    return {
-        "recipe": said["recipe"], "network": said["parameters"]["network"], "n": len(both), "threshold": threshold,
-        "largest": float(moved.max()), "median": float(np.median(moved)), "spread": float(full.std()),
-        "n_moved": int((~stays).sum()), "agree": share.value, "agree_lower": share.lower, "agree_upper": share.upper,
-        # how near the cut those lie whose decision moved: of a score that both precisions give
-        "farthest_of_moved": float(np.abs(scores[0] - threshold)[~stays].max(initial=0.0)),
-    }  # fmt: skip
+def row_of(model: dict[str, Any], both: pl.DataFrame) -> dict[str, Any]:
+    values, scores = (
+        (both[f"{what}_{PRECISIONS[0]}"].to_numpy(), both[f"{what}_{PRECISIONS[1]}"].to_numpy()) for what in ("value", "score")
+    )
+    found = compared(values, scores, locked=model["threshold"]["score_cut"])
+    share = proportion(found["n"] - found["n_moved"], found["n"])
+    named = {"recipe": model["recipe"], "network": model["parameters"]["network"]}
+    return {**named, **found, "agree_lower": share.lower, "agree_upper": share.upper}
 
 
 def main() -> None:
@@ -124,10 +117,8 @@ def main() -> None:
     rows = [row_of(models[digest], pl.concat(some)) for digest, some in pairs.items()]
     for row in rows:
         print(
-            f"{row['recipe']:18} {row['network']:15} n {row['n']:4}: largest difference {row['largest']:.2g}, median "
-            f"{row['median']:.2g} (SD over series {row['spread']:.2g}); decisions that stay {row['agree']:.4f} "
-            f"({row['agree_lower']:.4f} to {row['agree_upper']:.4f}), {row['n_moved']} moved, all within "
-            f"{row['farthest_of_moved']:.2g} of the threshold",
+            f"{row['recipe']:18} {row['network']:15} {in_words(row)} ({row['agree_lower']:.4f} to {row['agree_upper']:.4f}), "
+            f"{row['n_moved']} moved, all within {row['farthest_of_moved']:.2g} of the threshold",
             flush=True,
         )
     if given.json:

@@ -83,10 +83,11 @@ def _all_new(listing: pl.DataFrame, *, nobody: pl.DataFrame, settled_before_ns: 
     rows = listing.sort(NAME, maintain_order=True).with_columns(is_known=pl.lit(value=False), is_same=pl.lit(None, pl.Boolean))
     is_refused = rows["refusal"].is_not_null()
     must_wait = rows["mtime_ns"] > (NEVER if settled_before_ns is None else settled_before_ns)
+    is_plain = not (is_refused.any() or must_wait.any())  # as nearly every folder is
     return Verdicts(
-        read=rows.filter(~is_refused & ~must_wait),
-        refused=rows.filter(is_refused),
-        waiting=rows.filter(~is_refused & must_wait),
+        read=rows if is_plain else rows.filter(~is_refused & ~must_wait),
+        refused=rows.clear() if is_plain else rows.filter(is_refused),
+        waiting=rows.clear() if is_plain else rows.filter(~is_refused & must_wait),
         unchanged=nobody,
         kept=nobody,
         vanished=nobody,

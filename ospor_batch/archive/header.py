@@ -95,7 +95,7 @@ def read_header(file: BinaryIO) -> Header:
     if kind == "nifti":
         raise ItemRefused("nifti", "a volume or mask in NIfTI format")
     if kind in {"other", "gzip"}:
-        raise ItemRefused("not_dicom", "compressed with gzip" if kind == "gzip" else "no DICOM header")
+        raise ItemRefused("not_dicom", "compressed with gzip: unpack it" if kind == "gzip" else "no DICOM header")
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")  # faults of the header become flags and rejects instead
         try:
@@ -273,7 +273,7 @@ def _identify(values: dict[str, Any], raw: _Raw, *, is_bare: bool) -> None:
         raise ItemRefused("not_dicom", "no known element")
     of = {f.dicom: f.name for f in contract("instance").fields}
     if missing := [keyword for keyword in UIDS if not values[of[keyword]]]:
-        raise ItemRefused("missing_uid", ", ".join(missing))
+        raise ItemRefused("missing_uid", f"no {', '.join(missing)}: a de-identification must replace UIDs, not remove them")
 
 
 def _add_frames(file: BinaryIO, raw: _Raw, values: dict[str, Any], *, size: int) -> None:

@@ -40,6 +40,7 @@ class Compute(Section):
     workers_at_least: Annotated[int, Field(ge=0)] | None = None
     threads_per_worker: Annotated[int, Field(ge=1)] = 1
     memory_limit: str = "auto"
+    """Of each worker, such as "8GB"; "auto" for an even share of the machine. A worker at 0.95 of it is started anew."""
     shard_megabytes: Annotated[int, Field(ge=1)] = 256
     """Most that a shard reads; more where hundreds of workers would finish one each second (docs/scale.md)."""
     decode_threads: Annotated[int, Field(ge=1)] | None = None

@@ -18,7 +18,7 @@ from ospor_batch.imaging.radiograph import Radiograph
 from ospor_batch.imaging.regions import Region
 from ospor_batch.imaging.volume import Volume
 
-PREPROCESSING = "3"  # raise it with every change that can move a value: reading, HU, masks, regions
+PREPROCESSING = "4"  # raise it with every change that can move a value: reading, HU, masks, regions
 PRECISION = "float64"  # of the statistics; pixels are float32
 COARSE = "least_decoded_pixels"  # parameter of a predictor that may be shown a part of an image's resolution
 Parameter = str | float | int | bool | tuple[str, ...]

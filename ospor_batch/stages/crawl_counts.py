@@ -39,30 +39,31 @@ def as_they_were(quiet: pl.DataFrame) -> Tally:
 
 def counted(verdicts: Verdicts) -> Tally:
     """Counts that a group's verdicts give before anything is read."""
-    fresh = pl.concat([verdicts.read, verdicts.refused, verdicts.waiting])
-    is_new, is_same = pl.col("is_known").not_(), pl.col("is_same").fill_null(value=False)
+    fresh = [of.select("is_known", "is_same") for of in (verdicts.read, verdicts.refused, verdicts.waiting) if of.height]
+    told = pl.concat(fresh) if fresh else verdicts.read
+    is_known, is_same = told["is_known"], told["is_same"].fill_null(value=False)
+    n_same = int((is_known & is_same).sum())
     stay = pl.concat([verdicts.unchanged, verdicts.kept])
     return Tally(
-        n_new=fresh.filter(is_new).height,
-        n_changed=fresh.filter(~is_new & ~is_same).height,
+        n_new=told.height - int(is_known.sum()),
+        n_changed=int(is_known.sum()) - n_same,
         n_vanished=verdicts.vanished.height,
-        n_unchanged=stay.height + fresh.filter(~is_new & is_same).height,
+        n_unchanged=stay.height + n_same,
         n_read=verdicts.read.height,
         waiting=verdicts.waiting.height,
-        unreadable_folders=verdicts.refused.filter("is_folder").height,
+        unreadable_folders=int(verdicts.refused["is_folder"].sum()),
         files=stay.height,
-        done=stay.filter(pl.col("fate") == "instance").height,
-        transient=verdicts.kept.filter(pl.col("reason").is_in(TRANSIENT)).height,
+        done=int((stay["fate"] == "instance").sum()),
+        transient=int(verdicts.kept["reason"].is_in(TRANSIENT).sum()),
     )
 
 
 def counted_anew(fresh: pl.DataFrame) -> Tally:
     """Counts of files that were judged tonight."""
-    is_transient = (pl.col("fate") == "reject") & pl.col("is_transient")
     return Tally(
         files=fresh.height,
-        done=fresh.filter(pl.col("fate") == "instance").height,
-        transient=fresh.filter(is_transient).height,
+        done=int((fresh["fate"] == "instance").sum()),
+        transient=int(((fresh["fate"] == "reject") & fresh["is_transient"]).sum()),
     )
 
 

@@ -119,7 +119,8 @@ def _mapped(values: pl.Series, to: Callable[[list[str]], Sequence[str | None]]) 
 
 def _refuse_broken(rows: pl.DataFrame) -> pl.DataFrame:
     """Instance rows that break the contract become rejects of the file."""
-    rows = rows.with_columns(series_key=pl.when(pl.col("fate") == "instance").then("series_key"))
+    if not (rows["fate"] == "instance").all():
+        rows = rows.with_columns(series_key=pl.when(pl.col("fate") == "instance").then("series_key"))
     broken = part(_instances(rows), "instance").refused
     if broken.height == 0:
         return rows

@@ -198,6 +198,7 @@ def look(folder: Path) -> Seen | None:
     state = body["state"]
     if state == "running" and _is_gone(body, silent):
         state = "stopped"
+    body["seconds"] = {step: body["seconds"].get(step, 0.0) for step in STEPS}  # in the order of the work
     names = [name for name in Seen.__dataclass_fields__ if name in body and name != "state"]
     journals = (read_journal(journal) for journal in folder.glob("shards/*/*.journal"))
     n_working = sum(len(left.working) for left in journals if left is not None)

@@ -38,7 +38,7 @@ from ospor_batch.stages.summary import Progress, StageSummary
 from ospor_batch.stages.training_rows import PARTITIONS, Learners, learners
 from ospor_batch.store import Store
 
-TRAINING_VERSION = "3"  # raise it with every change in how cases are drawn or fitted that can move a weight
+TRAINING_VERSION = "4"  # raise it with every change in how cases are drawn or fitted that can move a weight
 SHARDS_PER_WORKER = 4  # at least, so that a small study keeps every worker busy
 REJECTS = "train_reject"  # stem of the run's rejects of training series
 

@@ -217,6 +217,8 @@ def test_tube_voltage(values: list[float | None], expected: tuple[float | None, 
         ("Philips Medical Systems", "philips"), ("TOSHIBA", "canon"), ("Canon Inc.", "canon"),
         ("Canon Medical Systems", "canon"), ("TOSHIBA_MEC", "canon"), ("UIH", "united_imaging"), ("Hitachi, Ltd.", "fujifilm"),
         ("FUJI PHOTO FILM CO. LTD.", "fujifilm"), ("FUJIFILM Corporation", "fujifilm"), ("Neusoft Medical", "neusoft"),
+        ("SHIMADZU CORPORATION", "shimadzu"), ("Samsung Electronics", "samsung"), ("Eastman Kodak Company", "carestream"),
+        ("Konica Minolta, Inc.", "konica_minolta"), ("DRTECH Corporation", "drtech"),
         ("Agfa-Gevaert", "agfa"), ("Acme", "other"), ("General Imaging", "other"), ("", "unknown"), (None, "unknown"),
     ],
 )  # fmt: skip

@@ -88,7 +88,10 @@ def talk() -> str | None:
 
     log = logging.getLogger("pydicom")
     assert not log.propagate
-    assert {type(handler).__name__ for handler in log.handlers} <= {"Silenced", "NullHandler"}  # nobody writes the text anywhere
+    assert {type(handler).__name__ for handler in log.handlers} <= {
+        "Silenced",
+        "NullHandler",
+    }  # nobody writes the text anywhere
     log.warning("PatientName is Kim^Minji")
     return os.environ.get("CUBLAS_WORKSPACE_CONFIG")
 

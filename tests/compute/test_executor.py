@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
 from ospor_batch.compute import cluster
@@ -21,6 +22,7 @@ from ospor_batch.compute.executor import DaskExecutor, Executor, InLine, Outcome
 from ospor_batch.config import Compute, read_study
 from ospor_batch.errors import StudyError
 
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 NO_STUDY = Path("/nonexistent/study.toml")
 
 
@@ -74,16 +76,33 @@ def test_a_killed_worker_takes_its_item_alone_and_is_replaced(processes: Executo
 
 def test_a_worker_has_two_at_a_time_and_what_is_not_taken_is_dropped(processes: Executor) -> None:
     assert isinstance(processes, DaskExecutor)
+    until = time.monotonic() + 20
+    while len(processes.client.nthreads()) < 2 and time.monotonic() < until:
+        time.sleep(0.05)  # one that was killed before comes back
     waiting = iter([0.01, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0])
-    outcomes = processes.map(time.sleep, waiting)
-    next(outcomes)
-    assert list(waiting) == [5.0, 5.0]  # one is done, and two workers have four
-    until = time.monotonic() + 10
-    while len(processes.client.futures) > 4 and time.monotonic() < until:
-        time.sleep(0.01)
-    assert len(processes.client.futures) == 4  # of what is done nothing is kept
-    outcomes.close()
+    with contextlib.closing(DaskExecutor(processes.client).map(time.sleep, waiting)) as outcomes:
+        next(outcomes)
+        assert list(waiting) == [5.0, 5.0]  # one is done, and two workers have four
+        until = time.monotonic() + 10
+        while len(processes.client.futures) > 4 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(processes.client.futures) == 4  # of what is done nothing is kept
     assert not processes.client.futures
+
+
+def write_down(task: tuple[str, float, str]) -> None:
+    name, seconds, log = task
+    with Path(log).open("a") as file:
+        file.write(name)
+    time.sleep(seconds)
+
+
+def test_what_waits_behind_a_long_item_goes_to_a_free_worker_and_is_done_once(processes: Executor, tmp_path: Path) -> None:
+    names = "abcdefghij"
+    tasks = [(name, 4.0 if name == "a" else 0.02, str(tmp_path / "log")) for name in names]
+    outcomes = [outcome.item[0] for outcome in processes.map(write_down, tasks)]
+    assert sorted(outcomes) == sorted((tmp_path / "log").read_text()) == list(names)
+    assert outcomes[-1] == "a"
 
 
 def test_threads_are_shared_out_and_nothing_listens_beyond_loopback(processes: Executor) -> None:

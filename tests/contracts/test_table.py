@@ -76,6 +76,14 @@ def test_a_number_that_is_none_never_passes() -> None:
     assert refused["broken_rules"].to_list() == ["mean_hu.finite;mean_hu.maximum;sd_hu.finite"]
 
 
+def test_no_table_takes_a_number_that_is_none() -> None:
+    for name in contract_names():
+        numbers = [field.name for field in contract(name).fields if field.type == "number"]
+        row = {column: [float("nan") if column in numbers else None] for column in schema_of(name)}
+        broken = part(pl.DataFrame(row, schema=schema_of(name)), name).refused["broken_rules"].to_list()
+        assert {f"{number}.finite" for number in numbers} <= set(";".join(broken).split(";")), name
+
+
 def test_a_shared_primary_key_stops() -> None:
     with pytest.raises(ContractError, match="repeat a primary key"):
         part(attrition({"step_number": 1}, {"step_number": 1}), "attrition")

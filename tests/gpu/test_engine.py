@@ -89,7 +89,8 @@ class Greedy:
 
 
 def test_out_of_memory_for_real_halves_the_batch_and_the_device_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pydicom", reason="the engine reads images")
+    for name in ("pydicom", "nibabel", "yaml", "pyarrow"):
+        pytest.importorskip(name, reason="the engine reads images")
     from ospor_batch.inference.device import Device
     from ospor_batch.inference.timing import Stopwatch
     from tests.inference.predictors import register

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from ospor_batch.archive.walk import LISTING_REFUSALS
 from ospor_batch.compute.executor import InLine
 from ospor_batch.config import Study
 from ospor_batch.errors import ArchiveError, LockedError, StudyError
@@ -315,3 +317,15 @@ def test_two_crawls_do_not_write_together(center: Center) -> None:
     write_series(center.archive, n=1)
     with center.store.lock(), pytest.raises(LockedError):
         center.crawl(store=Store(center.study.workspace))
+
+
+def test_the_page_for_data_engineers_names_every_reason_of_a_crawl() -> None:
+    root = Path(__file__).parents[2]
+    sources = [path for folder in ("archive", "sources") for path in (root / "ospor_batch" / folder).glob("*.py")]
+    given = {
+        reason for path in sources for reason in re.findall(r'ItemRefused\(\s*"([a-z_]+)"', path.read_text(encoding="utf-8"))
+    }
+    reasons = {*given, *LISTING_REFUSALS, "contract"} - {"file_missing"}  # which the crawl calls read_error
+    page = (root / "docs" / "crawl.md").read_text(encoding="utf-8")
+    assert len(reasons) > 20
+    assert not [reason for reason in sorted(reasons) if f"`{reason}`" not in page]

@@ -72,7 +72,7 @@ def test_another_process_sees_it_run_and_end(tmp_path: Path) -> None:
             seen = look(tmp_path)
     assert seen is not None
     assert (seen.state, seen.total, seen.done, seen.n_working) == ("running", 10, 6, 1)
-    assert (seen.rejects, seen.slowest) == ({"decode_failed": 1}, "decode")
+    assert (seen.rejects, seen.slowest, list(seen.seconds)) == ({"decode_failed": 1}, "decode", list(STEPS))
     shown = io.StringIO()
     show_inference(seen, console=Console(file=shown, width=200))
     assert "inference running: 6 of 10 series" in shown.getvalue()
