@@ -77,6 +77,7 @@ def write_shards(folder: Path, series: list[list[Path]], n_shards: int) -> list[
                 "item_digest": f"{place:032x}", "series_digest": f"{place:032x}", "center": "one", "kind": "image",
                 "slice_order": order, "file_key": f"{place:016x}{order:016x}", "root": str(path.parent.parent),
                 "path": f"{path.parent.name}/{path.name}", "cache": str(folder / "cache"),
+                "transfer_syntax_uid": PLAIN if len(series[place]) > 1 else None,  # that of one file is not looked at
             }
             for place in range(number, len(series), n_shards)
             for order, path in enumerate(series[place])

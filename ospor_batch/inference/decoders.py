@@ -16,7 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 from ospor_batch.errors import ItemRefused, OsporError
 from ospor_batch.inference.allocator import keep_freed_memory
 from ospor_batch.inference.device import failed
-from ospor_batch.inference.items import Item, fetch, read_pixels
+from ospor_batch.inference.items import WHENEVER, Item, fetch, read_pixels
 from ospor_batch.inference.journal import Journal
 from ospor_batch.inference.timing import Stopwatch
 from ospor_batch.inference.watchdog import at_most
@@ -37,23 +37,34 @@ Prepared = tuple[Any, dict[str, float]]
 Submit = Callable[[Item], "Future[Prepared]"]
 
 
-def prepare(item: Item, spec: PredictorSpec, *, journal: Journal, item_seconds: float, n_threads: int = 1) -> Prepared:
-    """Read, decode and prepare one item; ItemRefused says why it cannot be. n_threads: that decode its files."""
+def prepare(
+    item: Item,
+    spec: PredictorSpec,
+    *,
+    journal: Journal,
+    item_seconds: float,
+    n_threads: int = 1,
+    turn: AbstractContextManager[object] = WHENEVER,
+) -> Prepared:
+    """Read, decode and prepare one item; ItemRefused says why it cannot be.
+
+    n_threads: that decode its files. turn: entered while they are read, and again while they are decoded.
+    """
     watch = Stopwatch()
     journal.begins([item.item_digest])
     try:
         with at_most(item_seconds, say_to=journal.fileno()):
-            with watch.on("read"):
+            with turn, watch.on("read"):
                 fetch(item)
             with watch.on("decode"):
-                return _prepared(item, spec, n_threads), watch.seconds
+                return _prepared(item, spec, n_threads, turn), watch.seconds
     finally:
         journal.rests([item.item_digest])
 
 
-def _prepared(item: Item, spec: PredictorSpec, n_threads: int) -> Any:
+def _prepared(item: Item, spec: PredictorSpec, n_threads: int, turn: AbstractContextManager[object]) -> Any:
     try:
-        return predictor_here(spec).prepare(read_pixels(item, spec, n_threads=n_threads))
+        return predictor_here(spec).prepare(read_pixels(item, spec, n_threads=n_threads, turn=turn))
     except OsporError:
         raise
     except MemoryError:

@@ -18,6 +18,8 @@ from ospor_batch.models.registry import kind_of
 from ospor_batch.models.spec import COARSE, Pixels, PredictorSpec
 from ospor_batch.sources import Location, locate
 
+PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # PS3.5 A.1 and A.2: not compressed
+WHENEVER = contextlib.nullcontext()  # may be entered by many at once
 READ_BYTES = 1 << 20  # read at a time; a buffer that stays in the processor's cache
 
 
@@ -30,6 +32,8 @@ class Item:
     center: str
     images: tuple[Location, ...]
     masks: tuple[MaskFile, ...]
+    is_plain_stack: bool = False
+    """Whether its images are many plain files: to read them is to move bytes, which two threads do no faster than one."""
 
 
 def read_items(source: Path) -> list[Item]:
@@ -52,6 +56,7 @@ def read_items(source: Path) -> list[Item]:
                 center=rows[0]["center"],
                 images=tuple(_location(r) for r in images),
                 masks=tuple(MaskFile(_location(r), r["kind"]) for r in masks),
+                is_plain_stack=len(images) > 1 and all(r["transfer_syntax_uid"] in PLAIN for r in images),
             )
         )
     return items
@@ -71,16 +76,25 @@ def fetch(item: Item) -> None:
                     pass
 
 
-def read_pixels(item: Item, spec: PredictorSpec, *, n_threads: int = 1, is_whole: bool = False) -> Pixels:
+def read_pixels(
+    item: Item,
+    spec: PredictorSpec,
+    *,
+    n_threads: int = 1,
+    is_whole: bool = False,
+    turn: contextlib.AbstractContextManager[object] = WHENEVER,
+) -> Pixels:
     """Decode an item as its predictor reads it, its files in so many threads; ItemRefused says why it cannot be.
 
-    is_whole: also where a parameter of the predictor lets it see a part of the resolution.
+    is_whole: also where a parameter of the predictor lets it see a part of the resolution. turn: entered while the files are
+    decoded, and not while masks are made.
     """
     kind = kind_of(spec.predictor)
     if kind.reads == "radiograph":
         least = 0 if is_whole else int(str(dict(spec.parameters).get(COARSE, 0)))
         return Pixels(radiograph=read_radiograph(item.images, least_pixels=least))
-    volume = read_volume(item.images, n_threads=n_threads)
+    with turn:
+        volume = read_volume(item.images, n_threads=n_threads)
     if not kind.reads_masks:
         return Pixels(volume)
     masked = labels_of(volume, item.masks, rule=spec.masks, device=spec.device)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ospor_batch.inference.items import PLAIN
 from ospor_batch.inference.parts import name_of
 from ospor_batch.store import write_rows
 
@@ -18,7 +19,6 @@ SECONDS_PER_FILE = 1e-3
 SECONDS_PER_COMPRESSED_MEGABYTE = 0.15
 SECONDS_PER_PLAIN_MEGABYTE = 3e-3
 SECONDS_PER_ITEM = 0.25
-PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # PS3.5 A.1 and A.2: not compressed
 
 
 def costs(files: pl.DataFrame) -> pl.DataFrame:

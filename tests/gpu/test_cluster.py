@@ -74,7 +74,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {
                 "item_digest": f"{number:032x}", "series_digest": f"{number:032x}", "center": "north", "kind": "image",
                 "slice_order": 0, "file_key": f"{number:032x}", "root": str(folder), "path": f"{number:02d}.dcm",
-                "cache": str(folder / "cache"),
+                "cache": str(folder / "cache"), "transfer_syntax_uid": None,
             }
             for number in range(shard, N_FILMS, N_SHARDS)
         ]  # fmt: skip

@@ -8,16 +8,18 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from ospor_batch.errors import ItemRefused
 from ospor_batch.inference import decoders
 from ospor_batch.inference.device import Device
-from ospor_batch.inference.items import Item
+from ospor_batch.inference.items import Item, read_items
 from ospor_batch.inference.journal import Journal, read_journal
 from ospor_batch.inference.lanes import can_share, side_by_side
 from ospor_batch.inference.shard import Limits, ShardTask, predict_shard
@@ -45,7 +47,8 @@ class Watched:
     n_threads: set[int] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def read(self, item: Item, _spec: object, *, n_threads: int) -> int:
+    def read(self, item: Item, _spec: object, *, n_threads: int, turn: AbstractContextManager[object]) -> int:
+        del turn
         with self.lock:
             self.held += 1
             self.most_held = max(self.most_held, self.held)
@@ -109,6 +112,49 @@ def test_lanes_without_a_series_decode_the_files_of_the_others(
     assert watched.n_threads == expected
 
 
+@pytest.mark.parametrize(("is_plain_stack", "expected"), [(True, 1), (False, 3)])
+def test_one_lane_at_a_time_reads_many_plain_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_plain_stack: bool, expected: int
+) -> None:
+    watched = Watched(seconds=0)
+    reading, most, lock, read = [0], [0], threading.Lock(), watched.read
+
+    def slow(item: Item, spec: object, *, n_threads: int, turn: AbstractContextManager[object]) -> int:
+        with turn:
+            with lock:
+                reading[0] += 1
+                most[0] = max(most[0], reading[0])
+            time.sleep(0.02)
+            with lock:
+                reading[0] -= 1
+        return read(item, spec, n_threads=n_threads, turn=turn)
+
+    monkeypatch.setattr(watched, "read", slow)
+    items = [replace(item, is_plain_stack=is_plain_stack) for item in ITEMS]
+    found, watch = answered(watched, monkeypatch, tmp_path / "j", n_lanes=3, items=items)
+    assert [item for item, _ in found] == items
+    assert most == [expected]
+    assert bottleneck(watch.seconds) == "decode"
+
+
+@pytest.mark.parametrize(
+    ("syntaxes", "expected"),
+    [
+        (["1.2.840.10008.1.2.1"] * 3, True),
+        (["1.2.840.10008.1.2.1"], False),
+        (["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.90"], False),
+    ],
+)
+def test_a_series_of_many_plain_images_is_told_from_others(tmp_path: Path, syntaxes: list[str], expected: bool) -> None:
+    write_spine(tmp_path / "archive" / "a", mean_hu=150)
+    write_shard(tmp_path / "shard", tmp_path / "archive", ["a"])
+    rows = pl.read_parquet(tmp_path / "shard")
+    masks, images = rows.filter(kind="mask"), rows.filter(kind="image").head(len(syntaxes))
+    pl.concat([masks, images.with_columns(transfer_syntax_uid=pl.Series(syntaxes))]).write_parquet(tmp_path / "shard")
+    (item,) = read_items(tmp_path / "shard")
+    assert item.is_plain_stack == expected
+
+
 @pytest.mark.parametrize(("reading", "computing", "slowest"), [(0.05, 0.0, "decode"), (0.0, 0.05, "compute")])
 def test_the_slowest_step_is_told_though_all_take_turns_on_the_same_cores(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reading: float, computing: float, slowest: str
@@ -116,9 +162,9 @@ def test_the_slowest_step_is_told_though_all_take_turns_on_the_same_cores(
     watched = Watched(seconds=computing)
     read = watched.read
 
-    def slow(item: Item, spec: object, *, n_threads: int) -> int:
+    def slow(item: Item, spec: object, *, n_threads: int, turn: AbstractContextManager[object]) -> int:
         time.sleep(reading)
-        return read(item, spec, n_threads=n_threads)
+        return read(item, spec, n_threads=n_threads, turn=turn)
 
     monkeypatch.setattr(watched, "read", slow)
     began = time.perf_counter()
@@ -169,7 +215,7 @@ from tests.inference.cases import SPEC
 assert "torch" not in sys.modules
 teams = []
 
-def segmented(item, spec, *, n_threads):
+def segmented(item, spec, *, n_threads, turn):
     import torch
     teams.append(torch.get_num_threads())
     raise decoders.ItemRefused("mask_missing", "nothing")

@@ -202,7 +202,7 @@ def test_threads_that_may_hold_no_item_decode_the_files_of_one(
     torch = pytest.importorskip("torch")
     before, busy, seen = torch.get_num_threads(), [], []
 
-    def told(item: Item, _spec: object, *, n_threads: int) -> None:
+    def told(item: Item, _spec: object, *, n_threads: int, turn: object) -> None:
         busy.append(item)
         time.sleep(0.05)
         seen.append((len(busy), n_threads, torch.get_num_threads()))
