@@ -80,11 +80,11 @@ PY
 }
 
 train() { # RECIPE FACTOR
-  local recipe=$1 factor=$2 preset=paper-ct study="$WORK/$1/$1/study.toml"
-  [ "$recipe" = cxr_osteoporosis ] && { preset=paper-cxr; study="$WORK/$1/study.toml"; }
+  local recipe=$1 factor=$2 study="$WORK/$1/$1/study.toml" what=(--preset paper-ct --study "$1")
+  [ "$recipe" = cxr_osteoporosis ] && { what=(--preset paper-cxr); study="$WORK/$1/study.toml"; }
   mkdir -p "$WORK"
   if [ ! -f "$study" ]; then
-    "$PYTHON" -m ospor_batch.cli synth "$WORK/$recipe" --preset "$preset" --factor "$factor" || return 1
+    "$PYTHON" -m ospor_batch.cli synth "$WORK/$recipe" "${what[@]}" --factor "$factor" || return 1
     [ "${OSPOR_DRY_RUN:-}" = cpu ] || printf '\n[compute.gpu]\ncluster = "local"\nworkers = 1\n' >>"$study"
   fi
   "$PYTHON" -m ospor_batch.cli run "$study" && "$PYTHON" -m ospor_batch.cli status "$study" --json >"$OUT/train_$recipe.json"
