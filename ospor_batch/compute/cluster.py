@@ -206,6 +206,8 @@ def _configured(*, n_threads: int) -> Iterator[None]:
         {
             "distributed.scheduler.allowed-failures": 0,
             "distributed.worker.daemon": False,  # a daemonic process may have no decoder processes
+            # by default a worker that died is given up after 15 s, for good; on a busy machine it takes longer to come back
+            "distributed.deploy.lost-worker-timeout": f"{Patience().seconds:g}s",
             "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": 65536, **environment},
         }
     ):

@@ -18,7 +18,7 @@ import pytest
 
 from ospor_batch.compute import cluster
 from ospor_batch.compute.cluster import open_executor
-from ospor_batch.compute.executor import DaskExecutor, Executor, InLine, Outcome
+from ospor_batch.compute.executor import DaskExecutor, Executor, InLine, Outcome, Patience
 from ospor_batch.config import Compute, read_study
 from ospor_batch.errors import StudyError
 
@@ -72,6 +72,18 @@ def test_a_killed_worker_takes_its_item_alone_and_is_replaced(processes: Executo
     while processes.n_workers < 2 and time.monotonic() < until:
         time.sleep(0.1)
     assert processes.n_workers == 2
+
+
+def test_a_worker_that_takes_long_to_come_back_is_not_given_up() -> None:
+    """Dask gives one up for good that is not back in time, and on a busy machine all of them, one after the other."""
+    import dask
+
+    at_once = dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"})
+    with at_once, open_executor(Compute(cluster="local", workers=1)) as one:
+        assert isinstance(one, DaskExecutor)
+        one.patience = Patience(seconds=20)
+        errors = [outcome.error for outcome in one.map(signal.raise_signal, [signal.SIGKILL] * 3)]
+    assert errors == ["worker_died"] * 3
 
 
 def test_a_worker_has_two_at_a_time_and_what_is_not_taken_is_dropped(processes: Executor) -> None:
