@@ -15,6 +15,7 @@ VERSE = {**{f"T{i}": 7 + i for i in range(1, 13)}, **{f"L{i}": 19 + i for i in r
 WAIST = 0.10  # how much narrower a body is at half its height; declared
 TEXTURE = 0.13  # spread of the trabecular core around its mean, as a share of its mineral, at 2 mm; declared
 TEXTURE_MM = 2.5
+SPUR_MM = 2.0  # how far the beaks of osteophytes reach beyond the rim for each grade, at the sides and the front; declared
 CEMENT_HU = 1600.0  # of bone cement with barium; declared
 BONE_CODE = 7
 Shares = dict[str, tuple[Box, Array]]
@@ -38,7 +39,7 @@ class _Place:
     def __init__(self, put: Painter, body: Body, v: Vertebra, *, beyond: float) -> None:
         self.sideways, self.back = body.tilt_of(v)
         x, y = (float(c[0]) for c in body.spine_at(np.array([v.middle], dtype=np.float32)))
-        wide, deep = v.half_width + v.spur + 4, v.half_depth + v.spur + 4
+        wide, deep = v.half_width + SPUR_MM * v.spur + 4, v.half_depth + SPUR_MM * v.spur + 4
         reach = v.height / 2 + beyond + abs(self.back) * deep + abs(self.sideways) * wide
         lean = abs(self.back) * reach
         self.where = put.box((x - wide, x + wide), (y - deep - lean, y + deep + lean), (v.middle - reach, v.middle + reach))
@@ -90,9 +91,12 @@ def _put_body(put: Painter, body: Body, v: Vertebra, person: Person) -> tuple[tu
     if place.is_empty:
         return None
     level = 2 * np.clip(place.z / v.height, -0.5, 0.5)
-    waist = 1 - WAIST * (1 - level**2) + np.float32(v.spur * 1.2 / v.half_width) * np.clip(np.abs(level) * 5 - 4, 0, 1)
+    waist = 1 - WAIST * (1 - level**2)
+    beak = np.float32(SPUR_MM * v.spur) * np.clip(np.abs(level) * 3 - 2, 0, 1)
+    front = np.clip(0.5 - place.y / (2 * v.half_depth), 0, 1)
     low, high = place.plates(v)
-    share = place.across(v.half_width * waist, v.half_depth * (0.5 + 0.5 * waist)) * place.along(low, high)
+    outer = place.across(v.half_width * waist + beak, v.half_depth * (0.5 + 0.5 * waist) + beak * front)
+    share = outer * place.along(low, high)
     low, high = place.plates(v, less=END_PLATE_MM)
     inner = place.across(v.half_width * waist - body.cortex, v.half_depth * (0.5 + 0.5 * waist) - body.cortex)
     core = np.minimum(inner * place.along(low, high), share)

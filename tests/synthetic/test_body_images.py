@@ -209,6 +209,25 @@ def test_variants_change_the_spine() -> None:
     assert body_of(replace(person, spurs=3.0)).vertebra("L3").spur > body_of(replace(person, spurs=0.2)).vertebra("L3").spur
 
 
+def test_osteophytes_are_dense_beaks_at_the_front_of_the_end_plates() -> None:
+    """What areal density counts is seen in a scan: bone before the rim, none at half the height, and the same core."""
+
+    def of(grade: float) -> tuple[float, float, float]:
+        person = replace(someone(), spurs=grade)
+        made = scan(person, sampling=Sampling(160), spacing_mm=1, thickness_mm=1, is_contrast=False, is_noisy=False)
+        where = np.argwhere(made.bodies == VERSE["L3"])
+        where = where[where[:, 2] == round(where[:, 2].mean())]
+        top, bottom = where[:, 0].max(), where[:, 0].min()
+        rows = [where[where[:, 0] == z][:, 1].min() for z in (top - 5, (top + bottom) // 2)]
+        core = made.hu[made.labels == FIRST_LABEL + 2].mean()
+        return float(rows[0]), float(rows[1]), float(core)
+
+    smooth, beaked = of(0.0), of(3.0)
+    assert smooth[0] - beaked[0] >= 1  # rows of 2.5 mm, further to the front
+    assert smooth[1] == beaked[1]
+    assert beaked[2] == pytest.approx(smooth[2], abs=2)
+
+
 def test_metal_and_motion_leave_their_marks() -> None:
     person = someone()
     plain = imaged(person, protocol="spine")
