@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS = 30
+SETTLE_SECONDS = 60.0  # for a worker that is being started again as a run ends
 FIRST_WORKER_SECONDS = 120  # a batch queue may still be starting the workers of an address
 # set when a process starts, before NumPy, torch and Polars read them
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
@@ -73,6 +74,7 @@ def _processes(settings: Compute) -> Iterator[Client]:
         _configured(n_threads=n_threads),
         LocalCluster(n_workers=at_first, processes=True, security=_secret(), **_quiet(settings, n_workers)) as cluster,
         _client(cluster, settings=settings, n_threads=n_threads) as client,
+        _waiting_for_the_dead(client, n_workers=at_first),
     ):
         yield client
 
@@ -91,6 +93,7 @@ def _gpus(settings: Compute) -> Iterator[Client]:
         # no RMM pool beside torch, which has its own allocator
         LocalCUDACluster(n_workers=n_workers, protocol="tls", security=_secret(), **_quiet(settings, n_workers)) as cluster,
         _client(cluster, settings=settings, n_threads=n_threads) as client,
+        _waiting_for_the_dead(client, n_workers=n_workers),
     ):
         yield client
 
@@ -198,6 +201,22 @@ def is_daemonic() -> bool:
 
 
 @contextlib.contextmanager
+def _waiting_for_the_dead(client: Client, *, n_workers: int) -> Iterator[None]:
+    """Wait for workers of this machine that are being started again, however long it takes on a busy one.
+
+    By default Dask gives up for good what is not back after 15 s; and a cluster that is closed while a worker starts again may
+    never end.
+    """
+    import dask
+
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": f"{Patience().seconds:g}s"}):
+        yield
+        if n_workers and client.status == "running":
+            with contextlib.suppress(TimeoutError, OSError):
+                client.wait_for_workers(n_workers, timeout=SETTLE_SECONDS)
+
+
+@contextlib.contextmanager
 def _configured(*, n_threads: int) -> Iterator[None]:
     import dask
 
@@ -206,8 +225,6 @@ def _configured(*, n_threads: int) -> Iterator[None]:
         {
             "distributed.scheduler.allowed-failures": 0,
             "distributed.worker.daemon": False,  # a daemonic process may have no decoder processes
-            # by default a worker that died is given up after 15 s, for good; on a busy machine it takes longer to come back
-            "distributed.deploy.lost-worker-timeout": f"{Patience().seconds:g}s",
             "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": 65536, **environment},
         }
     ):
