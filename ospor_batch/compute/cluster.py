@@ -74,7 +74,7 @@ def _processes(settings: Compute) -> Iterator[Client]:
         _configured(n_threads=n_threads),
         LocalCluster(n_workers=at_first, processes=True, security=_secret(), **_quiet(settings, n_workers)) as cluster,
         _client(cluster, settings=settings, n_threads=n_threads) as client,
-        _waiting_for_the_dead(client, n_workers=at_first),
+        _waiting_for_the_dead(client),
     ):
         yield client
 
@@ -93,7 +93,7 @@ def _gpus(settings: Compute) -> Iterator[Client]:
         # no RMM pool beside torch, which has its own allocator
         LocalCUDACluster(n_workers=n_workers, protocol="tls", security=_secret(), **_quiet(settings, n_workers)) as cluster,
         _client(cluster, settings=settings, n_threads=n_threads) as client,
-        _waiting_for_the_dead(client, n_workers=n_workers),
+        _waiting_for_the_dead(client),
     ):
         yield client
 
@@ -201,7 +201,7 @@ def is_daemonic() -> bool:
 
 
 @contextlib.contextmanager
-def _waiting_for_the_dead(client: Client, *, n_workers: int) -> Iterator[None]:
+def _waiting_for_the_dead(client: Client) -> Iterator[None]:
     """Wait for workers of this machine that are being started again, however long it takes on a busy one.
 
     By default Dask gives up for good what is not back after 15 s; and a cluster that is closed while a worker starts again may
@@ -210,10 +210,19 @@ def _waiting_for_the_dead(client: Client, *, n_workers: int) -> Iterator[None]:
     import dask
 
     with dask.config.set({"distributed.deploy.lost-worker-timeout": f"{Patience().seconds:g}s"}):
-        yield
-        if n_workers and client.status == "running":
-            with contextlib.suppress(TimeoutError, OSError):
-                client.wait_for_workers(n_workers, timeout=SETTLE_SECONDS)
+        try:
+            yield
+        except Exception:
+            _settle(client)
+            raise
+        _settle(client)  # not on Ctrl-C
+
+
+def _settle(client: Client) -> None:
+    n_wanted = len(client.cluster.worker_spec)
+    if n_wanted and client.status == "running":
+        with contextlib.suppress(TimeoutError, OSError):
+            client.wait_for_workers(n_wanted, timeout=SETTLE_SECONDS)
 
 
 @contextlib.contextmanager

@@ -43,18 +43,18 @@ def side_by_side(
     journal: Journal,
     item_seconds: float,
     watch: Stopwatch,
-    n_moving: int = 1,
+    n_reading: int = 1,
 ) -> Iterator[tuple[Item, Answer]]:
     """Every item with its verdict, in order; no more than ``n_lanes`` are held decoded.
 
-    n_moving: lanes that read many plain files at a time.
+    n_reading: lanes that read many plain files at a time.
     """
     n = max(1, min(n_lanes, len(items)))
     of_lanes = Stopwatch()
     device.watch = of_lanes
     try:
         # lanes that a short shard has no series for decode the files of the others
-        pool = _pool(n, device, journal=journal, item_seconds=item_seconds, n_threads=n_lanes // n, n_moving=n_moving)
+        pool = _pool(n, device, journal=journal, item_seconds=item_seconds, n_threads=n_lanes // n, n_reading=n_reading)
         with pool as submit:
             yield from in_batches(
                 items,
@@ -69,10 +69,10 @@ def side_by_side(
 
 
 @contextmanager
-def _pool(n: int, device: Device, *, journal: Journal, item_seconds: float, n_threads: int, n_moving: int) -> Iterator[Lane]:
-    pool, moving = pool_of_single_threads(n, device.spec, name="lane"), threading.BoundedSemaphore(n_moving)
+def _pool(n: int, device: Device, *, journal: Journal, item_seconds: float, n_threads: int, n_reading: int) -> Iterator[Lane]:
+    pool, reading = pool_of_single_threads(n, device.spec, name="lane"), threading.BoundedSemaphore(n_reading)
     each = functools.partial(
-        _answered, device=device, journal=journal, item_seconds=item_seconds, n_threads=n_threads, moving=moving
+        _answered, device=device, journal=journal, item_seconds=item_seconds, n_threads=n_threads, reading=reading
     )
     try:
         yield lambda item: pool.submit(each, item)
@@ -87,9 +87,9 @@ def _answered(
     journal: Journal,
     item_seconds: float,
     n_threads: int,
-    moving: threading.BoundedSemaphore,
+    reading: threading.BoundedSemaphore,
 ) -> Answer:
-    turn: AbstractContextManager[object] = moving if item.is_plain_stack else nullcontext()
+    turn: AbstractContextManager[object] = reading if item.is_plain_stack else nullcontext()
     n_threads = 1 if item.is_plain_stack else n_threads
     began = time.perf_counter()
     prepared, seconds = prepare(item, device.spec, journal=journal, item_seconds=item_seconds, n_threads=n_threads, turn=turn)

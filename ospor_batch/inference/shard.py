@@ -174,7 +174,7 @@ def _answers(
     if limits.n_lanes and can_share(device):
         n, seconds = min(limits.n_lanes, limits.n_decoded or limits.n_lanes), limits.item_seconds
         yield from side_by_side(
-            items, device, n_lanes=n, journal=journal, item_seconds=seconds, watch=watch, n_moving=limits.n_threads
+            items, device, n_lanes=n, journal=journal, item_seconds=seconds, watch=watch, n_reading=limits.n_threads
         )
         return
 

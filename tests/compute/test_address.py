@@ -88,10 +88,8 @@ def talk() -> str | None:
 
     log = logging.getLogger("pydicom")
     assert not log.propagate
-    assert {type(handler).__name__ for handler in log.handlers} <= {
-        "Silenced",
-        "NullHandler",
-    }  # nobody writes the text anywhere
+    handlers = {type(handler).__name__ for handler in log.handlers}
+    assert handlers <= {"Silenced", "NullHandler"}  # nobody writes the text anywhere
     log.warning("PatientName is Kim^Minji")
     return os.environ.get("CUBLAS_WORKSPACE_CONFIG")
 
