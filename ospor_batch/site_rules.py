@@ -50,7 +50,7 @@ class KernelEntry(VendorEntry):
 
 
 class ContrastEntry(Entry):
-    name: Literal["tag_plain", "both", "without", "with"]
+    name: Literal["tag_plain", "tag_silent", "neutral", "both", "without", "with"]
 
 
 class PhaseEntry(Entry):
@@ -63,8 +63,8 @@ class ViewEntry(Entry):
 
 class KindEntry(Entry):
     name: Literal[
-        "localizer", "reformat", "spectral", "screen", "dose", "low_dose", "animal", "implant", "no_implant", "phantom",
-        "no_phantom",
+        "localizer", "reformat", "spectral", "screen", "dose", "low_dose", "animal", "animal_radiograph", "implant",
+        "no_implant", "phantom", "no_phantom",
     ]  # fmt: skip
 
 

@@ -18,6 +18,7 @@ YEARS_PER = {"D": 1 / 365.2425, "W": 7 / 365.2425, "M": 1 / 12, "Y": 1.0}
 HEIGHT_M = (1.2, 2.2)  # methods I1: catches centimeters
 WEIGHT_KG = (20.0, 300.0)  # contract series: weight_kg
 FRONTAL = ("pa", "ap", "frontal")
+HUMAN = r"\bhomo\b|\bhuman|\bsapiens\b"  # SNOMED CT 337915000 is "Homo sapiens"
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,10 @@ def tube_voltage(values: Sequence[float | None], *, modality: str, is_multi: boo
 def is_human(row: dict[str, Any], *, words: Vocabulary | None = None) -> bool:
     """False when any part of the header says that the subject is an animal."""
     species = fold(row["patient_species"])
-    if (species and "homo" not in species and "human" not in species) or fold(row["patient_breed"]):
+    if (species and not re.search(HUMAN, species)) or fold(row["patient_breed"]):
         return False
     if fold(row["patient_sex_neutered"]) or fold(row["responsible_person_role"]) == "owner":
         return False
     told = ("institution_name", "acquisition_device_processing", "study_description", "series_description", "protocol_name")
-    return not any((words or vocabulary()).says(row[column], "animal") for column in told)
+    kinds = ("animal", "animal_radiograph") if row["modality"] in RADIOGRAPHS else ("animal",)
+    return not any((words or vocabulary()).says(row[column], kind) for column in told for kind in kinds)

@@ -96,7 +96,8 @@ def contrast_counts(series: pl.DataFrame, *, by: Sequence[str] = ("center",)) ->
 
 
 def _tags_say(tags: ContrastTags, words: Vocabulary) -> Literal["with", "without", "conflicting"] | None:
-    stated = {value for value in tags.agents | tags.routes if fold(value)}
+    values = {one for value in tags.agents | tags.routes if value for one in value.split("\\") if fold(one)}
+    stated = {value for value in values if not words.says(value, "tag_silent", of="evidence")}
     plain = {value for value in stated if words.says(value, "tag_plain", of="evidence")}
     is_given = tags.has_volume or bool(stated - plain)
     if plain and is_given:
@@ -107,8 +108,9 @@ def _tags_say(tags: ContrastTags, words: Vocabulary) -> Literal["with", "without
 def _text_says(text: str | None, words: Vocabulary) -> Said:
     if words.says(text, "both", of="evidence"):
         return None  # names plain and enhanced phases alike
-    is_without = words.says(text, "without", of="evidence")
-    is_with = words.says(words.without(text, "without", of="evidence"), "with", of="evidence")
+    told = words.without(text, "neutral", of="evidence")
+    is_without = words.says(told, "without", of="evidence")
+    is_with = words.says(words.without(told, "without", of="evidence"), "with", of="evidence")
     if is_with == is_without:
         return None
     return "with" if is_with else "without"

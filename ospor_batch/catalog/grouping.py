@@ -12,7 +12,7 @@ from ospor_batch.contracts import contract
 
 LISTED = ("kvp_kv", "contrast_bolus_agent", "contrast_bolus_route", "contrast_bolus_volume_ml")
 MEDIANS = ("xray_tube_current_ma", "ctdivol_mgy", "slice_thickness_mm")
-PARTS = ("whole_series_key", "split_by")  # columns that splitting adds to instances
+PARTS = ("whole_series_key", "split_by", "n_studies", "n_patients")  # columns that splitting adds to instances
 EARLIEST = ("acquisition_date", "series_date", "study_date")
 
 
@@ -90,8 +90,6 @@ def _counts(is_pixels: pl.Expr) -> dict[str, pl.Expr]:
         "n_instances": pl.len(),
         "n_pixels": is_pixels.sum(),
         "n_slices": pl.col("frames").filter(is_pixels).sum(),
-        "n_patients": pl.col("patient_key").drop_nulls().n_unique(),
-        "n_studies": pl.col("study_key").n_unique(),
         "n_sop_classes": pl.col("sop_class_uid").n_unique(),
         "n_matrices": pl.struct("rows", "columns").filter(is_pixels).n_unique(),
         "n_birth_dates": pl.col("patient_birth_date").drop_nulls().n_unique(),

@@ -56,7 +56,8 @@ def with_collisions(series: pl.DataFrame) -> Identified:
     """
     findings = pl.col("findings").str.split(";")
     known = series.filter(pl.col("patient_key").is_not_null())
-    of_study = _spread(series, by="study_key", value="patient_key", inside=findings.list.contains("mixed_patient"))
+    has_copy = findings.list.contains("copy_under_other_number")
+    of_study = _spread(series, by="study_key", value="patient_key", inside=has_copy)
     of_birth = _spread(known, by="patient_key", value="birth_date", inside=findings.list.contains("mixed_birth_date"))
     sexes = known.with_columns(stated=pl.when(pl.col("sex") != "unknown").then("sex"))
     of_sex = _spread(sexes, by="patient_key", value="stated", inside=findings.list.contains("mixed_sex"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ospor_batch.catalog.vocabulary import Vocabulary, sop_class_is
+from ospor_batch.catalog.vocabulary import Vocabulary, fold, sop_class_is
 
 # Pixels cannot be read as a stack or an image of the patient; in this order the first is the reason.
 UNUSABLE = (
@@ -57,6 +57,7 @@ REMARKS = (
     "age_unreadable",
     "bad_birth_date",
     "body_region_contradicted",
+    "copy_under_other_number",
     "cropped_field_of_view",
     "derived",
     "dose_report",
@@ -213,7 +214,7 @@ def _hounsfield(row: dict[str, Any]) -> set[str]:
         found |= _range(row)
         if row["n_rescales"] > 1:
             found.add("rescale_per_slice")
-    if row["rescale_type"] not in {None, "", "HU"}:
+    if fold(row["rescale_type"]) not in {"", "hu"}:
         found.add("rescale_type_not_hu")
     if (row["most_bits_stored"] or EIGHT_BIT + 1) <= EIGHT_BIT:
         found.add("eight_bit")

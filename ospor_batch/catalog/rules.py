@@ -10,7 +10,7 @@ from ospor_batch.catalog.quality import SMALLEST_STACK
 from ospor_batch.catalog.vocabulary import Vocabulary, vocabulary
 from ospor_batch.pseudonym import Linkage
 
-VERSION = 1  # raised when this package judges a series differently; catalogs are then computed anew
+VERSION = 2  # raised when this package judges a series differently; catalogs are then computed anew
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ def catalog_center(
     """
     rules = rules or Rules()
     persons = Persons(center, split_key, key, rules.linkage)
-    duplicates = resolve_duplicates(persons.rekeyed(instances), contents=contents)
+    read = instances.with_columns(pl.col("modality").str.strip_chars().str.to_uppercase())  # CS is upper case, files are not
+    duplicates = resolve_duplicates(persons.rekeyed(read), contents=contents)
     kept = split_series(duplicates.kept, words=rules.words)
     headers = summarise(kept, words=rules.words)
     stacks, ordered = _measure(kept, headers)
@@ -86,6 +87,7 @@ def catalog_center(
     where = files.select("file_key", "archive", "path")
     images = ordered.join(where, on="file_key", how="left", maintain_order="left")
     masks = locating.mask_rows(images.filter(pl.col("series_key").is_in(real)), kept, files)
+    headers = headers.with_columns(is_doubled=pl.col("series_key").is_in(_doubled(duplicates.refused, kept).implode()))
     found = [_series(row, kinds[row["series_key"]], persons=persons, rules=rules) for row in headers.iter_rows(named=True)]
     settled = settle(_whole_rows(found, duplicates.refused, kept, masks))
     return Catalogued(
@@ -118,6 +120,12 @@ def _whole_rows(found: list[dict[str, Any]], refused: pl.DataFrame, kept: pl.Dat
 def _of_kept(refused: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
     """Refused duplicates under the series of the instance that was kept in their place."""
     return refused.select("sop_instance_uid").join(kept.select("sop_instance_uid", "series_key"), on="sop_instance_uid")
+
+
+def _doubled(refused: pl.DataFrame, kept: pl.DataFrame) -> pl.Series:
+    """Keys of the series that hold an object of which a refused copy names another patient number."""
+    copies = refused.select("sop_instance_uid", other="patient_key").drop_nulls()
+    return copies.join(kept, on="sop_instance_uid").filter(pl.col("patient_key") != pl.col("other"))["series_key"].unique()
 
 
 def _rejects(refused: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
@@ -192,6 +200,8 @@ def _sop_class(row: Mapping[str, Any], modality: str, findings: set[str]) -> str
     for name in SOP_CLASSES:
         if sop_class_is(row["sop_class_uid"], name):
             return name
+    if sop_class_is(row["sop_class_uid"], "no_scan"):
+        return "other"
     if row["n_pixels"] and modality in {*quality.STACKS, *acquisition.RADIOGRAPHS}:
         findings.add("sop_class_unknown")  # de-identification emptied or replaced it; modality and pixels say image
         return "image"
@@ -218,8 +228,9 @@ def _series(row: dict[str, Any], kind: _Kind, *, persons: Persons, rules: Rules)
     )
     is_human, is_lossy = acquisition.is_human(row, words=rules.words), quality.is_lossy(row)
     has_implant = quality.is_implant_described(row, words=rules.words)
-    said = (("lossy", is_lossy), ("not_human", not is_human), ("implant_described", has_implant))
-    findings |= {name for name, is_so in said if is_so}
+    said = {"lossy": is_lossy, "not_human": not is_human, "implant_described": has_implant}
+    said["copy_under_other_number"] = row["is_doubled"]
+    findings |= {name for name, is_so in said.items() if is_so}
     is_cropped = "cropped_field_of_view" in findings
     findings |= quality.phantom_findings(row, is_cropped=is_cropped, words=rules.words)
     if kind.sop_class not in quality.IMAGES or row["n_pixels"] == 0:

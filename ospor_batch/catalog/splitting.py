@@ -1,4 +1,4 @@
-"""Parts of a series that are stacks of their own: several acquisitions, planes or a scout under one Series Instance UID."""
+"""Parts of a series: several owners under one Series Instance UID, or stacks of their own (acquisitions, planes, a scout)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 
 import polars as pl
 
+from ospor_batch.catalog.acquisition import RADIOGRAPHS, view
 from ospor_batch.catalog.grouping import is_localizer
 from ospor_batch.catalog.vocabulary import Vocabulary
 
@@ -15,22 +16,26 @@ SMALLEST_PART = 3  # a plane or matrix of its own needs a stack of its own; one 
 NONE = "none"
 # What the header declares to be another acquisition or another kind of image: a part may be small, since the header says that
 # the images do not belong together. In this order the first that leaves no two slices at one place is taken.
-DECLARED = ("is_localizer", "acquisition_number", "image_type", "convolution_kernel", "kvp_kv", "acquisition_time")
+DECLARED = (
+    "is_localizer", "acquisition_number", "image_type", "convolution_kernel", "kvp_kv", "pixel_spacing_row_mm",
+    "slice_thickness_mm", "acquisition_time",
+)  # fmt: skip
 # What only differs: split when every part is a stack of its own.
 FORM = ("turn", "matrix")
 STACKS = ("CT", "MR", "PT")
+OWNERS = {"study": "study_key", "patient": "patient_key"}
+TOLD_VIEW = ["modality", "view_position", "patient_orientation", "acquisition_device_processing"]
 
 
 def split_series(kept: pl.DataFrame, *, words: Vocabulary) -> pl.DataFrame:
     """Give images that form stacks of their own a series key of their own; rows in = rows out.
 
-    Adds whole_series_key, the key of the Series Instance UID, and split_by: what told the parts apart, or none. A series is
-    split only where as a whole it is no stack: two images at one place, two planes, two matrices, or scouts among slices.
-    The key of a part depends on what it is, not on its number, so that a late file does not rename the others.
+    Adds whole_series_key, the key of the Series Instance UID, split_by (what told the parts apart, or none), and how many
+    studies and patient numbers the whole names. A series is split by its owners, radiographs by their views, and slices where
+    as a whole they are no stack: two images at one place, two planes, two matrices, or scouts among them. The key of a part
+    depends on what it is, not on its number, so that a late file does not rename the others.
     """
-    rows = kept.with_columns(
-        whole_series_key=pl.col("series_key"),
-        split_by=pl.lit(NONE),
+    rows = _by_view(_by_owner(kept), words=words).with_columns(
         is_localizer=is_localizer(kept, words=words),
         turn=pl.concat_str(
             [pl.col(f"{line}_cosine_{axis}").round(TURN).add(0.0) for line in ("row", "column") for axis in "xyz"],
@@ -46,6 +51,49 @@ def split_series(kept: pl.DataFrame, *, words: Vocabulary) -> pl.DataFrame:
     done = pl.concat(parts)
     rest = rows.join(done, on="file_key", how="anti", maintain_order="left")
     return pl.concat([rest, done]).sort("file_key").drop(added)
+
+
+def _by_owner(kept: pl.DataFrame) -> pl.DataFrame:
+    """Part series whose UID several studies or patient numbers use: nobody may vanish behind the owner of most images."""
+    counts = {f"n_{name}": pl.col(column).drop_nulls().n_unique().over("series_key") for name, column in OWNERS.items()}
+    rows = kept.with_columns(whole_series_key=pl.col("series_key"), split_by=pl.lit(NONE), **counts)
+    several = {name: pl.when(pl.col(f"n_{name}") > 1) for name in OWNERS}
+    by = [of.then(pl.lit(name)) for name, of in several.items()]
+    of_owner = {name: pl.format("{}={}", pl.lit(name), pl.col(column).fill_null("")) for name, column in OWNERS.items()}
+    label = [of.then(of_owner[name]) for name, of in several.items()]
+    told = rows.with_columns(
+        by=pl.concat_str(by, separator="+", ignore_nulls=True), label=pl.concat_str(label, separator="|", ignore_nulls=True)
+    )
+    return _parted(told).rename({"n_study": "n_studies", "n_patient": "n_patients"})
+
+
+def _by_view(rows: pl.DataFrame, *, words: Vocabulary) -> pl.DataFrame:
+    """Part a series of radiographs by their views, so that a lateral one beside it does not hide the frontal one."""
+    is_film = pl.col("is_pixel_data") & pl.col("modality").is_in(RADIOGRAPHS)
+    told = rows.filter(is_film & (is_film.sum().over("series_key") > 1)).select(TOLD_VIEW).unique()
+    seen = [
+        view(modality, tag=tag, orientation=orientation, descriptions=(processing,), words=words)
+        for modality, tag, orientation, processing in told.iter_rows()
+    ]
+    names = told.with_columns(seen=pl.Series([f"view={one.view} {one.projection}" for one in seen], dtype=pl.String))
+    joined = rows.join(names, on=TOLD_VIEW, how="left", nulls_equal=True, maintain_order="left")
+    film = pl.when(is_film).then("seen")
+    is_split = film.drop_nulls().n_unique().over("series_key") > 1
+    label = pl.when(is_split).then(pl.coalesce(film, film.min().over("series_key"))).otherwise(pl.lit(""))
+    return _parted(joined.with_columns(label=label, by=pl.lit("view"))).drop("seen")
+
+
+def _parted(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with a series key of their own where they have a label; what it tells apart is added to split_by."""
+    parts = rows.filter(pl.col("label") != "").select("series_key", "label").unique()
+    keys = [_key(*part) for part in parts.iter_rows()]
+    named = parts.with_columns(part_key=pl.Series(keys, dtype=pl.String))
+    joined = rows.join(named, on=["series_key", "label"], how="left", maintain_order="left")
+    before = pl.when(pl.col("split_by") != NONE).then("split_by")
+    split_by = pl.when(pl.col("part_key").is_not_null()).then(pl.concat_str([before, "by"], separator="+", ignore_nulls=True))
+    return joined.with_columns(
+        series_key=pl.coalesce("part_key", "series_key"), split_by=pl.coalesce(split_by, "split_by")
+    ).drop("part_key", "label", "by")
 
 
 def _conflicting(rows: pl.DataFrame) -> pl.DataFrame:
@@ -79,8 +127,9 @@ def _split(series: pl.DataFrame) -> pl.DataFrame:
     told = series.join(labels, on="file_key", how="left", maintain_order="left")
     told = told.with_columns(pl.col("label").fill_null(labels["label"].min()))
     keys = {text: _key(told["series_key"][0], text) for text in told["label"].unique()}
+    split_by = "+".join([name for name in (told["split_by"][0],) if name != NONE] + columns)
     return told.with_columns(
-        series_key=pl.col("label").replace_strict(keys, return_dtype=pl.String), split_by=pl.lit("+".join(columns))
+        series_key=pl.col("label").replace_strict(keys, return_dtype=pl.String), split_by=pl.lit(split_by)
     ).drop("label")
 
 

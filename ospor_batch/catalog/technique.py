@@ -19,7 +19,7 @@ Columns = dict[str, Any]
 def technique(row: Columns, *, modality: str, is_scan: bool, stack: Stack, words: Vocabulary) -> tuple[Columns, set[str]]:
     """Columns of the series contract that tell how it was made, and findings; is_scan: a CT image that is no scout."""
     told = Told(row["series_description"], row["protocol_name"], row["study_description"])
-    is_multi = "multi_value:KVP" in row["header_flags"]
+    is_multi = any(remark in row["header_flags"] for remark in ("multi_value:KVP", "frames_differ:KVP"))
     kvp, kvp_status = acquisition.tube_voltage(row["kvp_kv"], modality=modality, is_multi=is_multi)
     found, findings = _place(row, modality=modality, stack=stack, told=told, words=words)
     dose, dose_source, notes = (

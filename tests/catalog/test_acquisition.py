@@ -39,6 +39,17 @@ def evidence(agent: str | None = None, route: str | None = None, *, has_volume: 
         ("No contrast", None, "declared_plain"),
         ("nativ", "", "declared_plain"),
         ("None", "IV", "conflicting"),
+        # several values, and what is written where nobody knows
+        ("NONE\\NONE", None, "declared_plain"),
+        ("NO\\ORAL", None, "conflicting"),
+        ("0 ml", None, "declared_plain"),
+        ("sin medio de contraste", None, "declared_plain"),
+        ("造影剤なし", None, "declared_plain"),
+        ("N/A", "-", "tag_empty"),
+        ("Unknown", None, "tag_empty"),
+        ("不明", "", "tag_empty"),
+        ("Non-ionic contrast", None, "given"),
+        ("Nonionic", None, "given"),
     ],
 )
 def test_contrast_by_tags(agent: str | None, route: str | None, verdict: str) -> None:
@@ -56,7 +67,15 @@ def test_a_volume_is_contrast() -> None:
         "Abdomen w/o contrast", "CT BRAIN WO IVCON", "Abd NATIVE", "Abdomen nativ", "non-contrast chest", "NECT",
         "unenhanced", "C- thorax", "plain CT", "ohne KM", "senza mdc", "sans injection", "sin contraste", "腹部平扫",
         "비조영 CT",
-        "non contrast", "THORAX W/O", "pre contrast", "no contrast",
+        "non contrast", "THORAX W/O", "pre contrast", "no contrast", "without intravenous contrast",
+        "without administration of contrast", "without oral or IV contrast", "not enhanced", "Contrast: none", "PRECON",
+        "no CE", "CE-", "CE(-)", "C(-)", "Abdomen -C", "sans IV", "TAP IV-", "sans produit de contraste",
+        "avant injection", "TDM sans injection de produit de contraste",
+        "ohne intravenöses Kontrastmittel", "vor KM", "senza mezzo di contrasto",
+        "senza m.d.c.", "fase basale", "sin medio de contraste", "TC TORAX SIMPLE", "sem contraste", "s/ contraste",
+        "zonder contrast", "blanco", "uten kontrast", "utan kontrast", "bez kontrastu", "kontrastsız", "без контраста",
+        "нативное исследование", "胸部平掃", "增强前", "未增强", "非增强", "無顯影", "造影なし", "造影前", "無造影", "造影(-)",
+        "조영제 없음", "조영전",
     ],
 )  # fmt: skip
 def test_words_for_a_plain_series(text: str) -> None:
@@ -70,7 +89,9 @@ def test_words_for_a_plain_series(text: str) -> None:
     [
         "with contrast",
         "Chest C+", "CECT abdomen", "portal venous", "arterial phase", "FDG_TK_KM", "mit KM", "con mdc", "enhanced",
-        "avec injection", "腹部增强", "조영", "造影CT", "Head 0.5 CE Axial", "CT PULM ANGIO", "CT W/ CONTRAST",
+        "avec injection", "腹部增强", "조영", "造影CT", "Head 0.5 CE Axial", "CT PULM ANGIO", "CT W/ CONTRAST", "CHEST W CON",
+        "ABD/PEL W/ IV", "avec IV", "TAP IV+", "CE(+)", "C(+)", "post con", "с контрастом", "增強", "动脉期", "静脉期",
+        "延迟扫描", "動脈相", "門脈相", "Phase arterielle", "portalvenös", "veineux", "contrast enhancement", "CT-Angio",
     ],
 )  # fmt: skip
 def test_words_for_an_enhanced_series(text: str) -> None:
@@ -88,7 +109,19 @@ def test_words_for_an_enhanced_series(text: str) -> None:
         "COLLO CRANIO TOTBODY SENZA E CON",
         "ohne und mit KM",
         "C-/C+",
+        "C(-/+)",
+        "C+/-",
+        "w/o & w/",
+        "CT HEAD W/O AND W",
+        "W WO",
+        "ohne/mit KM",
+        "nativ + KM",
+        "sans puis avec IV",
+        "senza/con mdc",
         "平扫+增强",
+        "平扫、增强",
+        "单纯 単純・造影",
+        "조영 전후",
     ],
 )
 def test_words_for_both_phases_say_nothing(text: str) -> None:
@@ -97,8 +130,15 @@ def test_words_for_both_phases_say_nothing(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Abdomen 5.0", "Chest", "CT Body 3.0 Br38f", "Lung", "Thorax low dose", None, "conventional", "SILICONE"]
-)
+    "text",
+    [
+        "Abdomen 5.0", "Chest", "CT Body 3.0 Br38f", "Lung", "Thorax low dose", None, "conventional", "SILICONE",
+        # words that only hold a word for or against
+        "niece", "since 2019", "Notice", "Vorgabe", "no injury", "cholangiocarcinoma", "angiomyolipoma", "control", "arms up",
+        # a denial of another route or kind
+        "no oral contrast", "non-ionic",
+    ],
+)  # fmt: skip
 def test_other_words_are_no_evidence(text: str | None) -> None:
     assert evidence(series=text or "") == "tag_absent"
 
@@ -133,6 +173,21 @@ def test_contrast_in_some_slices_is_contrast() -> None:
         ("CERVICAL SPINE", (), ("neck", "tag")),
         ("LUMBAR SPINE", (), ("lumbar_spine", "tag")),
         ("SPINE", (), ("other", "tag")),
+        ("TOTAL BODY", (), ("whole_body", "tag")),
+        # other languages
+        *[(text, (), ("chest", "tag")) for text in ("TÓRAX", "Toraks", "Poumons", "polmoni", "肺", "폐 CT", "грудная клетка")],
+        *[(text, (), ("abdomen", "tag")) for text in ("Leber", "Foie", "肝脏", "брюшная полость", "BUIK")],
+        *[(text, (), ("abdomen_pelvis", "tag")) for text in ("ABD PEL", "腹部盆腔", "全腹", "KUB")],
+        *[(text, (), ("chest_abdomen_pelvis", "tag")) for text in ("tórax abdomen pelvis", "胸腹盆", "C/A/P")],
+        *[(text, (), ("head", "tag")) for text in ("Crâne", "tête", "颅脑", "脳", "Encéfalo")],
+        *[(text, (), ("neck", "tag")) for text in ("HALS", "HWS", "頚部", "경추", "rachis cervical")],
+        *[(text, (), ("lumbar_spine", "tag")) for text in ("Lendenwirbelsäule", "LS SPINE", "rachide lombare", "LWK 1")],
+        *[(text, (), ("extremity", "tag")) for text in ("Hüfte", "Fuß", "épaule")],
+        # a thoracic vertebra is no chest
+        *[(text, (), ("other", "tag")) for text in ("THORACIC SPINE", "胸椎", "BWS", "흉추")],
+        # words that only hold another
+        *[(None, (text,), ("unknown", "none")) for text in ("Bestrahlungsplanung", "Abteilung 3", "Manchester", "delivery")],
+        *[(None, (text,), ("unknown", "none")) for text in ("Head first supine", "arm up")],
     ],
 )
 def test_regions(tag: str | None, texts: tuple[str | None, ...], region: tuple[str, str]) -> None:
@@ -144,6 +199,10 @@ def test_regions(tag: str | None, texts: tuple[str | None, ...], region: tuple[s
     [
         ("PA", (), "pa"), ("AP", (), "ap"), ("LL", (), "lateral"), ("LATERAL", (), "lateral"), ("LLO", (), "other"),
         ("", ("view: PA",), "pa"), (None, ("Chest pa",), "pa"), (None, ("CHEST PA LAT",), "unknown"), ("XYZ", (), "other"),
+        ("P-A", (), "pa"), ("A->P", (), "ap"), (None, ("posterior to anterior",), "pa"), (None, ("Thorax seitl.",), "lateral"),
+        ("LLAT", (), "lateral"), (None, ("胸部側位",), "lateral"),
+        # a study of two views tells nothing of one
+        (None, ("胸部正侧位",), "unknown"), (None, ("胸部正側位",), "unknown"),
     ],
 )  # fmt: skip
 def test_views(tag: str | None, texts: tuple[str, ...], expected: str) -> None:
@@ -219,7 +278,8 @@ def test_tube_voltage(values: list[float | None], expected: tuple[float | None, 
         ("FUJI PHOTO FILM CO. LTD.", "fujifilm"), ("FUJIFILM Corporation", "fujifilm"), ("Neusoft Medical", "neusoft"),
         ("SHIMADZU CORPORATION", "shimadzu"), ("Samsung Electronics", "samsung"), ("Eastman Kodak Company", "carestream"),
         ("Konica Minolta, Inc.", "konica_minolta"), ("DRTECH Corporation", "drtech"),
-        ("Agfa-Gevaert", "agfa"), ("Acme", "other"), ("General Imaging", "other"), ("", "unknown"), (None, "unknown"),
+        ("Agfa-Gevaert", "agfa"), ("GEHC", "ge"), ("Imatron", "ge"), ("PNMS", "philips"),
+        ("爱克发", "agfa"), ("Acme", "other"), ("General Imaging", "other"), ("", "unknown"), (None, "unknown"),
     ],
 )  # fmt: skip
 def test_vendors(written: str | None, vendor: str) -> None:

@@ -52,9 +52,26 @@ def test_two_numbers_in_one_study_set_both_in_doubt(catalogue: Catalogue) -> Non
 
 
 def test_two_numbers_in_one_series_are_two_numbers_in_its_study(catalogue: Catalogue) -> None:
-    found = catalogue(stack(4, PatientID=lambda n: f"P-{n % 2}"))
+    found = catalogue(stack(4, PatientID=lambda n: f"P-{n % 2}") | visit(2, PatientID="P-0") | visit(3, PatientID="P-1"))
     assert kinds(found) == ["two_numbers_in_one_study"]
-    assert flagged(found) == 1
+    assert (flagged(found), people(found)) == (4, 2)
+
+
+def test_a_copy_under_another_number_is_told_though_only_one_is_kept(catalogue: Catalogue) -> None:
+    """A study that was sent before and after its patient's number was corrected: which number is right nobody knows."""
+    old = {path.replace("s1", "old"): ds for path, ds in visit(1, PatientID="P-1000").items()}
+    found = catalogue(visit(1) | old | visit(2))
+    assert found.rejects["reason"].to_list() == ["duplicate_different_content"] * 3
+    assert kinds(found) == ["two_numbers_in_one_study"]
+    assert found.collisions["n_values"].to_list() == [2]
+    assert flagged(found) == 2
+    again = settle(found.series)
+    assert again.collisions.equals(found.collisions)
+    # a copy whose number is written in another way, or left out, is the same person's
+    same = {path.replace("s1", "old"): ds for path, ds in visit(1, PatientID="p-1 ").items()}
+    assert kinds(catalogue(visit(1) | same)) == []
+    nobody = {path.replace("s1", "old"): ds for path, ds in visit(1, PatientID=None).items()}
+    assert kinds(catalogue(visit(1) | nobody)) == []
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ospor_batch.catalog.rules import Rules
 from tests.archive.made import cr, ct, uid
 
 from .conftest import Catalogue
-from .test_series import CORONAL, DOSE_SR, ENHANCED, SECONDARY, at, findings, only, stack
+from .test_series import CORONAL, DOSE_SR, ENHANCED, SECONDARY, WIDE, at, findings, only, stack
 
 Images = dict[str, Dataset]
 
@@ -91,6 +91,9 @@ FIRES: dict[str, Callable[[], Images]] = {
     "age_unreadable": lambda: stack(PatientAge="62"),
     "bad_birth_date": lambda: stack(PatientBirthDate="19601301"),
     "body_region_contradicted": lambda: stack(BodyPartExamined="HEAD", SeriesDescription="Abdomen"),
+    "copy_under_other_number": lambda: (
+        stack(3) | {f"copy/{n}": ct(slice_=n, PixelSpacing=WIDE, PatientID="P-20") for n in range(3)}
+    ),
     "cropped_field_of_view": lambda: stack(PixelSpacing=[20, 20]),
     "derived": lambda: stack(ImageType=["DERIVED", "PRIMARY", "MPR"]),
     "dose_report": screen,

@@ -80,8 +80,6 @@ def test_a_plain_stack_is_usable_and_measured(catalogue: Catalogue) -> None:
         (stack(5, PixelSpacing=[0, 0]), "pixel_spacing_missing"),
         (stack(5, RescaleIntercept=None), "rescale_missing"),
         (stack(5, RescaleSlope=lambda n: None if n == 3 else 1), "rescale_missing"),
-        (stack(5, PatientID=lambda n: f"P-{n % 2}"), "mixed_patient"),
-        (stack(5, StudyInstanceUID=lambda n: uid(100 + n % 2)), "mixed_study"),
         (stack(5, SOPClassUID=SECONDARY), "secondary_capture"),
         (stack(5, SOPClassUID=SEGMENTATION, Modality="SEG"), "not_an_image"),
     ],
@@ -89,6 +87,50 @@ def test_a_plain_stack_is_usable_and_measured(catalogue: Catalogue) -> None:
 def test_what_cannot_be_read_as_a_stack_is_unusable(catalogue: Catalogue, images: dict[str, Dataset], reason: str) -> None:
     row = only(catalogue(images))
     assert (row["grade"], row["grade_reason"]) == ("unusable", reason)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "split_by"),
+    [
+        ({"PatientID": lambda n: f"P-{n % 3 // 2}"}, "mixed_patient", "patient"),
+        ({"StudyInstanceUID": lambda n: uid(100 + n % 3 // 2)}, "mixed_study", "study"),
+        (
+            {"StudyInstanceUID": lambda n: uid(100 + n % 3 // 2), "PatientID": lambda n: f"P-{n % 3 // 2}"},
+            "mixed_patient",
+            "study+patient",
+        ),
+    ],
+)
+def test_nobody_vanishes_behind_the_owner_of_most_images_of_a_series(
+    catalogue: Catalogue, changes: dict[str, Any], reason: str, split_by: str
+) -> None:
+    found = catalogue(stack(6, **changes))
+    assert found.series.select("grade", "grade_reason", "split_by").unique().rows() == [("unusable", reason, split_by)]
+    assert sorted(found.series["n_instances"]) == [2, 4]
+    wanted = {"study": "study_key", "patient": "patient_key"}
+    assert all(found.series[wanted[name]].n_unique() == 2 for name in split_by.split("+"))
+    assert found.series["whole_series_key"].n_unique() == 1
+    # another night, other files: the parts keep their keys
+    again = catalogue(dict(list(stack(6, **changes).items())[1:4]))
+    assert set(again.series["series_key"]) <= set(found.series["series_key"])
+
+
+def test_the_parts_of_two_owners_are_split_as_whole_series_are(catalogue: Catalogue) -> None:
+    """Two numbers under one UID, each with two acquisitions at the same places."""
+    images = {
+        f"{owner}{taken}/{place}": ct(
+            slice_=100 * taken + 10 * owner + place,
+            PatientID=f"P-{owner}",
+            AcquisitionNumber=taken,
+            ImagePositionPatient=[0, 0, 5 * place],
+        )
+        for owner in (1, 2)
+        for taken in (1, 2)
+        for place in range(3)
+    }
+    found = catalogue(images).series
+    assert found["n_instances"].to_list() == [3] * 4
+    assert found["split_by"].unique().to_list() == ["patient+acquisition_number"]
 
 
 @pytest.mark.parametrize(
@@ -213,10 +255,23 @@ def test_animals_are_not_human(catalogue: Catalogue, changes: dict[str, Any]) ->
 
 @pytest.mark.parametrize(
     "changes",
-    [{"ResponsiblePersonRole": "PARENT"}, {"PatientSpeciesDescription": "Homo sapiens"}, {"InstitutionName": "St. Dogan"}],
+    [
+        {"ResponsiblePersonRole": "PARENT"},
+        {"PatientSpeciesDescription": "Homo sapiens"},
+        {"PatientSpeciesDescription": "H. sapiens"},
+        {"InstitutionName": "St. Dogan"},
+        {"StudyDescription": "CAT scan of the chest"},
+        {"StudyDescription": "impacted canine"},
+        {"StudyDescription": "bovine arch"},
+    ],
 )
 def test_people_are_human(catalogue: Catalogue, changes: dict[str, Any]) -> None:
     assert only(catalogue({"r": cr(**changes)}))["is_human"]
+
+
+def test_a_cat_is_an_animal_on_a_radiograph_and_a_scan_in_ct(catalogue: Catalogue) -> None:
+    assert not only(catalogue({"r": cr(ProtocolName="Cat thorax")}))["is_human"]
+    assert only(catalogue(stack(StudyDescription="CAT CHEST")))["is_human"]
 
 
 def test_the_first_key_of_a_repeated_instance_is_kept(catalogue: Catalogue) -> None:
