@@ -146,12 +146,39 @@ def rejects(
         return
     rows = [{**row, "path" if locate else "key": row["where"]} for row in found]
     columns = ["center", "stage", "level", "reason", "detail", "path" if locate else "key"]
-    if sys.stdout.isatty():
-        _show(rows, columns, limit=len(rows))
-        typer.echo(f"{len(found)} rejects")
-    else:  # a line a reject, for what reads lines; a path may hold anything
-        for words in (columns, *([_short(row[c]) for c in columns] for row in rows)):
-            typer.echo("\t".join(" ".join(word.split("\t")).replace("\n", " ").replace("\r", " ") for word in words))
+    _lines(rows, columns, what="rejects")
+
+
+@audit.command()
+def words(study_file: StudyFile, as_json: AsJson = False) -> None:
+    """Show what headers hold that no word list places, to be added to the study file; private: free text."""
+    from ospor_batch.config import read_study
+    from ospor_batch.stages.doubts import list_words
+
+    found = list_words(read_study(study_file))
+    if as_json:
+        print_json({"n_words": len(found), "words": found})
+        return
+    _lines(found, ["center", "kind", "scanner_vendor", "written", "n_series"], what="written values without a place")
+
+
+@audit.command()
+def collisions(
+    study_file: StudyFile,
+    locate: Annotated[
+        bool, typer.Option("--locate", help="Show folders too: private, they may hold names of patients.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show patient numbers that cannot belong to one person; their series leave at the step of identity."""
+    from ospor_batch.config import read_study
+    from ospor_batch.stages.doubts import list_collisions
+
+    found = list_collisions(read_study(study_file), locate=locate)
+    if as_json:
+        print_json({"n_collisions": len(found), "collisions": found})
+        return
+    _lines(found, ["center", "kind", "n_values", "n_series", "where"], what="collisions")
 
 
 @audit.command()
@@ -246,6 +273,16 @@ def _show(rows: list[dict[str, Any]], columns: list[str], *, limit: int = SHOWN)
     Console().print(table)
     if len(rows) > limit:
         typer.echo(f"... and {len(rows) - limit} more; --json prints all")
+
+
+def _lines(rows: list[dict[str, Any]], columns: list[str], *, what: str) -> None:
+    """A table on a terminal; elsewhere a line a row, for what reads lines: a text may hold anything."""
+    if sys.stdout.isatty():
+        _show(rows, columns, limit=len(rows))
+        typer.echo(f"{len(rows)} {what}")
+        return
+    for cells in (columns, *([_short(row[c]) for c in columns] for row in rows)):
+        typer.echo("\t".join(" ".join(cell.split("\t")).replace("\n", " ").replace("\r", " ") for cell in cells))
 
 
 def _short(value: Any) -> str:

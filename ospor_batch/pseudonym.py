@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ospor_batch.errors import StudyError
+
 BLOCK_BYTES = 64  # of SHA-256
 INNER, OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))  # RFC 2104, section 2
 CROSSWALK = "\0crosswalk"  # issuer of the persons of a crosswalk; no center can be named so
@@ -61,13 +63,15 @@ class Linkage:
     """How written patient numbers become persons, on images and exports alike.
 
     own_issuers: issuers, folded as numbers are, whose numbers are the center's own; is_issuer_key: any other issuer is part of
-    the key. crosswalk: (center, folded number) to the person; it alone joins numbers, of one center or of two.
+    the key. crosswalk: (center, folded number) to the person; it alone joins numbers, of one center or of two. names: the
+    same form of the persons' names, to the row that gave one: a name that is also a number must have a row of its own.
     """
 
     strips_leading_zeros: bool = False
     is_issuer_key: bool = False
     own_issuers: frozenset[str] = frozenset()
     crosswalk: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    names: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def number(self, text: str | None) -> str | None:
         """Fold one written number; null when nothing is left."""
@@ -75,7 +79,7 @@ class Linkage:
         return (folded.lstrip("0") or "0") if folded and self.strips_leading_zeros else folded
 
     def person(self, text: str | None, *, center: str, issuer: str | None = None) -> Person | None:
-        """The person behind a written number; null when there is none."""
+        """The person behind a written number; null when there is none. StudyError where the crosswalk leaves it open."""
         number = self.number(text)
         if number is None:
             return None
@@ -83,6 +87,12 @@ class Linkage:
         if named is not None and named not in self.own_issuers:
             return Person(f"{center}\0{named}", number)
         joined = self.crosswalk.get((center, number))
+        if joined is None and (center, number) in self.names:  # a list of old and new numbers, or a name like a stranger's
+            raise StudyError(
+                f"linkage.crosswalk: the person of row {self.names[center, number]} is named like a patient number of {center} "
+                "that has no row of its own; add a row for that number (with the same person, where it is theirs), or name "
+                "the person otherwise"
+            )
         return Person(center, number) if joined is None else Person(CROSSWALK, joined)
 
     def key_of(self, text: str | None, *, center: str, key: bytes, issuer: str | None = None) -> str | None:

@@ -13,6 +13,8 @@ Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
 NAMED_AFTER = {"vendors": "scanner_vendor", "body_parts": "body_region"}  # lists whose names are values of a column
 LISTS = {"body_parts": "body_regions", "contrast": "evidence"}  # key of the study file -> word list, where they differ
 Word = tuple[str, str, tuple[str, ...]]
+ANYTHING = ("x", "7", "胸")  # a pattern that fits each of these tells nothing apart
+SET_OR_NAME = r"\\.|\[(?:\\.|[^\]])*\]|\(\?P[<=]\w+[>)]"  # where a sign may stand without being sought
 
 
 class Section(BaseModel):
@@ -31,11 +33,13 @@ class Entry(Section):
     def _are_expressions(self) -> Self:
         for pattern in self.patterns:
             try:
-                fits_nothing = re.compile(pattern).search("")
+                fits = re.compile(pattern, re.IGNORECASE)
             except re.error as error:
                 raise ValueError(f"patterns has {pattern!r}, which is no regular expression: {error}") from None
-            if fits_nothing:
+            if fits.search("") or all(fits.search(one) for one in ANYTHING):
                 raise ValueError(f"patterns has {pattern!r}, which fits every text")
+            if sign := re.search("[_;]", re.sub(SET_OR_NAME, "", pattern)):
+                raise ValueError(f"patterns has {pattern!r}, which fits no text: {sign[0]!r} is a blank in what is searched")
         return self
 
 

@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ospor_batch.archive import statuses
+from ospor_batch.sources.names import LAST_SECOND
 
 ALONE = 40_000  # names asked before a process is started, which costs as much as 5,000 of them
 NEAR = 3  # processes at most where the system answers at once: this one finds the names, a quarter of the work
 FAR = 15  # and where an answer is waited for, as from another machine
 FAR_NS = 100_000  # a name; a disk that is not asked for the first time takes 3,000
+WAITED_NS = 10**8  # for answers from afar, before processes are started whatever the number of names
 FEWEST = 20  # names that are sent to another process; fewer are asked in the time that sending takes
 IN_FLIGHT = 2  # questions of one process: one it works on, one that waits
 BLOCK = 1 << 16
@@ -57,7 +59,8 @@ class Question:
             columns.append(np.frombuffer(self.answer, np.dtype(kind), count=n, offset=at))
             at += columns[-1].nbytes
         modes, sizes, seconds, nanoseconds = columns
-        mtimes = seconds.astype(np.int64) * statuses.NANOSECONDS + nanoseconds.astype(np.int64)
+        held = seconds.astype(np.int64).clip(-LAST_SECOND, LAST_SECOND)
+        mtimes = held * statuses.NANOSECONDS + nanoseconds.astype(np.int64)
         return Statuses(modes.astype(np.uint16), sizes.astype(np.int64), mtimes)
 
 
@@ -80,10 +83,11 @@ class Askers:
     def ask(self, question: Question) -> None:
         """Have it answered: by a process that is free, in a while, or here and now."""
         self._n_asked += len(question.entries)
-        if len(question.entries) < FEWEST and not self._is_far:
+        if len(question.entries) < FEWEST and not self.is_far:
             self._ask_here(question)
             return
-        if self._n_asked >= ALONE and len(self._beside) < self._wanted():
+        is_worth_it = self._n_asked >= ALONE or (self.is_far and self._here_ns > WAITED_NS)
+        if is_worth_it and len(self._beside) < self._wanted():
             self._start()
         for each in list(self._beside):
             self._or_here(each, each.hear)
@@ -103,10 +107,10 @@ class Askers:
     def _wanted(self) -> int:
         if self._most is not None:
             return self._most
-        return FAR if self._is_far else min(NEAR, _n_cores() - 1)
+        return FAR if self.is_far else min(NEAR, _n_cores() - 1)
 
     @property
-    def _is_far(self) -> bool:
+    def is_far(self) -> bool:
         return self._here_ns > FAR_NS * max(1, self._n_here)
 
     def _start(self) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import polars as pl
 
-from ospor_batch.archive.walk import LISTING_REFUSALS
+from ospor_batch.archive.walk import LISTING_REFUSALS, MOST_AHEAD_NS
 
 TRANSIENT = ("permission_denied", "read_error")
 NAME = ["archive", "path"]
-NEVER = 2**63 - 1  # the last time that a column can hold
 NEEDED = ("archive", "path", "size_bytes", "mtime_ns", "fate", "reason", "reader_version")
 """Columns of the known files that compare looks at."""
 
@@ -65,7 +65,7 @@ def compare(
         return Verdicts(read=none, refused=none, waiting=none, unchanged=known, kept=nobody, vanished=nobody)
     judged = judged.sort(NAME, maintain_order=True)
     absent = known.join(listing, on=NAME, how="anti", maintain_order="left")
-    is_hidden = _below(absent, listing.filter(pl.col("is_folder")) if hidden is None else hidden)
+    is_hidden = _below(absent, listing.filter(hiding()) if hidden is None else hidden)
     same = judged.filter(pl.col("verdict") == "unchanged")
     read, refused, waiting = (judged.filter(verdict=name).select(columns) for name in ("read", "refused", "waiting"))
     return Verdicts(
@@ -82,7 +82,7 @@ def _all_new(listing: pl.DataFrame, *, nobody: pl.DataFrame, settled_before_ns: 
     """The verdicts where nothing is known: without joins, since that is every file of a first crawl."""
     rows = listing.sort(NAME, maintain_order=True).with_columns(is_known=pl.lit(value=False), is_same=pl.lit(None, pl.Boolean))
     is_refused = rows["refusal"].is_not_null()
-    must_wait = rows["mtime_ns"] > (NEVER if settled_before_ns is None else settled_before_ns)
+    must_wait = rows.select(must_wait=_must_wait(settled_before_ns) & pl.col("mtime_ns").is_not_null())["must_wait"]
     is_plain = not (is_refused.any() or must_wait.any())  # as nearly every folder is
     return Verdicts(
         read=rows if is_plain else rows.filter(~is_refused & ~must_wait),
@@ -118,21 +118,39 @@ def _verdict(reader_version: str, *, settled_before_ns: int | None) -> pl.Expr:
         & (pl.col("reader_version") == reader_version)
         & ~pl.col("reason").is_in([*LISTING_REFUSALS, *TRANSIENT]).fill_null(value=False)
     )
-    must_wait = pl.lit(value=False) if settled_before_ns is None else pl.col("mtime_ns") > settled_before_ns
     return (
         pl.when(pl.col("refusal").is_not_null())
         .then(pl.lit("refused"))
         .when(may_stay.fill_null(value=False))
         .then(pl.lit("unchanged"))
-        .when(must_wait)
+        .when(_must_wait(settled_before_ns))
         .then(pl.lit("waiting"))
         .otherwise(pl.lit("read"))
     )
 
 
+def _must_wait(settled_before_ns: int | None) -> pl.Expr:
+    """What walk.waits says of one file, of a column."""
+    if settled_before_ns is None:
+        return pl.lit(value=False)
+    return pl.col("mtime_ns").is_between(settled_before_ns, settled_before_ns + MOST_AHEAD_NS, closed="right")
+
+
+def hiding() -> pl.Expr:
+    """Which listed names may hide files below them: folders that could not be listed, and links to what is not there now."""
+    return pl.col("is_folder") | (pl.col("refusal") == "broken_link").fill_null(value=False)
+
+
 def _below(rows: pl.DataFrame, folders: pl.DataFrame) -> pl.Series:
-    """Whether each file lies below one of the folders that could not be listed."""
-    hidden = pl.lit(value=False)
-    for archive, path in folders.select(NAME).iter_rows():
-        hidden = hidden | ((pl.col("archive") == archive) & pl.col("path").str.starts_with(f"{path}/"))
-    return rows.select(is_hidden=pl.repeat(value=False, n=pl.len()) | hidden)["is_hidden"]
+    """Whether each file lies below one of the folders that could not be listed; there may be as many of these as folders."""
+    closed = set(folders.select(NAME).iter_rows())
+    names = rows.select(NAME).iter_rows() if closed else ()
+    places = [(archive, path.rpartition("/")[0]) for archive, path in names]
+    below = {place: _is_below(*place, closed=closed) for place in dict.fromkeys(places)}
+    return pl.Series("is_hidden", [below[place] for place in places] if closed else [False] * rows.height, pl.Boolean)
+
+
+def _is_below(archive: str, folder: str, *, closed: Collection[tuple[str, str]]) -> bool:
+    while folder and (archive, folder) not in closed:
+        folder = folder.rpartition("/")[0]
+    return bool(folder)

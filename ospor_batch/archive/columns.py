@@ -86,6 +86,11 @@ class Pixels:
     frames: NDArray[np.float64]
 
 
+def _are_known(begin: Places, which: Places, charsets: Sequence[Charset | None], *, n: int) -> NDArray[np.bool_]:
+    """Of which files pydicom can take the character set."""
+    return np.repeat(np.array([charset is not None for charset in charsets])[which], np.diff(begin, append=n))
+
+
 class Columns:
     """Typed columns of the instance contract, filled batch by batch."""
 
@@ -100,12 +105,11 @@ class Columns:
     def add(self, heads: Heads, found: Found, *, rows: Places) -> Places:
         """Decode usual files of one block, in the order of rows; those added: all but files of a broken character set."""
         batch = Batch(heads, found, rows)
-        charsets_at, charsets = self._charsets(batch)
+        begin, which, charsets = self._charsets(batch)
         if None in charsets:
-            counts = np.diff(charsets_at, append=len(rows))
-            rows = rows[np.repeat([charset is not None for charset in charsets], counts)]
+            rows = rows[_are_known(begin, which, charsets, n=batch.n)]
             return self.add(heads, found, rows=rows) if rows.size else rows
-        self._fill(batch, charsets_at, [charset for charset in charsets if charset is not None])
+        self._fill(batch, begin, which, [charset for charset in charsets if charset is not None])
         self.__dict__.pop("pixels", None)  # they are more now
         self._places.append((found.pixel_offset[rows], found.pixel_length[rows], heads.sizes[rows]))
         self._n += len(rows)
@@ -114,27 +118,26 @@ class Columns:
     def add_runs(self, segments: Sequence[Segment]) -> Places:
         """Decode the usual files of some runs; the numbers of those added."""
         gathered = Gathered(segments, self._wanted)
-        charsets_at, charsets = self._charsets(gathered.bases)
-        is_known = np.repeat([charset is not None for charset in charsets], np.diff(charsets_at, append=len(segments)))
-        fine = is_known & is_usual(gathered.bases.heads, gathered.bases.found, wanted=self._wanted)
+        begin, which, charsets = self._charsets(gathered.bases)
+        fine = is_usual(gathered.bases.heads, gathered.bases.found, wanted=self._wanted)
+        fine &= _are_known(begin, which, charsets, n=len(segments))
         if not fine.all():
             usual = [segment for segment, is_fine in zip(segments, fine.tolist(), strict=True) if is_fine]
             return self.add_runs(usual) if usual else FIRST[:0]
-        self._fill(gathered, gathered.place(charsets_at), [charset for charset in charsets if charset is not None])
+        self._fill(gathered, gathered.place(begin), which, [charset for charset in charsets if charset is not None])
         self.__dict__.pop("pixels", None)
         self._places.append(gathered.pixels())
         self._n += gathered.n
         return gathered.numbers()
 
-    def _fill(self, batch: Batch | Gathered, charsets_at: Places, charsets: Sequence[Charset]) -> None:
-        of_set = {charset: number for number, charset in enumerate(dict.fromkeys(charsets))}
-        sets, numbers = list(of_set), np.array([of_set[charset] for charset in charsets], np.int64)
-        flags = [charset_flags(charset.declared) for charset in sets]
+    def _fill(self, batch: Batch | Gathered, begin: Places, which: Places, charsets: Sequence[Charset]) -> None:
+        """Decode all columns. begin: where another character set holds; which: of them it is."""
+        flags = [charset_flags(charset.declared) for charset in charsets]
         if any(flags):
-            for at, end, number in zip(charsets_at, [*charsets_at[1:], batch.n], numbers, strict=True):
-                self._remark(int(at), int(end), flags[number])
+            for at, end, number in zip(begin.tolist(), [*begin[1:].tolist(), batch.n], which.tolist(), strict=True):
+                self._remark(at, end, flags[number])
         self._add_syntax(batch)
-        plainest = sets[0] if all(charset.is_usual for charset in sets) else None
+        plainest = charsets[0] if all(charset.is_usual for charset in charsets) else None
         for of in keywords():
             if of.vr == AMBIGUOUS:
                 self._add_ambiguous(of, batch)
@@ -142,14 +145,12 @@ class Columns:
             written = batch.values(self._wanted.slot[of.tag])
             if self._add_plain(of, written, charset=plainest):
                 continue
-            if of.vr in TEXTS and len(sets) > 1:
-                written = batch.values(self._wanted.slot[of.tag], breaks=charsets_at)
-                of_value = numbers[np.searchsorted(charsets_at, written.begin, side="right") - 1]
-                self._add_mixed(of, written, [(of.vr, sets[number]) for number in of_value.tolist()], n=batch.n)
+            if of.vr in TEXTS and len(charsets) > 1:
+                self._add_mixed(of, batch, begin, which, kinds=[(of.vr, charset) for charset in charsets])
             else:
-                raws, which = written.distinct()
-                cells = [self._cell(of, raw, vr=of.vr, charset=sets[0]) for raw in raws]
-                self._put(of, written.begin, cells, which, n=batch.n)
+                raws, numbers = written.distinct()
+                cells = [self._cell(of, raw, vr=of.vr, charset=charsets[0]) for raw in raws]
+                self._put(of, written.begin, cells, numbers, n=batch.n)
 
     def series(self) -> dict[str, pl.Series]:
         """A value for every file added, in that order: the columns of the contract that a header fills."""
@@ -191,11 +192,11 @@ class Columns:
         names, texts = digested()
         numbers = numbers_of([self._columns[name] for name in names], n=self._n)
         steady = Steady({name: self._columns[name] for name in texts}, n=self._n)
-        told = [joined(values) for values in zip(*(steady.rows[name].to_list() for name in texts), strict=True)]
+        told = joined([steady.rows[name].to_list() for name in texts])
         return digests_of(numbers, [told[at] for at in steady.repeats.tolist()])
 
-    def _charsets(self, batch: Batch) -> tuple[Places, list[Charset | None]]:
-        """Where another character set begins, and which; null where pydicom cannot take it."""
+    def _charsets(self, batch: Batch) -> tuple[Places, Places, list[Charset | None]]:
+        """Where another character set begins, which it is, and all of them; null where pydicom cannot take it."""
         written = batch.values(self._wanted.slot[CHARSET_TAG])
         raws, which = written.distinct()
         found: list[Charset | None] = []
@@ -204,7 +205,8 @@ class Columns:
                 found.append(charset_of(raw))
             except Exception:  # noqa: BLE001 -- pydicom raises it too, and is asked for the verdict on the file
                 found.append(None)
-        return written.begin, [found[number] for number in which.tolist()]
+        charsets = list(dict.fromkeys(found))
+        return written.begin, np.array([charsets.index(charset) for charset in found])[which], charsets
 
     def _add_syntax(self, batch: Batch | Gathered) -> None:
         written = batch.values(self._wanted.slot[META_SYNTAX])
@@ -217,13 +219,10 @@ class Columns:
         slot, bases = self._wanted.slot[of.tag], batch.bases
         vr = bases.found.vr[slot, bases.rows]
         representation = representations(bases.heads, bases.found, wanted=self._wanted)[bases.rows]
-        is_signed = np.where(vr == 0, representation == 1, vr == _code("SS"))
+        is_signed = np.where(vr == 0, representation == 1, vr == _code("SS")).astype(np.int64)
         first = np.append(FIRST, np.flatnonzero(is_signed[1:] != is_signed[:-1]) + 1)
-        begin = batch.place(first)
-        written = batch.values(slot, breaks=begin)
-        of_value = is_signed[first[begin.searchsorted(written.begin, side="right") - 1]]
-        kinds = [(SIGNS[int(signed)], Charset()) for signed in of_value.tolist()]
-        self._add_mixed(of, written, kinds, n=batch.n)
+        kinds = [(SIGNS[0], Charset()), (SIGNS[1], Charset())]
+        self._add_mixed(of, batch, batch.place(first), is_signed[first], kinds=kinds)
 
     def _add_plain(self, of: Keyword, written: Written | Few, *, charset: Charset | None) -> bool:
         """Decode many values in one pass, if they are all plain; whether they were. charset: null where it differs."""
@@ -235,12 +234,17 @@ class Columns:
             self._columns[field_.name].add(values, written.begin + self._n)
         return True
 
-    def _add_mixed(self, of: Keyword, written: Written | Few, kinds: Sequence[tuple[str, Charset]], *, n: int) -> None:
-        """Decode values of more than one kind; kinds: value representation and character set of each."""
-        values = list(zip(written.raws(), kinds, strict=True))
-        number = {value: at for at, value in enumerate(dict.fromkeys(values))}
-        cells = [self._cell(of, raw, vr=vr, charset=charset) for raw, (vr, charset) in number]
-        self._put(of, written.begin, cells, np.array([number[value] for value in values]), n=n)
+    def _add_mixed(
+        self, of: Keyword, batch: Batch | Gathered, begin: Places, which: Places, *, kinds: Sequence[tuple[str, Charset]]
+    ) -> None:
+        """Decode values of more than one value representation or character set; begin: where another holds, which: it is."""
+        written = batch.values(self._wanted.slot[of.tag], breaks=begin)
+        raws, of_raw = written.distinct()
+        of_kind = which[begin.searchsorted(written.begin, side="right") - 1]
+        pairs, numbers = np.unique(of_raw * len(kinds) + of_kind, return_inverse=True)
+        told = [(raws[pair // len(kinds)], *kinds[pair % len(kinds)]) for pair in pairs.tolist()]
+        cells = [self._cell(of, raw, vr=vr, charset=charset) for raw, vr, charset in told]
+        self._put(of, written.begin, cells, numbers, n=batch.n)
 
     def _cell(self, of: Keyword, raw: bytes | None, *, vr: str, charset: Charset) -> Cell:
         """The cell of a value, decoded once."""

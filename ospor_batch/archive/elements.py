@@ -66,19 +66,17 @@ def element_at(block: memoryview, at: int, *, end: int, is_explicit: bool) -> El
     if tag >= FIRST_ITEM_TAG:
         return Element(at, tag, 0, SHORT, _length(block, at + 4)[0])
     size = _SIZES.get(vr, 0)
-    if not size:
-        raise Odd
-    if size == LONG:
-        if at + LONG > end:
-            raise Short
-        (length,) = _length(block, at + 8)
+    if size != SHORT:
+        length = _long_length(block, at, size, end=end)
     return Element(at, tag, vr, size, length)
 
 
-def elements(block: memoryview, at: int, *, end: int, is_explicit: bool) -> tuple[list[Element], int]:
-    """Headers of one level up to the pixel data, which is included, and the place of what follows; ascending tags only."""
+def elements(block: memoryview, at: int, *, end: int, is_explicit: bool, last: int = -1) -> tuple[list[Element], int]:
+    """Headers of one level up to the pixel data, which is included, and the place of what follows; ascending tags only.
+
+    last: the tag before the first.
+    """
     found: list[Element] = []
-    last = -1
     while at != end:
         here = element_at(block, at, end=end, is_explicit=is_explicit)
         if here.tag <= last or here.tag >= FIRST_ITEM_TAG or len(found) == MOST_ELEMENTS:
@@ -143,54 +141,39 @@ def _end_of_item(block: memoryview, at: int, length: int, *, end: int, is_explic
 
 
 def _end_of_elements(block: memoryview, at: int, stop: int | None, *, end: int, is_explicit: bool, depth: int) -> int:
-    """Where the elements of an item end: at stop, or behind its delimiter; what most of them look like is done here."""
+    """Where the elements of an item end: at stop, or behind its delimiter (stop null)."""
     last = end if stop is None else stop
+    vr, size = 0, SHORT
     while at != stop:
         if at + SHORT > end:
             raise Short
         if is_explicit:
-            group, _, vr, length = _explicit(block, at)
-            is_plain = group != ITEM_GROUP and _SIZES.get(vr) == SHORT
+            group, element, vr, length = _explicit(block, at)
+            size = _SIZES.get(vr, 0)
         else:
-            group, _, length = _implicit(block, at)
-            is_plain = group != ITEM_GROUP and length != UNDEFINED
-        if is_plain:
-            at += SHORT + length
+            group, element, length = _implicit(block, at)
+        if group == ITEM_GROUP:
+            if stop is not None or element != ITEM_END & 0xFFFF or _length(block, at + 4)[0]:
+                raise Odd
+            return at + SHORT
+        if size != SHORT:
+            length = _long_length(block, at, size, end=end)
+        if length == UNDEFINED:
+            at = after_value(block, Element(at, group << 16 | element, vr, size, length), end=end, depth=depth)
         else:
-            at, is_delimiter = _behind_element(block, at, end=end, is_explicit=is_explicit, depth=depth)
-            if is_delimiter:
-                if stop is not None:
-                    raise Odd
-                return at
+            at += size + length
         if at > last:
             raise Odd if last < end else Short
     return at
 
 
-def _behind_element(block: memoryview, at: int, *, end: int, is_explicit: bool, depth: int) -> tuple[int, bool]:
-    """What follows an element of an item, and whether it was the item's delimiter."""
-    if at + SHORT > end:
+def _long_length(block: memoryview, at: int, size: int, *, end: int) -> int:
+    """The 32 bits of length of an explicit element; size: of its header, 0 where its value representation is unknown."""
+    if size != LONG:
+        raise Odd
+    if at + LONG > end:
         raise Short
-    size, vr = SHORT, 0
-    if is_explicit:
-        group, element, vr, length = _explicit(block, at)
-        if group != ITEM_GROUP:
-            size = _SIZES.get(vr, 0)
-            if size == LONG:
-                if at + LONG > end:
-                    raise Short
-                (length,) = _length(block, at + 8)
-            elif not size:
-                raise Odd
-    else:
-        group, element, length = _implicit(block, at)
-    if group == ITEM_GROUP:
-        if element != ITEM_END & 0xFFFF or _length(block, at + 4)[0]:
-            raise Odd
-        return at + SHORT, True
-    if length != UNDEFINED:
-        return at + size + length, False
-    return after_value(block, Element(at, group << 16 | element, vr, size, length), end=end, depth=depth), False
+    return int(_length(block, at + SHORT)[0])
 
 
 def _starts_with_item(block: memoryview, at: int, *, end: int) -> bool:

@@ -43,7 +43,7 @@ from ospor_batch.contracts import contract
 from ospor_batch.errors import ItemRefused
 from ospor_batch.sources import content_digest
 
-READER = "3"  # raised when this module judges a file differently; files are then read again
+READER = "4"  # raised when this module judges a file differently; files are then read again
 DICOMDIR = "1.2.840.10008.1.3.10"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"

@@ -75,6 +75,10 @@ def _folders(paths: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
     if len(paths) >= FEWEST and "/" not in "".join(names) and all(map(str.startswith, paths, itertools.repeat(paths[0][:cut]))):
         yield paths[0][:cut] or ".", names
         return
+    folders = [path[: path.rfind("/")] for path in paths]
+    if len(set(folders)) * FEWEST > len(paths):
+        yield "", paths
+        return
     for (folder, sign), run in itertools.groupby((path.rpartition("/") for path in paths), key=operator.itemgetter(0, 1)):
         names = [name for _, _, name in run]
         if len(names) >= FEWEST:

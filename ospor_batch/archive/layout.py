@@ -27,7 +27,7 @@ from ospor_batch.archive.elements import (
 )
 from ospor_batch.archive.heads import Heads, Places
 from ospor_batch.archive.lockstep import Found, Wanted
-from ospor_batch.archive.stretch import OFTEN, Stretch, fresh_in, stretch_of
+from ospor_batch.archive.stretch import OFTEN, Stretch, stretch_of
 
 MOST_LAYOUTS = 16  # more scanners than write into one folder at a time
 MOST_PILOTS = 8  # files of a batch that are walked one by one, to learn from
@@ -89,8 +89,7 @@ class Layout:
     ) -> tuple[Places, Places, Places, NDArray[np.bool_]]:
         """The files all of whose headers are as remembered; and which of them differ in which piece from the file before."""
         pieces = [(number, piece) for number, stretch in enumerate(self.stretches) for piece in stretch.pieces]
-        of_stretch = np.array([number for number, _ in pieces], np.intp)
-        fresh = fresh_in([piece for _, piece in pieces], heads, begins[of_stretch])
+        fresh = np.concatenate([stretch.is_fresh(heads, begin) for stretch, begin in zip(self.stretches, begins, strict=True)])
         kept = np.ones(len(live), np.bool_)
         for (number, piece), differs in zip(pieces, fresh, strict=True):
             good = piece.is_as_remembered(heads, begins[number, differs])
@@ -132,7 +131,7 @@ class Layout:
         block, length, content = heads.memory, 0, b""
         for number in np.flatnonzero(which).tolist():
             begin, end = int(at[number]), int(heads.end[rows[number]])
-            if not length or begin + length > end or block[begin : begin + length] != content:
+            if not length or begin + length > end or block[begin : begin + length].tobytes() != content:
                 try:
                     length = end_of_sequence(block, begin, end=end, is_explicit=self.is_explicit) - begin
                 except (Odd, Short):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ospor_batch.archive.walk import Folder, Listed, walk, walk_folders
+from ospor_batch.archive.walk import Folder, Listed, waits, walk, walk_folders
 from ospor_batch.errors import ArchiveError, ItemRefused
 from ospor_batch.sources import roots
 from ospor_batch.sources.cache import Cache
@@ -24,7 +24,7 @@ class _Look:
     settled_before_ns: int | None
 
     def is_young(self, file: Listed) -> bool:
-        return self.settled_before_ns is not None and file.mtime_ns > self.settled_before_ns
+        return waits(file.mtime_ns, settled_before_ns=self.settled_before_ns)
 
 
 def list_archive(

@@ -9,7 +9,7 @@ from pathlib import Path
 from ospor_batch.errors import ArchiveError, ItemRefused
 from ospor_batch.sources import roots
 from ospor_batch.sources.containers import format_of, is_container_name
-from ospor_batch.sources.local import open_file, refusal_of
+from ospor_batch.sources.local import is_file, open_file, refusal_of
 from ospor_batch.sources.objects import Objects
 from ospor_batch.sources.web import authorization
 from ospor_batch.sources.zips import Zip
@@ -24,17 +24,17 @@ def look_at(root: str) -> str:
         return _server(root)
     if kind == "s3":
         return _bucket(root)
-    return _file(Path(root)) if Path(root).is_file() else _folder(Path(root))
+    return _file(Path(root)) if is_file(root) else _folder(Path(root))
 
 
 def _folder(root: Path) -> str:
-    if not root.is_dir():
-        raise ArchiveError("no such folder; expected a folder of DICOM files, or a zip or tar of them")
     try:
         with os.scandir(root) as entries:
-            names = [(entry.name, entry.is_file()) for entry in entries]
+            names = [(entry.name, is_file(entry.path)) for entry in entries]
+    except FileNotFoundError:
+        raise ArchiveError("no such folder; expected a folder of DICOM files, or a zip or tar of them") from None
     except OSError as error:
-        raise ArchiveError(f"the folder may not be listed ({refusal_of(error).reason})") from None
+        raise ArchiveError(f"the folder may not be listed ({refusal_of(error).reason}: {error.strerror})") from None
     if not names:
         raise ArchiveError("the folder is empty; is the archive mounted?")
     n_archives = sum(is_file and is_container_name(name) for name, is_file in names)

@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +29,7 @@ from ospor_batch.archive.opening import HeaderSource
 from ospor_batch.archive.runs import AT_ONCE, FEWEST_TAKEN, NEAR, Remembered, Runs
 from ospor_batch.errors import ItemRefused
 from ospor_batch.sources import roots
+from ospor_batch.sources.local import is_file
 from ospor_batch.sources.names import path_name
 
 FIRST_BYTES = 8192  # of a file: what the headers of CT slices and radiographs take
@@ -159,7 +159,7 @@ def _read_on(
 
 def names_on_disk(paths: Sequence[str], *, root: str) -> list[str] | None:
     """The names of the files of a folder; null when one may lie inside an archive, or the root is no folder."""
-    if "://" in root or Path(root).is_file():
+    if "://" in root or is_file(root):
         return None
     folders = {path.rpartition("/")[0] for path in paths}
     if any(next(roots.prefixes(f"{folder}/x"), None) is not None for folder in folders):

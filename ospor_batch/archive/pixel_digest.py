@@ -37,12 +37,13 @@ def digest_of(values: Mapping[str, Any]) -> str:
     names, texts = digested()
     numbers = [np.nan if values[name] is None else float(values[name]) for name in names]
     of_frames = [told for name in FRAMES if (told := values.get(name)) is not None]
-    return digests_of(np.array([numbers]), [joined([*(values[name] for name in texts), *of_frames])])[0]
+    return digests_of(np.array([numbers]), joined([[text] for text in (*(values[name] for name in texts), *of_frames)]))[0]
 
 
-def joined(texts: Iterable[str | None]) -> bytes:
-    """The texts of one row as they enter its digest."""
-    return SEPARATOR.join([ABSENT if text is None else text for text in texts]).encode()
+def joined(columns: Iterable[Sequence[str | None]]) -> list[bytes]:
+    """The texts of each row as they enter its digest."""
+    told = ([ABSENT if text is None else text for text in column] for column in columns)
+    return [row.encode() for row in map(SEPARATOR.join, zip(*told, strict=True))]
 
 
 def digests_of(numbers: NDArray[np.float64], texts: Sequence[bytes]) -> list[str]:

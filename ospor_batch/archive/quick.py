@@ -23,7 +23,8 @@ BINARY = {"US": "<u2", "SS": "<i2", "FD": "<f8"}
 ASCII = frozenset(["CS", "AS", "TM"])  # value representations that no character set governs
 STRUCTS = {vr: Struct(form) for vr, form in (("US", "<H"), ("SS", "<h"), ("FD", "<d"))}
 UID = b"\0.0123456789"
-DECIMAL = b"\0 0123456789+-.eE\\"
+DECIMAL = b"\0 0123456789+-.eE"
+DECIMALS = DECIMAL + b"\\"
 PRINTABLE = bytes(sorted(set(range(FIRST_PRINTABLE, LAST_PRINTABLE + 1)) - {BACKSLASH}))
 INTEGER = b"\0 0123456789+-"
 LONGEST_INTEGER = 12  # characters, as DICOM has it: exact as a float and as an int
@@ -41,7 +42,7 @@ def quick_cell(of: Keyword, raw: bytes, *, vr: str, charset: Charset) -> Cell | 
         if (vr == "UI" and not held.translate(None, UID)) or (is_plain and not held.translate(None, PRINTABLE)):
             return Cell((held.decode("ascii").strip(" "),))
         return None
-    if not held.strip(b" ") or held.translate(None, DECIMAL):
+    if not held.strip(b" ") or held.translate(None, DECIMALS):
         return None
     parts = held.decode("ascii").split("\\")
     if len(parts) != (len(of.fields) if of.fields[0].item is not None else 1):
@@ -93,17 +94,17 @@ def _binary(written: Written, dtype: str) -> Sequence[pl.Series] | None:
 
 def _decimals(of: Keyword, written: Written) -> Sequence[pl.Series] | None:
     n = len(of.fields) if of.fields[0].item is not None else 1
-    if not written.is_made_of(DECIMAL) or (written.count(BACKSLASH)[written.length > 0] != n - 1).any():
-        return None
-    if (texts := written.texts(is_empty_null=True)) is None:
-        return None
-    parts = texts if n == 1 else pc.ascii_trim(pc.split_pattern(texts, "\\").flatten(), characters=" ")
-    if (numbers := _numbers(parts, pa.float64())) is None:
+    if not written.is_made_of(DECIMAL if n == 1 else DECIMALS) or (texts := written.texts(is_empty_null=True)) is None:
         return None
     if n == 1:
-        return [pl.Series(numbers)]
+        return None if (numbers := _numbers(texts, pa.float64())) is None else [pl.Series(numbers)]
+    parts, is_told = pc.split_pattern(texts, "\\"), written.length > 0
+    if (np.diff(parts.offsets.to_numpy())[is_told] != n).any():
+        return None
+    if (numbers := _numbers(pc.ascii_trim(parts.flatten(), characters=" "), pa.float64())) is None:
+        return None
     table = np.full((len(written), n), np.nan)
-    table[written.length > 0] = numbers.to_numpy().reshape(-1, n)
+    table[is_told] = numbers.to_numpy().reshape(-1, n)
     return [pl.Series(column, nan_to_null=True) for column in table.T]
 
 

@@ -85,7 +85,7 @@ class Column:
             make = single if held[0] is None or isinstance(held[0], str | int) else single.__wrapped__  # -0.0 equals 0.0
             return make(name, held[0]).new_from_index(0, n)
         values, begin = self._series(dtype), self.begins()
-        values = values if len(begin) == n else values[np.repeat(np.arange(len(begin)), _counts(begin, n=n))]
+        values = values if len(begin) == n else values[np.repeat(np.arange(len(begin), dtype=np.uint32), _counts(begin, n=n))]
         return values.alias(name)
 
     def numbers(self, n: int) -> NDArray[np.float64]:

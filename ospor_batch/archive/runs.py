@@ -283,24 +283,17 @@ class Gathered:
         return self._seldom_the_same(found, slot)
 
     def _seldom_the_same(self, found: Written, slot: int) -> Written:
-        return found if _is_new(found, slice(0, AT_ONCE)).mean() > 0.5 else self._deduplicated(found, slot)
-
-    def _deduplicated(self, found: Written, slot: int) -> Written:
-        is_new = _is_new(found, slice(None))
-        self._forget(slot, int(is_new.sum()))
-        return Written(found.begin[is_new], found.items[is_new], found.length[is_new])
+        if found.is_often_new:
+            return found
+        found = found.without_repeats()
+        self._forget(slot, len(found))
+        return found
 
     def _forget(self, slot: int, n_values: int) -> None:
         """Have a value compared again where it turned out to change seldom."""
         if n_values * SELDOM <= self.n:
             for shape in {id(segment.known.shape): segment.known.shape for segment in self.segments}.values():
                 shape.forget(slot)
-
-
-def _is_new(found: Written, which: slice) -> NDArray[np.bool_]:
-    """Which values are others than the one before."""
-    items, length = found.items[which], found.length[which]
-    return np.append(True, (items[1:] != items[:-1]) | (length[1:] != length[:-1]))
 
 
 def _bases(segments: Sequence[Segment], wanted: Wanted) -> Batch:

@@ -19,7 +19,7 @@ from ospor_batch.archive.lockstep import Wanted
 Rows = NDArray[np.bool_]
 WORD = 8
 CHUNK = 1 << 18  # bytes compared at a time, to stay in the nearest caches; chosen by measurement
-FEWEST_PAIRS = 4  # neighbours of one shape for which comparing them at once pays
+FEWEST_PAIRS = 4  # neighbours for which comparing them at once pays
 FEWEST_ROWS = 24  # files from which on it shows what changes from file to file
 SAMPLES = 16  # files that are looked at for it
 OFTEN = 0.25  # share of them in which a value that is not remembered is another than before; chosen by measurement
@@ -75,6 +75,27 @@ class Stretch:
         if self.changing != self._left_out:
             self._cut()
 
+    def is_fresh(self, heads: Heads, at: Places) -> NDArray[np.bool_]:
+        """Which files (columns) differ in which pieces (rows) from the file before; the first differs in all.
+
+        at: where the stretch begins in each file.
+        """
+        n, fresh = len(at), np.ones((len(self.pieces), len(at)), np.bool_)
+        if n <= FEWEST_PAIRS or not self.pieces:
+            return fresh
+        bounds = np.array([(piece.at, piece.at + piece.width) for piece in self.pieces]).ravel()
+        low, width = int(bounds[0]), int(bounds[-1] - bounds[0])
+        held, step, bounds = heads.words(f"V{width}"), max(FEWEST_PAIRS, CHUNK // width), bounds - low
+        for begin in range(0, n - 1, step):
+            files = held[at[begin : begin + step + 1] + low].view(np.uint8).reshape(-1, width)
+            differ = files[1:] != files[:-1]
+            changed = np.logical_or.reduceat(np.append(differ.any(axis=0), [False]), bounds)[::2]
+            fresh[:, begin + 1 : begin + len(files)] = changed[:, None]
+            for number in np.flatnonzero(changed):
+                first, behind = bounds[2 * number], bounds[2 * number + 1]
+                fresh[number, begin + 1 : begin + len(files)] = differ[:, first:behind].any(axis=1)
+        return fresh
+
     def watch(self, heads: Heads, at: Places) -> None:
         """Find the elements whose values change, in the middle of files of this stretch; at: where it begins in each."""
         first = max(0, len(at) // 2 - SAMPLES // 2)
@@ -107,44 +128,6 @@ class Stretch:
         inside = (self._word_at >= begin) & (self._word_at + WORD <= end)
         slots = [self.wanted.slot[e.tag] for e in held if e.tag in self.wanted.slot]
         return Piece(begin, end - begin, self._word_at[inside], self.words[inside], np.array(slots, np.intp))
-
-
-def fresh_in(pieces: Sequence[Piece], heads: Heads, begins: Places) -> NDArray[np.bool_]:
-    """Which files (columns) differ in which pieces (rows) from the file before; the first differs in all.
-
-    begins: where the stretch of each piece begins in each file. Files whose stretches lie at one distance from those of
-    the file before are compared with it as a whole; any other counts as different.
-    """
-    n_pieces, n = begins.shape
-    fresh = np.ones((n_pieces, n), np.bool_)
-    if n <= FEWEST_PAIRS or not n_pieces:
-        return fresh
-    apart = np.diff(begins, axis=1)
-    is_aligned = (apart == apart[0]).all(axis=0) & (apart[0] > 0)
-    cuts = np.flatnonzero((apart[0, 1:] != apart[0, :-1]) | (is_aligned[1:] != is_aligned[:-1])) + 1
-    first = begins[:, 0] * 0 + np.array([piece.at for piece in pieces])
-    widths = np.array([piece.width for piece in pieces])
-    for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), n - 1], strict=True):
-        if is_aligned[begin] and end - begin >= FEWEST_PAIRS:
-            at = begins[:, begin] + first
-            _compare(heads, np.column_stack([at, at + widths]).ravel(), int(apart[0, begin]), fresh[:, begin : end + 1])
-    return fresh
-
-
-def _compare(heads: Heads, bounds: Places, apart: int, fresh: NDArray[np.bool_]) -> None:
-    """Fill in which of the files that lie so many bytes apart differ from the one before; bounds: of the first one's pieces."""
-    low, high = int(bounds[0]), int(bounds[-1])
-    step, n = max(FEWEST_PAIRS, CHUNK // (high - low)), fresh.shape[1]
-    inside = bounds - low
-    for begin in range(0, n - 1, step):
-        m = min(step, n - 1 - begin) + 1
-        files = np.ndarray((m, high - low), np.uint8, heads.block.data, offset=low + begin * apart, strides=(apart, 1))
-        differ = files[1:] != files[:-1]
-        changed = np.logical_or.reduceat(np.append(differ.any(axis=0), [False]), inside)[::2]
-        fresh[:, begin + 1 : begin + m] = changed[:, None]
-        for number in np.flatnonzero(changed):
-            a, b = inside[2 * number], inside[2 * number + 1]
-            fresh[number, begin + 1 : begin + m] = differ[:, a:b].any(axis=1)
 
 
 def stretch_of(

@@ -10,18 +10,20 @@ import stat
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ospor_batch.archive.ahead import Ahead, Identity, identity
 from ospor_batch.archive.asking import Askers, Question, Statuses
 from ospor_batch.archive.statuses import AT_ONCE
 from ospor_batch.errors import ArchiveError
 from ospor_batch.sources import path_name, path_text
 from ospor_batch.sources.local import refusal_of
+from ospor_batch.sources.names import SECOND, held_time
 
 # Refusals that need no reading; a name that had one and has none now must be read.
 LISTING_REFUSALS = (
@@ -33,6 +35,8 @@ LISTING_REFUSALS = (
 
 FORMAT = 0o170000  # bits of a mode that say what kind of file it is (inode(7))
 LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes: PATH_MAX and NAME_MAX of Linux (limits.h)
+MOST_AHEAD_NS = 2 * 86_400 * 10**9  # of our clock, that a file's time may be: what lies beyond was told by a wrong clock
+EXPECTED = 16  # folders that will be listed next: opened ahead where that is slow
 MOST_UNDER_WAY = 50_000  # names found but not told yet, since an answer before them is missing: 0.2 kB each
 
 
@@ -76,14 +80,17 @@ def walk_folders(
     beside: processes that ask the system along with this one; null: as cores and delay suggest. The list is the same.
     left: told how many folders are known of and not listed yet.
     """
-    seen = {_identity(folder) for folder in skip if folder.is_dir()}
+    skipped = {identity(folder) for folder in skip if folder.is_dir()}
     folders, linked = [""], list[str]()
     under_way, n_names = deque[_UnderWay](), 0
-    with Askers(beside) as askers:
+    with Askers(beside) as askers, Ahead(skipped) as ahead:
+        tree = _Tree(root, skipped, ahead)
         while folders or linked or under_way:
             if folders or linked:
-                last = _UnderWay(folders.pop() if folders else linked.pop(0), askers)
-                last.found = _list_folder(root, last.folder, seen=seen, take_plain=last.take)
+                tree.is_beyond_link |= not folders
+                last = _UnderWay(tree, folders.pop() if folders else linked.pop(0), askers)
+                ahead.expect(map(tree.path, reversed(folders[-EXPECTED:])))
+                last.found = tree.listed(last.folder, take_plain=last.take)
                 under_way.append(last)
                 n_names += last.n_names
                 folders += reversed(last.found.folders)
@@ -91,10 +98,15 @@ def walk_folders(
                 left(len(folders) + len(linked))
             while under_way and (under_way[0].is_answered or n_names > MOST_UNDER_WAY or not (folders or linked)):
                 first = under_way.popleft()
-                yield from first.told(root)
+                yield from first.told()
                 n_names -= first.n_names
                 folders += reversed(first.late.folders)
                 linked += first.late.linked
+
+
+def waits(mtime_ns: int, *, settled_before_ns: int | None) -> bool:
+    """Whether a file may still be arriving; one with a time far ahead is taken as it is, since it would wait for years."""
+    return settled_before_ns is not None and settled_before_ns < mtime_ns <= settled_before_ns + MOST_AHEAD_NS
 
 
 def walk(root: Path, *, skip: Sequence[Path] = ()) -> Iterator[Listed]:
@@ -102,11 +114,11 @@ def walk(root: Path, *, skip: Sequence[Path] = ()) -> Iterator[Listed]:
 
     Folders in skip are left out with all they hold. ArchiveError when the root itself cannot be listed.
     """
-    seen = {_identity(folder) for folder in skip if folder.is_dir()}
+    tree = _Tree(root, {identity(folder) for folder in skip if folder.is_dir()}, Ahead())
     folders, linked = [""], list[str]()
     while folders or linked:
-        folder = folders.pop() if folders else linked.pop(0)
-        found = _list_folder(root, folder, seen=seen)
+        tree.is_beyond_link |= not folders
+        found = tree.listed(folders.pop() if folders else linked.pop(0))
         yield from found.files
         # the last is taken first: reversed, so that the order of names is the order of the walk
         folders += reversed(found.folders)
@@ -124,21 +136,26 @@ def partitions(paths: Sequence[str], *, size: int) -> Iterator[slice]:
         yield slice(begin, len(paths))
 
 
+Entries = Iterator[os.DirEntry[str]]
+
+
 @dataclass
 class _Found:
+    """What a folder holds; has_lost: a name was there a moment ago, and is not now."""
+
     files: list[Listed] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     linked: list[str] = field(default_factory=list)
-
-
-Entries = Iterator[os.DirEntry[str]]
+    identity: Identity | None = None
+    has_lost: bool = False
 
 
 class _UnderWay:
     """A folder whose names are known, while its regular files are asked for."""
 
-    def __init__(self, folder: str, askers: Askers) -> None:
+    def __init__(self, tree: _Tree, folder: str, askers: Askers) -> None:
         self.folder = folder
+        self._tree = tree
         self.found, self.late = _Found(), _Found()
         self.n_names = 0
         self._questions: list[Question] = []
@@ -153,7 +170,8 @@ class _UnderWay:
         odd, place = list[os.DirEntry[str]](), os.fsencode(path)
         if len(place) + 1 + LONGEST_NAME > LONGEST_PATH:
             return list(entries)  # some may lie too deep to be opened, which only their whole path tells
-        while some := list(itertools.islice(entries, AT_ONCE)):
+        at_once = max(1, AT_ONCE // 10) if self._askers.is_far else AT_ONCE  # a thousand answers from afar are a second
+        while some := list(itertools.islice(entries, at_once)):
             try:
                 are_files = [entry.is_file(follow_symlinks=False) for entry in some]
             except OSError:
@@ -167,7 +185,7 @@ class _UnderWay:
                 self.n_names += len(some)
         return odd
 
-    def told(self, root: Path) -> Iterator[Folder | Listed]:
+    def told(self) -> Iterator[Folder | Listed]:
         """What the folder holds; waits for answers."""
         plain = Folder(self.folder, [], array("q"), array("q"))
         answers = [(question, self._askers.wait(question)) for question in self._questions]
@@ -176,9 +194,12 @@ class _UnderWay:
         try:
             for question, statuses in answers:
                 self._add(question, statuses, plain)
+            self.late.identity = self.found.identity
+            self._tree.check(self.folder, self.late)
         except OSError as error:
-            plain.names.clear()
-            self.found, self.late = _Found([_unlistable(root, self.folder, error)]), _Found()
+            if not self._tree.is_removed(self.folder, error):
+                plain.names.clear()
+                self.found, self.late = _Found([_unlistable(self._tree.root, self.folder, error)]), _Found()
         if plain.names:
             yield plain
         yield from self.found.files + self.late.files
@@ -204,31 +225,64 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _list_folder(
-    root: Path,
-    folder: str,
-    *,
-    seen: set[tuple[int, int]],
-    take_plain: Callable[[str, Entries], list[os.DirEntry[str]]] | None = None,
-) -> _Found:
-    """List one folder; take_plain takes its regular files, where it is given, and leaves the others."""
-    found = _Found()
-    path = os.path.join(root, path_name(folder) if "\\" in folder else folder)  # noqa: PTH118 -- a Path costs what its files do
-    try:
-        identity = _identity(path)
-        if identity in seen:
-            return found
-        seen.add(identity)
-        with os.scandir(path) as entries:
-            odd = entries if take_plain is None else take_plain(path, entries)
-            for entry in sorted(odd, key=lambda e: e.name):
-                _take(entry, folder, found)
-    except OSError as error:
-        if folder and isinstance(error, FileNotFoundError):
-            return found  # removed while the walk was under way
-        # what the folder holds is not known as a whole: nothing of it is told, so that nothing counts as gone
-        found = _Found([_unlistable(root, folder, error)])
-    return found
+@dataclass
+class _Tree:
+    """A tree of folders that is being listed.
+
+    Behind a link each folder is listed once, so that loops end. Elsewhere every folder is: two that a file system gives
+    one number are two.
+    """
+
+    root: Path
+    skipped: Collection[Identity]
+    ahead: Ahead
+    seen: set[Identity] = field(default_factory=set)
+    is_beyond_link: bool = False
+
+    def listed(self, folder: str, *, take_plain: Callable[[str, Entries], list[os.DirEntry[str]]] | None = None) -> _Found:
+        """List one folder; take_plain takes its regular files, where it is given, and leaves the others."""
+        found, path = _Found(), self.path(folder)
+        try:
+            with self.ahead.opened(path) as opened:
+                found.identity = opened.identity
+                if found.identity in self.skipped or (self.is_beyond_link and found.identity in self.seen):
+                    return found
+                self.seen.add(found.identity)
+                entries = itertools.chain(opened.first, opened.handle)
+                odd = entries if take_plain is None else take_plain(path, entries)
+                for entry in sorted(odd, key=lambda e: e.name):
+                    _take(entry, folder, found)
+            self.check(folder, found)
+        except OSError as error:
+            # what the folder holds is not known as a whole: nothing of it is told, so that nothing counts as gone
+            return _Found([] if self.is_removed(folder, error) else [_unlistable(self.root, folder, error)])
+        return found
+
+    def path(self, folder: str) -> str:
+        # a Path costs what the files of a folder do
+        return os.path.join(self.root, path_name(folder) if "\\" in folder else folder)  # noqa: PTH118
+
+    def check(self, folder: str, found: _Found) -> None:
+        """OSError when names were lost since another folder stands in the place of this one, as after unmounting."""
+        if found.has_lost and identity(self.path(folder)) != found.identity:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def is_removed(self, folder: str, error: OSError) -> bool:
+        """Whether a folder was taken away while the walk is under way: the nearest one above that still stands was listed.
+
+        Otherwise it was unmounted, or is a place where nothing can be mounted now.
+        """
+        if not folder or not isinstance(error, FileNotFoundError) or os.path.lexists(self.path(folder)):
+            return False
+        while folder:
+            folder = folder.rpartition("/")[0]
+            try:
+                return identity(self.path(folder)) in self.seen
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return False
+        return False
 
 
 def _take(entry: os.DirEntry[str], folder: str, found: _Found) -> None:
@@ -238,7 +292,9 @@ def _take(entry: os.DirEntry[str], folder: str, found: _Found) -> None:
         status = entry.stat()
     except (FileNotFoundError, NotADirectoryError):
         if entry.is_symlink():
-            found.files.append(Listed(path, 0, entry.stat(follow_symlinks=False).st_mtime_ns, "broken_link", "leads nowhere"))
+            found.files.append(Listed(path, 0, _time(entry.stat(follow_symlinks=False)), "broken_link", "leads nowhere"))
+        else:
+            found.has_lost = True
         return
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG and not entry.is_symlink():
@@ -246,14 +302,14 @@ def _take(entry: os.DirEntry[str], folder: str, found: _Found) -> None:
             return
         if not entry.is_symlink():
             raise
-        found.files.append(Listed(path, 0, entry.stat(follow_symlinks=False).st_mtime_ns, "broken_link", "cannot be followed"))
+        found.files.append(Listed(path, 0, _time(entry.stat(follow_symlinks=False)), "broken_link", "cannot be followed"))
         return
     if stat.S_ISDIR(status.st_mode):
         (found.linked if entry.is_symlink() else found.folders).append(path)
     elif stat.S_ISREG(status.st_mode):
-        found.files.append(Listed(path, status.st_size, status.st_mtime_ns))
+        found.files.append(Listed(path, status.st_size, _time(status)))
     else:
-        found.files.append(Listed(path, 0, status.st_mtime_ns, "special_file", "socket, pipe or device"))
+        found.files.append(Listed(path, 0, _time(status), "special_file", "socket, pipe or device"))
 
 
 def _take_too_long(entry: os.DirEntry[str], path: str, found: _Found) -> None:
@@ -266,12 +322,11 @@ def _take_too_long(entry: os.DirEntry[str], path: str, found: _Found) -> None:
 def _unlistable(root: Path, folder: str, error: OSError) -> Listed:
     """The folder itself, for what it may hold; ArchiveError for the root."""
     if not folder:
-        raise ArchiveError(f"{root}: cannot be listed ({type(error).__name__})") from None
+        raise ArchiveError(f"cannot be listed ({type(error).__name__}: {error.strerror})") from None
     detail = "the folder cannot be listed; what was known of its files is kept"
     reason = refusal_of(error).reason
     return Listed(folder, 0, 0, "read_error" if reason == "file_missing" else reason, detail, is_folder=True)
 
 
-def _identity(folder: Path | str) -> tuple[int, int]:
-    status = os.stat(folder)  # noqa: PTH116
-    return status.st_dev, status.st_ino
+def _time(status: os.stat_result) -> int:
+    return held_time(*divmod(status.st_mtime_ns, SECOND))

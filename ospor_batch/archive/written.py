@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import repeat
 
 import numpy as np
@@ -20,6 +20,7 @@ FIRST_PRINTABLE, LAST_PRINTABLE = 0x20, 0x7D  # characters of ASCII that stand f
 BACKSLASH, SPACE = 0x5C, 0x20
 ABSENT: Places = np.full(1, -1, np.int64)
 FEW_VALUES = 64  # up to which a loop over them takes less time than Arrow
+SAMPLE, OFTEN = 128, 0.5  # values looked at, and the share that differ from the one before from which on all are decoded
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,22 @@ class Written:
         """The bytes of all values, each with its zeros."""
         return np.ascontiguousarray(self.items).view(np.uint8)
 
+    def _changes(self, n: int) -> NDArray[np.bool_]:
+        """Which of the first values, but the first, are others than the one before."""
+        items, length = self.items[:n], self.length[:n]
+        return np.asarray((items[1:] != items[:-1]) | (length[1:] != length[:-1]))
+
+    @property
+    def is_often_new(self) -> bool:
+        """Whether it takes longer to leave out what repeats than to decode it again."""
+        changes = self._changes(SAMPLE)
+        return bool(np.count_nonzero(changes) > OFTEN * len(changes))
+
+    def without_repeats(self) -> Written:
+        """Each value once, in a row of equal ones."""
+        first = np.append(FIRST, self._changes(len(self)).nonzero()[0] + 1)
+        return Written(self.begin[first], self.items[first], self.length[first])
+
     def is_made_of(self, allowed: bytes) -> bool:
         """Whether no other bytes occur."""
         return not self.octets.tobytes().translate(None, allowed)
@@ -47,10 +64,6 @@ class Written:
         is_other = self.octets - np.uint8(FIRST_PRINTABLE) > LAST_PRINTABLE - FIRST_PRINTABLE  # zero turns into a large one
         n_zeros = self.octets.size - np.count_nonzero(self.octets)
         return bool(np.count_nonzero(is_other) == n_zeros and not (self.octets == BACKSLASH).any())
-
-    def count(self, sign: int) -> Places:
-        """How often a byte occurs in each value."""
-        return np.asarray((self.octets.reshape(len(self), -1) == sign).sum(axis=1), np.int64)
 
     def to_first_zero(self, *, is_null: NDArray[np.bool_]) -> pa.Array | None:
         """The values as Arrow takes them, which stops at a zero; null where one goes on behind it."""
@@ -137,6 +150,7 @@ class Batch:
             self.fresh[:, np.flatnonzero(np.diff(rows) != 1) + 1] = True  # the file before is left out
         self._widest = self.length.max(axis=1).tolist()
         self._narrowest = self.length.min(axis=1).tolist()
+        self._last = int(self.offset.max())
 
     def place(self, at: Places) -> Places:
         """Where files begin that are alike: where they stand."""
@@ -157,24 +171,25 @@ class Batch:
         if len(which) < len(offset):
             offset, length = offset[which], length[which]
         items = self._items(offset, length, width=width, is_one_width=width == self._narrowest[slot])
-        changes = items[1:] != items[:-1]
-        if width != self._narrowest[slot]:
-            changes |= length[1:] != length[:-1]
-        if len(which) == len(self.rows) and changes.all():
-            begin = which
-        else:
-            first = np.append(FIRST, changes.nonzero()[0] + 1)
-            begin, items, length = which[first], items[first], length[first]
-        return parted(Written(begin, items, length), breaks, n=len(self.rows))
+        written = Written(which, items, length)
+        if len(which) < self.n or not written.is_often_new:
+            written = written.without_repeats()
+        return parted(written, breaks, n=self.n)
 
     def _items(self, offset: Places, length: Places, *, width: int, is_one_width: bool) -> NDArray[np.bytes_]:
         if width == 0:
             return np.zeros(len(offset), "S1")
         heads = self.heads
-        if int(offset.max()) + width > len(heads.block):  # the widest behind the last one's place: seldom so long
+        if self._last + width > len(heads.block):  # the widest behind the last one's place: seldom so long
             heads = replace(heads, block=np.append(heads.block, np.zeros(width, np.uint8)))
         items = np.asarray(heads.words(f"S{width}")[offset], np.bytes_)
         if not is_one_width:  # zeros for what stands behind the value
-            octets = items.view(np.uint8).reshape(-1, width)
-            octets *= (np.arange(width, dtype=np.int16) < length[:, None].astype(np.int16)).view(np.uint8)
+            octets = items.view(np.uint8)
+            octets *= _ones(width)[length].view(np.uint8)
         return items
+
+
+@cache
+def _ones(width: int) -> NDArray[np.void]:
+    """For every length, as many ones and zeros behind them; none for the last, which -1 takes: absent."""
+    return np.append(np.tri(width + 1, width, -1, np.uint8), np.zeros((1, width), np.uint8)).view(f"V{width}")

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from ospor_batch.catalog.grouping import SEXES
 from ospor_batch.catalog.vocabulary import Vocabulary, fold, vocabulary
 
 RADIOGRAPHS = ("CR", "DX", "RG")
 XRAY = (*RADIOGRAPHS, "CT", "MG", "XA", "RF", "PX", "IO")
-OLDEST = 130.0  # contract series: age_at_image
+# Declared judgement: about one in five million lives past it, and dates of birth that stand for unknown ones are older
+OLDEST = 110.0
 AGE = re.compile(r"^(\d{1,3})([DWMY])$")
 YEARS_PER = {"D": 1 / 365.2425, "W": 7 / 365.2425, "M": 1 / 12, "Y": 1.0}
 HEIGHT_M = (1.2, 2.2)  # methods I1: catches centimeters
@@ -117,7 +119,7 @@ def _stated_age(stated: str | None) -> float | None:
 
 def sex(written: str | None) -> str:
     """female, male, other or unknown."""
-    return {"f": "female", "m": "male", "o": "other"}.get(fold(written), "unknown")
+    return SEXES.get(fold(written).upper(), "unknown")
 
 
 def within(value: float | None, bounds: tuple[float, float]) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import date
 
 import polars as pl
 
@@ -14,6 +15,11 @@ LISTED = ("kvp_kv", "contrast_bolus_agent", "contrast_bolus_route", "contrast_bo
 MEDIANS = ("xray_tube_current_ma", "ctdivol_mgy", "slice_thickness_mm")
 PARTS = ("whole_series_key", "split_by", "n_studies", "n_patients")  # columns that splitting adds to instances
 EARLIEST = ("acquisition_date", "series_date", "study_date")
+FIRST_CT = date(
+    1971, 10, 1
+)  # of a patient, at Atkinson Morley's Hospital: an earlier date of an image stands for an unknown one
+UNKNOWN_DAY = date(1900, 1, 1)  # declared judgement: what many systems write where a date of birth is not known
+SEXES = {"F": "female", "FEMALE": "female", "M": "male", "MALE": "male", "O": "other", "OTHER": "other"}
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,13 @@ def summarise(kept: pl.DataFrame, *, words: Vocabulary) -> pl.DataFrame:
     counted = ordered.with_columns(
         frames=pl.max_horizontal(pl.col("number_of_frames").fill_null(1), 1),
         is_localizer=is_localizer(ordered, words=words),
+        patient_birth_date=pl.col("patient_birth_date").replace(UNKNOWN_DAY, None),
+        is_birth_unknown=pl.col("patient_birth_date") == UNKNOWN_DAY,
         told=pl.concat_str("sop_instance_uid", pl.col("size_bytes").cast(pl.String), "header_digest", separator="|"),
     )
     summed = counted.group_by("series_key").agg(
         *(_most(pl.col(name)) for name in plain),
-        *(pl.col(name).min() for name in EARLIEST),
+        *(pl.col(name).filter(pl.col(name) != UNKNOWN_DAY).min() for name in EARLIEST),
         *(pl.col(name).median() for name in MEDIANS),
         *(pl.col(name).filter(is_judged).unique().sort(nulls_last=True).alias(name) for name in LISTED),
         pl.col("header_flags").unique().sort().str.join(";"),
@@ -93,7 +101,9 @@ def _counts(is_pixels: pl.Expr) -> dict[str, pl.Expr]:
         "n_sop_classes": pl.col("sop_class_uid").n_unique(),
         "n_matrices": pl.struct("rows", "columns").filter(is_pixels).n_unique(),
         "n_birth_dates": pl.col("patient_birth_date").drop_nulls().n_unique(),
-        "n_sexes": pl.col("patient_sex").str.strip_chars().str.to_uppercase().replace({"": None}).drop_nulls().n_unique(),
+        "n_sexes": _sex(pl.col("patient_sex")).drop_nulls().n_unique(),
+        "has_unknown_date": pl.any_horizontal(pl.col(name) == UNKNOWN_DAY for name in EARLIEST).any(),
+        "has_unknown_birth": pl.col("is_birth_unknown").any(),
         "n_acquisitions": pl.col("acquisition_number").filter(is_pixels).n_unique(),
         "n_folders": pl.col("folder_key").n_unique(),
         "n_rescales": pl.struct("rescale_slope", "rescale_intercept_hu").filter(is_pixels).n_unique(),
@@ -118,6 +128,10 @@ def _counts(is_pixels: pl.Expr) -> dict[str, pl.Expr]:
         "is_flagged_lossless": (pl.col("lossy_image_compression").fill_null("") == "00").all(),
         "syntaxes": pl.col("transfer_syntax_uid").drop_nulls().unique().sort(),
     }
+
+
+def _sex(written: pl.Expr) -> pl.Expr:
+    return written.str.strip_chars().str.to_uppercase().replace_strict(SEXES, default=None, return_dtype=pl.String)
 
 
 def short_digest(column: str) -> pl.Expr:

@@ -10,6 +10,9 @@ from ospor_batch.contracts.table import schema_of
 from ospor_batch.pseudonym import Linkage, split_position
 
 FLAG = "is_identity_collision"
+AGES_APART_YEARS = 3.0  # declared judgement: PatientAge counts whole years, and some are typed in
+CAPPED_YEARS = 89.0  # 45 CFR 164.514(b)(2)(i)(C): de-identification may write all ages above as one
+DAYS_PER_YEAR = 365.2425
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Identified:
 
 
 def with_collisions(series: pl.DataFrame) -> Identified:
-    """Flag every series of a study with two numbers and of a number with two birth dates or sexes; none is merged or dropped.
+    """Flag every series of a study with two numbers and of a number with two birth dates, sexes or ages; none is merged.
 
     A function of the whole center: one file may set a person's other series in doubt. A second call changes nothing.
     """
@@ -61,15 +64,17 @@ def with_collisions(series: pl.DataFrame) -> Identified:
     of_birth = _spread(known, by="patient_key", value="birth_date", inside=findings.list.contains("mixed_birth_date"))
     sexes = known.with_columns(stated=pl.when(pl.col("sex") != "unknown").then("sex"))
     of_sex = _spread(sexes, by="patient_key", value="stated", inside=findings.list.contains("mixed_sex"))
+    of_age = _ages_apart(known)
     found = pl.concat(
         [
             of_study.select("center", pl.lit("two_numbers_in_one_study").alias("kind"), "item_key", "n_values", "n_series"),
             of_birth.select("center", pl.lit("two_birth_dates").alias("kind"), "item_key", "n_values", "n_series"),
             of_sex.select("center", pl.lit("two_sexes").alias("kind"), "item_key", "n_values", "n_series"),
+            of_age.select("center", pl.lit("two_ages").alias("kind"), "item_key", "n_values", "n_series"),
         ]
     )
     studies = of_study["item_key"].implode()
-    people = pl.concat([of_birth["item_key"], of_sex["item_key"]]).unique().implode()
+    people = pl.concat([of_birth["item_key"], of_sex["item_key"], of_age["item_key"]]).unique().implode()
     # who shares a study with a second number may have images of the other person in every study
     doubtful = series.filter(pl.col("study_key").is_in(studies), pl.col("patient_key").is_not_null())["patient_key"]
     everyone = pl.concat([people.explode(), doubtful]).unique().implode()
@@ -88,3 +93,21 @@ def _spread(series: pl.DataFrame, *, by: str, value: str, inside: pl.Expr) -> pl
         is_mixed=inside.any(),
     )
     return counted.filter((pl.col("n_values") > 1) | pl.col("is_mixed")).with_columns(n_values=pl.max_horizontal("n_values", 2))
+
+
+def _ages_apart(known: pl.DataFrame) -> pl.DataFrame:
+    """Numbers whose images, where only an age is stated, put the birth years apart: several people under one number."""
+    is_stated = (pl.col("age_source") == "patient_age") & (pl.col("age_at_image") <= CAPPED_YEARS)
+    by_age = pl.when(is_stated).then(pl.col("image_date").cast(pl.Int32) / DAYS_PER_YEAR - pl.col("age_at_image"))
+    born = pl.coalesce(by_age, pl.col("birth_date").cast(pl.Int32) / DAYS_PER_YEAR)
+    counted = (
+        known.with_columns(born=born, by_age=by_age)
+        .group_by("center", item_key="patient_key")
+        .agg(
+            apart=pl.col("born").max() - pl.col("born").min(),
+            is_by_age=pl.col("by_age").is_not_null().any(),
+            n_values=pl.col("born").round().drop_nulls().n_unique().cast(pl.Int64),
+            n_series=pl.len().cast(pl.Int64),
+        )
+    )
+    return counted.filter("is_by_age", pl.col("apart") > AGES_APART_YEARS)

@@ -131,9 +131,9 @@ def header_findings(row: dict[str, Any], *, sop_class: str, modality: str) -> se
     if row["is_burned_in"]:
         found.add("burned_in_annotation")
     flags = set((row["header_flags"] or "").split(";"))
-    if flags & {f"bad_date:{keyword}" for keyword in DATES}:
+    if row["has_unknown_date"] or flags & {f"bad_date:{keyword}" for keyword in DATES}:
         found.add("bad_date")
-    if "bad_date:PatientBirthDate" in flags:
+    if row["has_unknown_birth"] or "bad_date:PatientBirthDate" in flags:
         found.add("bad_birth_date")
     return found
 

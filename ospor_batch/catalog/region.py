@@ -75,7 +75,10 @@ def with_regions_by_position(series: pl.DataFrame) -> pl.DataFrame:
     ).drop("by_position")
 
 
-def _region(parts: set[str], words: Vocabulary) -> str:
+def _region(named: set[str], words: Vocabulary) -> str:
+    """The region of parts that stand together; a site may name several parts by their region."""
+    parts_of = {region: parts for parts, region in words.regions.items() if region not in parts}
+    parts = set[str]().union(*(parts_of.get(name, {name}) for name in named))
     if "whole_body" in parts:
         return "whole_body"
     if len(parts) == 1:

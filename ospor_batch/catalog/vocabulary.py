@@ -7,8 +7,9 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -29,11 +30,16 @@ class Words(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """Named patterns by list, in order; digest: SHA-256 (first 16 digits) over all of them."""
+    """Named patterns by list, in order; digest: SHA-256 (first 16 digits) over all of them.
+
+    n_added: how many of a list are a site's own. They are heard first: what they fit is taken out of a text before the shipped
+    ones are sought in what is left, so that a site can overrule a word without losing those beside it.
+    """
 
     lists: Mapping[str, tuple[tuple[str, re.Pattern[str]], ...]]
     regions: Mapping[frozenset[str], str]
     digest: str
+    n_added: Mapping[str, int] = field(default_factory=dict)
 
     def first(self, of: str, text: str | None) -> str | None:
         """Name of the first entry of a list that fits; null when none does or there is no text."""
@@ -42,13 +48,13 @@ class Vocabulary:
 
     def every(self, of: str, text: str | None) -> set[str]:
         """Names of all entries of a list that fit."""
-        folded = fold(text)
-        return {name for name, fits in self.lists.get(of, ()) if fits.search(folded)} if folded else set()
+        found, left = self._added(of, fold(text))
+        return found | {name for name, fits in self._shipped(of) if fits.search(left)} if left else found
 
     def says(self, text: str | None, name: str, *, of: str = "image_kinds") -> bool:
         """Whether text holds a word of one entry."""
-        folded = fold(text)
-        return any(fits.search(folded) for entry, fits in self.lists[of] if entry == name) if folded else False
+        found, left = self._added(of, fold(text))
+        return name in found or any(fits.search(left) for entry, fits in self._shipped(of) if entry == name and left)
 
     def without(self, text: str | None, name: str, *, of: str) -> str:
         """Folded text with the words of one entry blanked out."""
@@ -56,6 +62,18 @@ class Vocabulary:
         for entry, fits in self.lists[of]:
             left = fits.sub(" ", left) if entry == name else left
         return left
+
+    def _shipped(self, of: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
+        return self.lists.get(of, ())[self.n_added.get(of, 0) :]
+
+    def _added(self, of: str, folded: str) -> tuple[set[str], str]:
+        """Names of a site's own entries that fit, and what they leave of a folded text."""
+        found, left = set[str](), folded
+        for name, fits in self.lists.get(of, ())[: self.n_added.get(of, 0)]:
+            if fits.search(folded):
+                found.add(name)
+                left = " ".join(fits.sub(" ", left).split())
+        return found, left
 
 
 @functools.lru_cache(maxsize=16)
@@ -68,7 +86,8 @@ def vocabulary(added: tuple[Words, ...] = ()) -> Vocabulary:
     regions = {frozenset(entry["parts"]): str(entry["region"]) for entry in _read("body_regions")["regions"]}
     told = json.dumps([entries, sorted((sorted(parts), region) for parts, region in regions.items())])
     digest = hashlib.sha256(told.encode()).hexdigest()[:16]
-    return Vocabulary({name: tuple(found) for name, found in lists.items()}, regions, digest)
+    n_added = Counter(entry.list for entry in added)
+    return Vocabulary({name: tuple(found) for name, found in lists.items()}, regions, digest, n_added)
 
 
 @functools.cache

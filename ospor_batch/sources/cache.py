@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from ospor_batch.errors import ItemRefused, StorageError
 
@@ -47,20 +47,19 @@ class Cache:
             raise
         return target
 
-    def room(self) -> int:
-        """Bytes that one file may take: what the disk has left over, at most the limit."""
-        return min(self.limit_bytes, shutil.disk_usage(self.folder).free - LEAST_FREE_BYTES)
-
     def _write(self, target: Path, write: Callable[[BinaryIO], None]) -> None:
         unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
         try:
             with unfinished.open("wb") as file:
                 unfinished.chmod(0o600)
-                write(file)
+                write(cast("BinaryIO", _Bounded(file, self._free())))
             self._make_room(unfinished.stat().st_size)
             unfinished.replace(target)
         finally:
             unfinished.unlink(missing_ok=True)
+
+    def _free(self) -> int:
+        return shutil.disk_usage(self.folder).free - LEAST_FREE_BYTES
 
     def _make_room(self, size: int) -> None:
         """Remove the least recently used; a process that holds one open still reads it to its end."""
@@ -73,11 +72,32 @@ class Cache:
                 elif path.suffix == ".unfinished" and time.time() - status.st_mtime > ABANDONED_S:
                     path.unlink()  # whoever wrote it was killed
         total = size + sum(of for _, _, of in held)
+        most = min(self.limit_bytes, (total + self._free()) // 2)  # as much is left for the next
         for _, path, of in sorted(held):
-            if total <= self.limit_bytes:
+            if total <= most:
                 break
             path.unlink(missing_ok=True)
             total -= of
+
+
+class _Bounded:
+    """A file of the cache; StorageError when it takes what is left on the disk for the catalog."""
+
+    def __init__(self, file: BinaryIO, room: int) -> None:
+        self._file, self._room = file, room
+
+    def write(self, block: bytes) -> int:
+        self._room -= len(block)
+        if self._room < 0:
+            raise StorageError(
+                "the disk of the private cache has no room for a file that must be unpacked or fetched: "
+                f"{LEAST_FREE_BYTES / GIGABYTE:g} GB are left for the catalog; free space, or unpack large archives yourself, "
+                "and run again: finished work is kept"
+            )
+        return self._file.write(block)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def within(room: int) -> Callable[[int], None]:

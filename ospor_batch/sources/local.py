@@ -29,6 +29,11 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
         raise refusal_of(error) from None
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether a path leads to a file; no where the system does not answer, as of a share that is gone: listing it tells why."""
+    return os.path.isfile(path)  # noqa: PTH113 -- Path.is_file raises there
+
+
 def handle_of(path: Path) -> BinaryIO:
     """Open a regular file; OSError, or ItemRefused(special_file)."""
     # without O_NONBLOCK, a pipe that took the name of a file would hang the crawl

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from ospor_batch.sources import roots
 from ospor_batch.sources.cache import Cache
-from ospor_batch.sources.local import open_file, refusal_of
+from ospor_batch.sources.local import is_file, open_file, refusal_of
 from ospor_batch.sources.names import local_path, path_name
 from ospor_batch.sources.objects import Objects
 
@@ -99,4 +99,4 @@ class HeaderFiles:
 
 @functools.lru_cache(maxsize=64)
 def _is_file(root: str) -> bool:
-    return Path(root).is_file()
+    return is_file(root)

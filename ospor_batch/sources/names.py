@@ -10,6 +10,7 @@ SURROGATE = re.compile("[\udc80-\udcff\\\\]")
 ESCAPE = re.compile(r"\\u(dc[89a-f][0-9a-f]|005c)")
 DRIVE = re.compile(r"^[A-Za-z]:")
 SECOND = 10**9
+LAST_SECOND = 9_223_372_035  # from 1970, back as well: as far as nanoseconds in 64 bits reach (the year 2262)
 
 
 def path_text(name: str) -> str:
@@ -34,6 +35,11 @@ def member_path(name: str) -> tuple[str, bool]:
     parts = [part for part in name.split("/") if part not in {"", "."}]
     is_inside = bool(parts) and not name.startswith("/") and ".." not in parts and "\0" not in name and not DRIVE.match(name)
     return path_text("/".join(parts).replace("\0", "?")) or "unnamed", is_inside
+
+
+def held_time(seconds: int, nanoseconds: int) -> int:
+    """Nanoseconds since 1970; a file system may hold a wrong clock's year 9999, which ends where a column does."""
+    return max(-LAST_SECOND, min(LAST_SECOND, seconds)) * SECOND + nanoseconds
 
 
 def checked_time(seconds: float, token: bytes) -> int:

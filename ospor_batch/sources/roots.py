@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import math
 import re
+import shutil
 import threading
 import time
 from collections import OrderedDict
@@ -15,11 +16,11 @@ from urllib.parse import urlsplit
 
 from ospor_batch.errors import StudyError
 from ospor_batch.sources import dicomweb, objects
-from ospor_batch.sources.cache import Cache, within
+from ospor_batch.sources.cache import Cache
 from ospor_batch.sources.containers import LIMITS, SUFFIXES, Container, Format, format_of, is_container_name, missing
 from ospor_batch.sources.dicomweb import DicomWeb
-from ospor_batch.sources.local import handle_of
-from ospor_batch.sources.names import local_path, path_text
+from ospor_batch.sources.local import handle_of, is_file
+from ospor_batch.sources.names import SECOND, held_time, local_path, path_text
 from ospor_batch.sources.objects import Objects
 from ospor_batch.sources.tars import Tar, unpack
 from ospor_batch.sources.zips import Zip
@@ -71,7 +72,7 @@ class Folder:
         if not where.is_file():
             return None
         told = where.stat()
-        return told.st_size, told.st_mtime_ns
+        return told.st_size, held_time(*divmod(told.st_mtime_ns, SECOND))
 
     def open(self, path: str, size: int | None = None) -> BinaryIO:  # noqa: ARG002 -- the system knows the size
         return handle_of(local_path(self._root, path))
@@ -96,7 +97,7 @@ def base_of(root: str) -> Base:
             return Base(Objects(above), above, name)
         return Base(Objects(root), root)
     path = Path(root)
-    if path.is_file():
+    if is_file(path):
         return Base(Folder(str(path.parent)), str(path.parent), path_text(path.name))
     return Base(Folder(root), root)
 
@@ -195,12 +196,8 @@ def inner_container(outer: Held, path: str, *, cache: Cache) -> Held | None:
     identity = (*outer.identity, path)
 
     def write(out: BinaryIO) -> None:
-        check, n_bytes = within(cache.room()), 0
         with outer.archive.open(path) as file:
-            while block := file.read(BLOCK):
-                n_bytes += len(block)
-                check(n_bytes)
-                out.write(block)
+            shutil.copyfileobj(file, out, BLOCK)
 
     def begin() -> tuple[BinaryIO, int]:
         copy = cache.kept("inner", *identity, write=write).open("rb")
@@ -238,7 +235,7 @@ def _read(file: BinaryIO, form: Format, *, size: int, identity: tuple[str, ...],
         return Tar(file, size=size, token=token)
 
     def write(out: BinaryIO) -> None:
-        unpack(file, out, form=form, room=min(cache.room(), LIMITS.ratio * size + LIMITS.free_bytes))
+        unpack(file, out, form=form, room=LIMITS.ratio * size + LIMITS.free_bytes)
 
     plain = cache.kept("unpacked", *identity, write=write).open("rb")
     file.close()
@@ -250,7 +247,7 @@ def _read(file: BinaryIO, form: Format, *, size: int, identity: tuple[str, ...],
 
 def open_at(base: Base, path: str, *, cache: Cache, size: int | None = None) -> BinaryIO:
     """Open a file of an archive that is no DICOMweb server: itself, or as a member of the archive that it lies in."""
-    for outer, rest in prefixes(path):
+    for outer, rest in _archives_of(base, path):
         container = container_at(base, outer, cache=cache)
         if container is None:
             continue
@@ -263,6 +260,13 @@ def open_at(base: Base, path: str, *, cache: Cache, size: int | None = None) -> 
                     return nested.archive.open(last)
         raise missing()
     return base.origin.open(path, size)
+
+
+def _archives_of(base: Base, path: str) -> Iterator[tuple[str, str]]:
+    """What prefixes tells, and an archive that is the root whatever its name."""
+    if base.only is not None and not is_container_name(base.only):
+        yield base.only, path.removeprefix(f"{base.only}/")
+    yield from prefixes(path)
 
 
 def cached_instance(root: str, path: str, *, cache: Cache) -> Path:

@@ -59,14 +59,27 @@ class Tar:
                 self._take(info, places)
                 if len(places.told) > self._limits.members:
                     raise ItemRefused("archive_limit", f"tar: more than {self._limits.members} members")
-            self._file.seek(tar.offset)
-            if any(self._file.read(RECORD)):
-                raise tarfile.ReadError  # the reader stops at a broken header as if it were the end
+            self._refuse_more(tar.offset, n_members=len(places.told))
         except (tarfile.TarError, ValueError, EOFError, OverflowError, zlib.error) as error:
             self.fault = ItemRefused("broken_archive", f"tar: {type(error).__name__} after {len(places.told)} members")
             if not places.told:
                 raise self.fault from None
         return places.told
+
+    def _refuse_more(self, end: int, *, n_members: int) -> None:
+        """Tell what the reader passes over in silence: a broken header, a cut between two members, a second tar joined on.
+
+        A whole tar ends with zeros.
+        """
+        self._file.seek(end)
+        head = self._file.read(RECORD)
+        if not head or any(head):
+            raise tarfile.ReadError
+        while block := self._file.read(BLOCK):
+            if block.count(0) < len(block):
+                said = f"tar: more lies behind its end after {n_members} members, as where tars were joined"
+                self.fault = ItemRefused("broken_archive", said)
+                return
 
     def _take(self, info: tarfile.TarInfo, places: Places) -> None:
         if info.isdir():

@@ -9,6 +9,7 @@ import itertools
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,9 @@ import polars as pl
 
 from ospor_batch.archive.changes import NEEDED, Verdicts, compare
 from ospor_batch.archive.header import reader_version
+from ospor_batch.archive.ahead import Identity
 from ospor_batch.archive.listing import list_in_folders
+from ospor_batch.archive.presence import presence, refuse_gone
 from ospor_batch.archive.reading import Listing, part_schema, read_files, refused_row
 from ospor_batch.archive.walk import Folder, Listed, partitions
 from ospor_batch.compute.executor import Executor
@@ -26,8 +29,8 @@ from ospor_batch.contracts import contract
 from ospor_batch.contracts.table import empty
 from ospor_batch.errors import ArchiveError, ItemRefused, StorageError, StudyError
 from ospor_batch.stages.crawl_appending import Appending
-from ospor_batch.stages.crawl_counts import Tally, as_they_were, counted, crawl_summary, sweep_counts
-from ospor_batch.stages.crawl_parts import DONE, FILES, ROWS, Part, cut
+from ospor_batch.stages.crawl_counts import Tally, as_they_were, counted, crawl_summary, instance_archives, sweep_counts
+from ospor_batch.stages.crawl_parts import FILES, ROWS, Part, cut, is_finished
 from ospor_batch.stages.crawl_progress import Watch
 from ospor_batch.stages.crawl_rows import file_key, unread
 from ospor_batch.stages.lent_key import borrowed, lent, mark_of
@@ -37,6 +40,7 @@ from ospor_batch.stages.summary import Progress, StageSummary
 from ospor_batch.store import Store, Writing, read_staged, storage_errors, write_staged, write_text
 
 PART_FILES = 2000  # a second of reading from a warm disk, ten from a slow share: what a killed crawl may have to repeat
+FIRST_TIMES = 2  # as long is a part of a first crawl, which has many: each costs as much as 400 files, whatever it holds
 SLICE_PARTS = 20  # parts turned into rows at once: 40,000 rows, 0.3 GB
 TABLES = ("file", "instance", "reject")  # that a part fills
 NOW = "now.json"  # of the crawl under way: the number of its commit, and where the key is lent
@@ -50,7 +54,8 @@ class Crawl:
     found: what is listed, about a part at a time, where nothing of the center is known: all of it is new;
     new: archives and work lists of files that are not known; work: per group of buckets those of the other files that must
     be read, for groups in which anything else differs from the catalog; held: the verdicts on the first of these groups if
-    it is new, so that a small archive is compared once.
+    it is new, so that a small archive is compared once; emptied: instances that went, by archive; alive: archives that still
+    hold one; begun: how each archive is named in errors, its root, and what tells that from another in its place.
     """
 
     study: Study
@@ -69,6 +74,9 @@ class Crawl:
     work: dict[Group, list[tuple[str, Path]]] = field(default_factory=dict)
     held: dict[Group, tuple[Verdicts, pl.DataFrame]] = field(default_factory=dict)
     n_gone: int = 0
+    emptied: Counter[str] = field(default_factory=Counter)
+    alive: set[str] = field(default_factory=set)
+    begun: list[tuple[str, str, Identity | None]] = field(default_factory=list)
 
     def verdicts(self, group: Group, *, listing: pl.DataFrame, columns: Sequence[str]) -> tuple[Verdicts, pl.DataFrame]:
         """Verdicts on the files of a group, and what was known of it; folders that are as they were are not compared."""
@@ -132,9 +140,11 @@ def crawl(
                 _compare(of, group, is_new=not any(sizes[number] for number in group))
             of.watch.all_found()
         else:
-            of.found = as_found(listed, size=PART_FILES)
+            of.found = as_found(listed, size=FIRST_TIMES * PART_FILES)
         with store.writing("crawl", center=center) as writing:
             n_moved = _read_and_write(of, writing, executor=executor)
+            _refuse_gone(of)
+            _refuse_emptied(of)
             writing.finish(sweep_counts(of.tally, n_moved=n_moved))
         of.same.keep(of.last_commit())
         with storage_errors():
@@ -182,6 +192,7 @@ def _list(of: Crawl) -> Iterator[tuple[str, Folder | Listed]]:
     for archive in of.study.center(of.center).archives:
         root = of.study.archive_root(archive)
         where = f"center {of.center}: centers.{of.center}.archives names {archive!r}: {root}"
+        of.begun.append((where, root, presence(root)))
         left = functools.partial(of.watch.left, archive)
         settled, skip = of.settled_before_ns, [of.study.workspace]
         listing = list_in_folders(root, cache=of.store.cache, skip=skip, settled_before_ns=settled, left=left)
@@ -214,6 +225,25 @@ def _refuse_other_key(known: pl.DataFrame, *, center: str, key: bytes) -> None:
             )
 
 
+def _refuse_gone(of: Crawl) -> None:
+    """ArchiveError when files failed for a reason that may pass and a root is gone: what was not read is no reject of a file."""
+    if of.tally.transient:
+        for where, root, before in of.begun:
+            with _named(where):
+                refuse_gone(root, before)
+
+
+def _refuse_emptied(of: Crawl) -> None:
+    """ArchiveError for one that held images and holds none: a note in the place of what is not mounted empties nothing."""
+    for archive in of.study.center(of.center).archives:
+        if of.emptied[archive] and archive not in of.alive | of.same.archives:
+            raise ArchiveError(
+                f"center {of.center}: centers.{of.center}.archives names {archive!r}: none of the {of.emptied[archive]} images "
+                "that it held is there, and no other; nothing was changed (is the share mounted? If it is meant to be empty, "
+                "take it out of archives)"
+            )
+
+
 def _compare(of: Crawl, group: Group, *, is_new: bool) -> None:
     """Count what is new in a group of buckets and write its work lists; is_new: nothing of it is known."""
     listing = of.listing.read(group)
@@ -222,6 +252,8 @@ def _compare(of: Crawl, group: Group, *, is_new: bool) -> None:
     _refuse_other_key(known, center=of.center, key=of.key)
     of.tally.add(counted(verdicts))
     of.n_gone += verdicts.vanished.height
+    of.emptied.update(instance_archives(verdicts.vanished))
+    of.alive.update(instance_archives(verdicts.unchanged), instance_archives(verdicts.kept))
     of.same.learn(group, listing=listing, known=known, unchanged=verdicts.unchanged, is_quiet=verdicts.is_quiet)
     if verdicts.is_quiet:
         return
@@ -283,7 +315,7 @@ def _found(of: Crawl, appending: Appending) -> Iterator[tuple[str, Path]]:
         of.tally.add(counted(verdicts))
         appending.take(archive, unread(verdicts), staging=of.staging / "unread" / str(number))
         left = pl.concat([left, verdicts.read]) if left.height else verdicts.read
-        runs = cut(left["path"].to_list(), size=PART_FILES)
+        runs = cut(left["path"].to_list(), size=FIRST_TIMES * PART_FILES)
         yield from ((archive, of.work_list(left[run], is_new=True)) for run in runs[:-1])
         left = left[runs[-1]] if runs else left
     rest = [(str(left["archive"][0]), of.work_list(left, is_new=True))] if left.height else []
@@ -309,7 +341,7 @@ def _work(parts: Iterable[Path], *, executor: Executor, told: Callable[[Path], N
 
     def todo() -> Iterator[str]:
         for part in parts:
-            if any(part.with_name(name).is_file() for name in (DONE, ROWS)):
+            if is_finished(part):
                 told(part)
             else:
                 yield str(part)

@@ -12,7 +12,7 @@ from ospor_batch.archive.changes import Verdicts, count_moved
 from ospor_batch.archive.reading import part_schema
 from ospor_batch.contracts import contract
 from ospor_batch.errors import LedgerError
-from ospor_batch.stages.crawl_counts import counted_anew
+from ospor_batch.stages.crawl_counts import counted_anew, instance_archives
 from ospor_batch.stages.crawl_parts import ROWS, Finished, Part, by_table
 from ospor_batch.stages.crawl_rows import IDENTITY, changes, identities, keyed, unread
 from ospor_batch.stages.listing import in_slices
@@ -94,6 +94,7 @@ class Appending:
         """A part of so many new files; LedgerError unless each of them became a row."""
         found = part.told(key=self._of.key)
         self._of.tally.add(found.tally)
+        self._of.alive.update([part.archive] if found.tally.done else [])
         if n != found.tally.files:
             raise LedgerError(f"crawl: {n} files were to be judged, but {found.tally.files} were")
         return found
@@ -118,6 +119,7 @@ class Appending:
             self._come.append(identities(new))
         self._writing.append(changes(fresh, known, gone))
         of.tally.add(counted_anew(fresh))
+        of.alive.update(instance_archives(fresh))
         self._n_fresh[each.group] += fresh.height
         self._left[each.group] -= 1
         if self._left[each.group] == 0:

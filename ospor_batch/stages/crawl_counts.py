@@ -67,6 +67,11 @@ def counted_anew(fresh: pl.DataFrame) -> Tally:
     )
 
 
+def instance_archives(files: pl.DataFrame) -> dict[str, int]:
+    """Instances among some files, by archive."""
+    return dict(files.filter(pl.col("fate") == "instance").group_by("archive").len().iter_rows())
+
+
 def sweep_counts(tally: Tally, *, n_moved: int) -> SweepCounts:
     return SweepCounts(
         n_new=tally.n_new - n_moved,

@@ -34,6 +34,19 @@ def cut(paths: Sequence[str], *, size: int) -> list[slice]:
     return [*found, slice(begin, len(paths))] if begin < len(paths) else found
 
 
+def is_finished(work_list: Path) -> bool:
+    """Whether a killed crawl left the rows of a part, of which none was refused for a reason that may have passed."""
+    done, rows = work_list.with_name(DONE), work_list.with_name(ROWS)
+    if done.is_file():
+        is_sound = not json.loads(done.read_text(encoding="utf-8"))["tally"]["transient"]
+    else:
+        is_sound = rows.is_file() and not read_staged(rows)["is_transient"].any()
+    if not is_sound:
+        done.unlink(missing_ok=True)
+        rows.unlink(missing_ok=True)
+    return is_sound
+
+
 @dataclass(frozen=True)
 class Part:
     """Where a part's work list lies, and what its rows are of; number: of the commit that they are for."""

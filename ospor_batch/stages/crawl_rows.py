@@ -137,7 +137,8 @@ def _refuse_broken(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _instances(rows: pl.DataFrame) -> pl.DataFrame:
     is_instance = rows["fate"] == "instance"
-    return (rows if is_instance.all() else rows.filter(is_instance)).select(contract("instance").columns)
+    # by their names alone: as expressions, so many columns take ten times as long
+    return (rows if is_instance.all() else rows.filter(is_instance))[list(contract("instance").columns)]
 
 
 def _rejects(rows: pl.DataFrame) -> pl.DataFrame:

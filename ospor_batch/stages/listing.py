@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ospor_batch.archive.changes import hiding
 from ospor_batch.archive.walk import Folder, Listed
 from ospor_batch.contracts.table import schema_of
 from ospor_batch.stages.same_folders import Group, SameFolders
@@ -68,7 +69,7 @@ class Spilled:
         rows = rows.with_columns(number=number_of(pl.col("folder_key"), "file")).sort("number")
         for number, n in rows["number"].value_counts().iter_rows():
             self.sizes[number] += n
-        self.hidden = pl.concat([self.hidden, rows.filter("is_folder").select("archive", "path")])
+        self.hidden = pl.concat([self.hidden, rows.filter(hiding()).select("archive", "path")])
         target = self._folder / f"{len(self._chunks):06d}.parquet"
         with storage_errors(remove=target):
             self._folder.mkdir(parents=True, exist_ok=True)

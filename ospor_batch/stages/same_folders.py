@@ -42,6 +42,7 @@ class SameFolders:
         self._fresh = [pl.DataFrame(schema=LISTED)]
         self._learnt = [self._known]
         self._n_fresh = 0
+        self.archives: set[str] = set()  # with instances in folders that are listed as they were
 
     def open(self, commit: object) -> None:
         """Read what holds for the last commit of the crawl."""
@@ -70,7 +71,9 @@ class SameFolders:
             {"digest": digests, "place": range(len(digests))}, schema={"digest": pl.Binary, "place": pl.Int64}
         )
         if self._known.height:
-            self._seen.append(self._known.join(listed, on="digest", how="semi"))
+            seen = self._known.join(listed, on="digest", how="semi")
+            self.archives.update([archive] if seen["n_instances"].sum() else [])
+            self._seen.append(seen)
             listed = listed.join(self._known, on="digest", how="anti", maintain_order="left")
         places = listed["place"].to_list()
         keys = [folder_key(archive, folders[place].path) for place in places]

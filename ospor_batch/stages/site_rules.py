@@ -29,7 +29,9 @@ def read_linkage(study: Study) -> Linkage:
     if said.crosswalk is None:
         return bare
     rows = _crosswalk(study.resolve(said.crosswalk), named=said.crosswalk)
-    return Linkage(bare.strips_leading_zeros, bare.is_issuer_key, own, _joined(rows, study, linkage=bare))
+    joined = _joined(rows, study, linkage=bare)
+    names = _names(rows, joined, study, linkage=bare)
+    return Linkage(bare.strips_leading_zeros, bare.is_issuer_key, own, joined, names)
 
 
 def _crosswalk(path: Path, *, named: str) -> pl.DataFrame:
@@ -59,4 +61,22 @@ def _joined(rows: pl.DataFrame, study: Study, *, linkage: Linkage) -> dict[tuple
         if found.setdefault(at, person) != person:
             raise StudyError(f"{where}: gives the number of row {first[at]} to another person")
         first.setdefault(at, row)
+    return found
+
+
+def _names(
+    rows: pl.DataFrame, joined: dict[tuple[str, str], str], study: Study, *, linkage: Linkage
+) -> dict[tuple[str, str], int]:
+    """(center, name of a person folded as a number) to the first row that gives it; StudyError where numbers form a chain."""
+    found: dict[tuple[str, str], int] = {}
+    for row, (center, _, named) in enumerate(rows.iter_rows(), start=2):
+        name = linkage.number(named)
+        if name is None:
+            continue
+        if joined.get((center, name), person := normal_patient_id(named)) != person:
+            where = f"linkage.crosswalk: {study.linkage.crosswalk} row {row}"
+            raise StudyError(
+                f"{where}: its person is a number that another row gives to another person; one person has one name"
+            )
+        found.setdefault((center, name), row)
     return found

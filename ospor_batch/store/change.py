@@ -44,7 +44,7 @@ def stamped(table: str, change: Change, *, number: int) -> pl.DataFrame:
         gone = change.retired.select(key).unique(maintain_order=True)
         tombs = gone.join(change.rows.select(key), on=key, how="anti").with_columns(**stamp, is_retired=pl.lit(value=True))
         rows = pl.concat([rows, tombs], how="diagonal")
-    return rows.select(*schema_of(table), *VERSIONED)
+    return rows[[*schema_of(table), *VERSIONED]]
 
 
 def write_data(table: str, change: Change, *, number: int, target: Path) -> int:

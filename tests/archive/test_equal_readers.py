@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless
 
-from ospor_batch.archive.columns import wanted_elements
+from ospor_batch.archive import lockstep
+from ospor_batch.archive.columns import is_usual, wanted_elements
 from ospor_batch.archive.elements import elements
 from ospor_batch.archive.heads import Heads, read_heads
 from ospor_batch.archive.layout import Memory
@@ -229,6 +230,32 @@ def test_files_walked_together_and_alone_have_the_same_elements() -> None:
     found, end = elements(memoryview(content), at, end=len(content), is_explicit=False)
     assert content[end:] == bytes(128)
     assert [e.tag for e in found] == sorted(e.tag for e in found)
+
+
+@pytest.mark.parametrize("whole", [WHOLE[0], WHOLE[12]], ids=["explicit", "implicit, undefined lengths"])
+def test_hurt_headers_walked_together_are_found_as_each_one_alone(whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    hurt_at = [(at, bits) for at in range(132, len(whole) - 100, 3) for bits in (0x01, 0x22, 0xFF)]
+    files = [whole[:at] + bytes([whole[at] ^ bits]) + whole[at + 1 :] for at, bits in hurt_at]
+    files += [one[: len(one) - 130 - at % 900] for at, one in enumerate(files)]
+    files.append(whole.replace(b"\x28\0\x03\1US\2\0", b"\x28\0\x03\1ZZ\2\0\2\0\0\0"))
+    start = np.arange(len(files), dtype=np.int64) * 4096
+    sizes = np.array([len(one) for one in files])
+    block = np.frombuffer(b"".join(one.ljust(4096, b"\0") for one in files) + bytes(1088), np.uint8)
+    heads = Heads(block, start, start + sizes, sizes + np.arange(len(files)) % 3 // 2)  # of every third, more is to come
+    found = []
+    for fewest in (1, len(start) + 1):
+        monkeypatch.setattr(lockstep, "FEWEST", fewest)
+        found.append(locate(heads, wanted=wanted_elements(), memory=None))
+        is_usual(heads, found[-1], wanted=wanted_elements())
+    one, other = found
+    assert 0.2 < one.is_done.mean() < 0.95
+    for name in ("is_done", "is_short"):
+        assert (getattr(one, name) == getattr(other, name)).all(), name
+    for name in ("offset", "vr"):
+        is_there = one.is_done & (one.length >= 0)
+        assert (getattr(one, name) == getattr(other, name))[is_there].all(), name
+    for name in ("length", "pixel_offset", "pixel_length"):
+        assert (getattr(one, name) == getattr(other, name))[..., one.is_done].all(), name
 
 
 def test_rows_come_in_the_order_of_the_files(tmp_path: Path) -> None:

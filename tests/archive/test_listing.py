@@ -59,6 +59,12 @@ def test_an_archive_may_be_the_root_itself(root: Path, cache: Path, name: str) -
     assert contents(root / name, cache) == {f"{name}/{path}": content for path, content in FILES.items()}
 
 
+@pytest.mark.parametrize("packing", packings())
+def test_a_root_that_is_an_archive_needs_no_name_of_one(root: Path, cache: Path, packing: str) -> None:
+    (root / "export").write_bytes(packings()[packing])
+    assert contents(root / "export", cache) == {f"export/{path}": content for path, content in FILES.items()}
+
+
 @pytest.mark.parametrize("outer", packings())
 @pytest.mark.parametrize("mode", MODES)
 def test_archives_inside_archives_are_entered_once(root: Path, cache: Path, outer: str, mode: str) -> None:
@@ -161,6 +167,18 @@ def test_a_broken_header_inside_a_tar_does_not_end_it_in_silence(root: Path, cac
     assert refusals(root, cache) == {"h.tar/a": None, "h.tar": "broken_archive"}
 
 
+def test_what_lies_behind_the_end_of_a_tar_is_told(root: Path, cache: Path) -> None:
+    one, two = tarred({"a": b"a"}), tarred({"b": b"b"})
+    (root / "joined.tar").write_bytes(one + two)
+    (root / "cut_between_members.tar").write_bytes(one[:1024])
+    (root / "whole.tar").write_bytes(one + bytes(10240))
+    assert refusals(root, cache) == {
+        "joined.tar/a": None, "joined.tar": "broken_archive",
+        "cut_between_members.tar/a": None, "cut_between_members.tar": "broken_archive",
+        "whole.tar/a": None,
+    }  # fmt: skip
+
+
 def test_a_member_whose_bytes_rotted_is_refused_when_it_is_read(root: Path, cache: Path) -> None:
     noise = random.Random(1).randbytes(5000)
     packed = bytearray(zipped({"r": noise}))
@@ -226,12 +244,14 @@ def test_a_tar_header_made_to_fill_the_memory_ends_the_tar() -> None:
 
 def test_a_young_archive_is_listed_itself_and_not_opened(root: Path, cache: Path) -> None:
     (root / "y.zip").write_bytes(b"still arriving")
-    (root / "old.zip").write_bytes(zipped({"a": b"a"}))
-    os.utime(root / "old.zip", ns=(1, 1))
+    for name, mtime_ns in (("old", 1), ("by_a_wrong_clock", 10**18)):
+        (root / f"{name}.zip").write_bytes(zipped({"a": b"a"}))
+        os.utime(root / f"{name}.zip", ns=(1, mtime_ns))
+    os.utime(root / "y.zip", ns=(1, 20))
     found = listed(root, cache, settled_before_ns=10)
     assert found["y.zip"].is_folder
     assert found["y.zip"].refusal is None
-    assert set(found) == {"y.zip", "old.zip/a"}
+    assert set(found) == {"y.zip", "old.zip/a", "by_a_wrong_clock.zip/a"}
 
 
 def test_what_changes_in_a_zip_alone_changes_its_member_and_no_other(root: Path, cache: Path) -> None:

@@ -6,19 +6,22 @@ import errno
 import itertools
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ospor_batch.archive import asking, statuses
+from ospor_batch.archive import ahead, asking, statuses
 from ospor_batch.archive import walk as walk_module
+from ospor_batch.archive.listing import list_archive, list_in_folders
+from ospor_batch.archive.look import look_at
+from ospor_batch.archive.partition import names_on_disk
 from ospor_batch.archive.walk import Folder, Listed, partitions, walk, walk_folders
 from ospor_batch.errors import ArchiveError, ItemRefused
 from ospor_batch.sources import local_path, open_bytes, path_name, path_text
+from ospor_batch.sources.names import LAST_SECOND
 
 
 def paths(root: Path) -> list[str]:
@@ -96,14 +99,108 @@ def deny(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Refuse to list one folder, as the system does to users without the right; root has every right."""
     real = os.scandir
 
-    @contextmanager
-    def scandir(path: Any) -> Iterator[Any]:
+    def scandir(path: Any) -> Any:
         if Path(path) == folder:
             raise PermissionError(13, "Permission denied")
-        with real(path) as entries:
-            yield entries
+        return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
+
+
+@pytest.mark.parametrize("beside", [0, None], ids=["together", "one by one"])
+def test_a_share_that_is_unmounted_under_way_is_not_taken_for_removed_files(tmp_path: Path, beside: int | None) -> None:
+    """What is mounted over a folder goes, and the empty folder below shows again."""
+    root = tmp_path / "root"
+    for name in ("a/1", "b/2", "b/c/3", "d/4"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    listing = iter(walk(root) if beside is None else walk_folders(root, beside=beside, left=lambda _: None))
+    first = next(listing)
+    root.rename(tmp_path / "elsewhere")
+    root.mkdir()
+    rest = {item.path: item.refusal for item in listing if isinstance(item, Listed)}
+    assert (first.path, rest) == ("a" if beside == 0 else "a/1", {"b": "read_error", "d": "read_error"})
+
+
+def test_files_of_a_share_that_is_unmounted_while_they_are_asked_for_are_not_taken_for_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, real = tmp_path / "root", statuses.ask
+    root.mkdir()
+    (root / "1").write_bytes(b"x")
+
+    def ask(folder: bytes, names: list[bytes]) -> bytes:
+        root.rename(tmp_path / "elsewhere")
+        root.mkdir()
+        return real(folder, names)
+
+    monkeypatch.setattr(statuses, "ask", ask)
+    with pytest.raises(ArchiveError, match="Stale"):
+        apart(root, beside=0)
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_a_folder_that_is_there_and_does_not_answer_is_told_and_one_that_was_removed_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_removed: bool
+) -> None:
+    """A folder over which nothing can be mounted is there, and when it is opened there is none such (autofs)."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "c").write_bytes(b"x")
+    real = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith("a"):
+            if is_removed:
+                (tmp_path / "a").rename(tmp_path.with_name("gone"))
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = {file.path: file.refusal for file in apart(tmp_path, beside=0)}
+    assert found == ({"c": None} if is_removed else {"c": None, "a": "read_error"})
+
+
+def test_two_folders_to_which_a_file_system_gives_one_number_are_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/1", "b/2", "b/c/3", "skip/4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "b" / "up").symlink_to(tmp_path)
+    real = ahead.identity
+    monkeypatch.setattr(ahead, "identity", lambda path: (0, 0) if str(path)[-2:] in {"/a", "/b", "/c"} else real(path))
+    skip = [tmp_path / "skip"]
+    assert {file.path for file in walk(tmp_path, skip=skip)} == {"a/1", "b/2", "b/c/3"}
+    assert {item.path for item in walk_folders(tmp_path, skip=skip, beside=0)} == {"a", "b", "b/c"}
+
+
+def test_times_beyond_what_a_column_holds_end_where_it_does(tmp_path: Path) -> None:
+    """A clock that says 2400 on ext4, or 9999 elsewhere; a file behind a link is asked for alone."""
+    (tmp_path / "late").write_bytes(b"x")
+    os.utime(tmp_path / "late", ns=(0, 13_569_465_600 * 10**9))
+    (tmp_path / "link").symlink_to("late")
+    found = {file.path: file.mtime_ns for file in apart(tmp_path, beside=0)}
+    assert found == {file.path: file.mtime_ns for file in walk(tmp_path)}
+    assert set(found.values()) <= {LAST_SECOND * 10**9, (2**34 - 2**31 - 1) * 10**9}
+    assert max(found.values()) < 2**63
+
+
+def test_a_root_that_does_not_answer_stops_the_center_with_what_the_system_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a network share or a FUSE mount whose server is gone: every look at it fails."""
+    real = os.stat
+
+    def stat(path: Any, **more: Any) -> Any:
+        if str(path).rstrip("/") == str(tmp_path / "share"):
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "stat", stat)
+    for listed in (list_archive, list_in_folders):
+        with pytest.raises(ArchiveError, match="not connected"):
+            list(listed(str(tmp_path / "share"), cache=tmp_path / "cache"))
+    with pytest.raises(ArchiveError):
+        look_at(str(tmp_path / "share"))
+    assert names_on_disk(["a/x.dcm"], root=str(tmp_path / "share")) == [str(tmp_path / "share" / "a" / "x.dcm")]
 
 
 def test_a_root_that_cannot_be_listed_stops_the_center(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,3 +356,20 @@ def test_an_answer_that_is_waited_for_brings_more_processes(tmp_path: Path, monk
         (tmp_path / str(number) / "f").write_bytes(b"x")
     assert len(list(walk_folders(tmp_path))) == 30
     assert len(started) == 4
+
+
+def test_a_folder_that_answers_late_is_not_asked_alone_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few files, too: 40,000 of a share that answers in a millisecond are 40 seconds."""
+    real, n_here = statuses.ask, itertools.count()
+
+    def late(folder: bytes, names: list[bytes]) -> bytes:
+        next(n_here)
+        time.sleep(0.02)
+        return real(folder, names)
+
+    monkeypatch.setattr(statuses, "ask", late)
+    for number in range(100):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "f").write_bytes(b"x")
+    assert len(list(walk_folders(tmp_path))) == 100
+    assert next(n_here) < 60

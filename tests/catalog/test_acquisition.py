@@ -240,6 +240,7 @@ def test_age_is_whole_on_a_birthday() -> None:
         (None, "000Y", (None, "none", ["age_unreadable"])),
         (None, None, (None, "none", [])),
         (date(1789, 5, 5), None, (None, "none", ["age_implausible"])),
+        (date(1905, 1, 1), "063Y", (63.0, "patient_age", ["age_implausible"])),
         (date(2030, 1, 1), "050Y", (50.0, "patient_age", ["age_implausible"])),
     ],
 )
@@ -251,6 +252,7 @@ def test_age_comes_from_the_birth_date_else_from_the_tag_and_is_never_imputed(
 
 def test_sex_is_never_guessed() -> None:
     assert [sex(written) for written in ("F", "m ", "O", "", None, "X")] == ["female", "male", "other", *["unknown"] * 3]
+    assert [sex(written) for written in ("Female", "MALE", "U")] == ["female", "male", "unknown"]
 
 
 def test_height_in_centimeters_is_no_height() -> None:

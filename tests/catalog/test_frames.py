@@ -119,6 +119,27 @@ def test_what_frames_say_is_found(catalogue: Catalogue, change: Any, finding: st
     assert row["grade"] == grade
 
 
+def test_frames_of_two_voltages_are_mixed(catalogue: Catalogue) -> None:
+    ds = volume()
+    for number, frame in enumerate(frames(ds)):
+        frame.CTXRayDetailsSequence = [Dataset()]
+        frame.CTXRayDetailsSequence[0].KVP = (80, 140)[number % 2]
+    row = only(catalogue({"mf": ds}))
+    assert (row["kvp_kv"], row["kvp_status"]) == (None, "mixed")
+
+
+def test_the_region_stands_among_the_frames(catalogue: Catalogue) -> None:
+    ds = volume()
+    region, anatomy = Dataset(), Dataset()
+    region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "51185008", "SCT", "Thorax"
+    anatomy.FrameLaterality, anatomy.AnatomicRegionSequence = "U", [region]
+    ds.SharedFunctionalGroupsSequence[0].FrameAnatomySequence = [anatomy]
+    ds.SeriesDescription = ds.StudyDescription = ds.ProtocolName = ""
+    ds.BodyPartExamined = ""
+    row = only(catalogue({"mf": ds}))
+    assert (row["body_region"], row["body_region_source"], row["body_part_raw"]) == ("chest", "tag", "Thorax")
+
+
 def test_two_files_of_one_volume_are_one_stack_in_slice_order(catalogue: Catalogue) -> None:
     whole, low, high = volume(), volume(), volume()
     half = len(frames(whole)) // 2

@@ -90,6 +90,31 @@ def test_one_number_with_two_birth_dates_or_sexes_is_flagged_everywhere(
     assert found.collisions["item_key"][0] in found.series["patient_key"].to_list()
 
 
+def aged(series: int, age: str, **changes: Any) -> dict[str, Dataset]:
+    return visit(series, PatientID="ANONYMOUS", PatientBirthDate="", PatientAge=age, **changes)
+
+
+def test_ages_that_cannot_be_one_persons_are_flagged_where_birth_dates_are_gone(catalogue: Catalogue) -> None:
+    found = catalogue(aged(1, "040Y") | aged(2, "060Y") | aged(3, "080Y") | visit(4))
+    assert kinds(found) == ["two_ages"]
+    assert found.collisions.select("n_values", "n_series").row(0) == (3, 3)
+    assert flagged(found) == 3
+    assert settle(found.series).series.equals(found.series)
+    later = {"StudyDate": "20270615", "SeriesDate": "20270615", "AcquisitionDate": "20270615"}
+    assert kinds(catalogue(aged(1, "060Y") | aged(2, "065Y", **later))) == []
+    assert kinds(catalogue(aged(1, "060Y") | aged(2, "060Y", **later))) == ["two_ages"]
+    # de-identification writes all above 89 years alike
+    assert kinds(catalogue(aged(1, "090Y") | aged(2, "090Y", **later))) == []
+    # a birth date on other images counts too
+    born = visit(3, PatientID="ANONYMOUS", PatientBirthDate="19300101")
+    assert kinds(catalogue(aged(1, "060Y") | born)) == ["two_ages"]
+
+
+def test_a_sex_in_full_is_the_same_sex(catalogue: Catalogue) -> None:
+    found = catalogue(stack(3, PatientSex=lambda n: ["F", "FEMALE", "female "][n]) | visit(2, PatientSex="U"))
+    assert (kinds(found), set(found.series["sex"])) == ([], {"female", "unknown"})
+
+
 def test_what_is_not_stated_collides_with_nothing(catalogue: Catalogue) -> None:
     found = catalogue(visit(1) | visit(2, PatientBirthDate=None, PatientSex="") | visit(3, PatientID=None))
     assert (kinds(found), flagged(found)) == ([], 0)

@@ -152,6 +152,27 @@ def test_what_can_be_read_with_doubt_is_doubtful(catalogue: Catalogue, changes: 
     assert (row["grade"], row["grade_reason"]) == ("doubtful", reason)
 
 
+def test_a_date_that_stands_for_an_unknown_one_is_no_date(catalogue: Catalogue) -> None:
+    row = only(catalogue(stack(3, AcquisitionDate=lambda n: ["20220615", "19000101", "20220615"][n])))
+    assert (str(row["image_date"]), row["image_date_source"], row["grade_reason"]) == ("2022-06-15", "acquisition", "bad_date")
+    row = only(catalogue(stack(3, AcquisitionDate="19000101", SeriesDate="20220614")))
+    assert (str(row["image_date"]), row["image_date_source"]) == ("2022-06-14", "series")
+    row = only(catalogue(stack(3, PatientBirthDate="19000101", PatientAge="063Y")))
+    assert (row["birth_date"], row["age_at_image"], row["age_source"]) == (None, 63.0, "patient_age")
+    assert findings(row) == {"bad_birth_date"}
+
+
+def test_words_in_small_letters_mean_the_same(catalogue: Catalogue) -> None:
+    row = only(catalogue(stack(4, Modality="ct", RescaleType="hu")))
+    assert (row["modality"], row["grade"], row["kvp_kv"], row["orientation"]) == ("CT", "usable", 120.0, "axial")
+
+
+def test_a_map_that_was_computed_is_no_image(catalogue: Catalogue) -> None:
+    row = only(catalogue(stack(4, SOPClassUID="1.2.840.10008.5.1.4.1.1.30")))
+    assert (row["sop_class"], row["grade_reason"]) == ("other", "not_an_image")
+    assert only(catalogue(stack(4, SOPClassUID="1.2.840.113619.4.26")))["grade_reason"] == "sop_class_unknown"
+
+
 def test_positions_written_with_one_decimal_are_even(catalogue: Catalogue) -> None:
     row = only(catalogue(stack(40, ImagePositionPatient=lambda n: [0, 0, round(0.625 * n, 1)])))
     assert row["grade"] == "usable"

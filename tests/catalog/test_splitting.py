@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from ospor_batch.catalog.series import catalog_center
-from tests.archive.made import ct
+from tests.archive.made import cr, ct
 
 from .conftest import SPLIT_KEY, Catalogue, tables
 from .test_series import CORONAL, WIDE, findings, only
@@ -45,6 +45,8 @@ def test_images_differ_by_kernel_voltage_or_time_where_the_acquisition_is_one(ca
     for change, by in (
         ({"ConvolutionKernel": "B70f"}, "convolution_kernel"),
         ({"KVP": 80}, "kvp_kv"),
+        ({"PixelSpacing": [25, 25]}, "pixel_spacing_row_mm"),
+        ({"SliceThickness": 1}, "slice_thickness_mm"),
         ({"AcquisitionTime": "101500"}, "acquisition_time"),
         ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL"]}, "image_type"),
     ):
@@ -91,6 +93,26 @@ def test_two_planes_under_one_uid_are_two_stacks(catalogue: Catalogue) -> None:
 def test_one_odd_slice_is_a_fault_of_the_series_and_no_series(catalogue: Catalogue) -> None:
     images = {f"s/{n}": image(n, 5.0 * n, ImageOrientationPatient=AXIAL if n else CORONAL) for n in range(5)}
     assert only(catalogue(images))["grade_reason"] == "mixed_orientation"
+
+
+def test_a_lateral_radiograph_does_not_hide_the_frontal_one_of_its_series(catalogue: Catalogue) -> None:
+    def film(number: int, **changes: Any) -> Dataset:
+        return cr(slice_=number, SeriesDescription="Thorax 2 views", **changes)
+
+    both = {"pa": film(1), "lat": film(2, ViewPosition="LL", PatientOrientation=["P", "F"])}
+    found = catalogue(both).series.sort("view")
+    assert found.select("view", "projection", "grade", "split_by", "n_instances").rows() == [
+        ("lateral", "lateral", "usable", "view", 1),
+        ("pa", "frontal", "usable", "view", 1),
+    ]
+    assert found["whole_series_key"].n_unique() == 1
+    # by the direction of the rows too, where no tag says it
+    silent = {"a": film(1, ViewPosition=None), "b": film(2, ViewPosition=None, PatientOrientation=["P", "F"])}
+    assert sorted(catalogue(silent).series["view"]) == ["lateral", "unknown"]
+    # two takes of one view stay together: which one counts is told where pixels are read
+    assert only(catalogue({"pa": film(1), "again": film(2, ViewPosition="PA ")}))["n_slices"] == 2
+    report = ct(slice_=9, PixelData=None, Modality="SR", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.67")
+    assert sorted(catalogue(both | {"sr": report}).series["n_instances"]) == [1, 2]
 
 
 def test_a_late_file_does_not_rename_the_other_part(catalogue: Catalogue) -> None:

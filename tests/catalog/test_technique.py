@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -97,6 +98,30 @@ def test_a_site_adds_words_that_win(catalogue: Catalogue) -> None:
     assert [site[c] for c in columns] == ["canon", "Aquilion ONE", "sharp", "lumbar_spine", "declared_plain"]
     assert [site[c] for c in ("manufacturer_raw", "model_raw", "kernel_raw")] == list(told.values())
     assert Rules(words=vocabulary(added)).digest != Rules().digest
+
+
+def test_a_site_overrules_a_word_and_keeps_those_beside_it(catalogue: Catalogue) -> None:
+    added = (
+        Words("evidence", "with", (r"\bnativ plus\b",)),
+        Words("body_regions", "extremity", (r"\bbecken links\b",)),
+        Words("body_regions", "chest_abdomen", (r"\btho-abd\b",)),
+        Words("views", "lateral", (r"\bpa 2\b",)),
+    )
+    words = vocabulary(added)
+    assert (words.says("Nativ plus", "with", of="evidence"), words.says("Nativ plus", "without", of="evidence")) == (
+        True,
+        False,
+    )
+    assert words.every("body_regions", "Becken links und Thorax") == {"extremity", "chest"}
+    assert words.every("views", "PA 2") == {"lateral"}
+    # a region of several parts is its parts
+    row = only(catalogue(stack(3, BodyPartExamined="THO-ABD PELVIS"), rules=Rules(words=words)))
+    assert row["body_region"] == "chest_abdomen_pelvis"
+
+
+def test_no_shipped_pattern_seeks_what_folding_takes_away() -> None:
+    sought = [fits.pattern for entries in vocabulary().lists.values() for _, fits in entries]
+    assert not [pattern for pattern in sought if re.search("[_;]", re.sub(r"\\.", "", pattern))]
 
 
 def test_values_without_a_place_are_listed_and_not_guessed(catalogue: Catalogue) -> None:

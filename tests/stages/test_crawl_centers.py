@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from ospor_batch.compute.executor import InLine
 from ospor_batch.config import Study
 from ospor_batch.errors import ArchiveError
 from ospor_batch.plan import run_study
 from ospor_batch.runs import all_runs
+from ospor_batch.stages.crawl import crawl
+from ospor_batch.stages.summary import StageSummary
 from ospor_batch.store import Store
 from tests.archive.made import write_series
 
@@ -35,6 +38,33 @@ def test_a_root_that_is_not_mounted_stops_its_center_alone(study: Study) -> None
     store = Store(study.workspace)
     assert store.current("series")["center"].to_list() == ["north"]
     assert all_runs(store) == []
+
+
+@pytest.mark.parametrize("is_compared", [True, False], ids=["compared", "listed as they were"])
+def test_a_root_with_nothing_but_a_file_in_its_place_empties_no_catalog(study: Study, is_compared: bool) -> None:
+    """As a note that says that the share is not mounted; beside it the other archive of the center is as it was."""
+    write_series(study.folder / "north", n=3)
+    write_series(study.folder / "more", n=2, series=2)
+    two = study.center("north").model_copy(update={"archives": ("north", "more")})
+    study = study.model_copy(update={"centers": (two,)})
+    store, key = Store(study.workspace), b"test-key-0123456789"
+
+    def nightly() -> StageSummary:
+        return crawl(study, "north", store=store, executor=InLine(), key=key)
+
+    assert [nightly().done for _ in range(1 if is_compared else 3)][-1] == 5
+    before = store.snapshot()
+    (study.folder / "more").rename(study.folder / "elsewhere")
+    (study.folder / "more").mkdir()
+    (study.folder / "more" / "NOT_MOUNTED").write_text("")
+    with pytest.raises(ArchiveError, match=r"archives names 'more': none of the 2 images .* nothing was changed"):
+        nightly()
+    assert store.snapshot() == before
+    write_series(study.folder / "more", n=1, series=3)  # other images: it is there, and was filled anew
+    assert nightly().done == 4
+    (study.folder / "more" / "NOT_MOUNTED").unlink()
+    study = study.model_copy(update={"centers": (study.center("north").model_copy(update={"archives": ("north",)}),)})
+    assert nightly().done == 3  # whoever takes an archive out of the study may do so
 
 
 def test_outside_a_sweep_a_missing_root_stops_before_work(study: Study) -> None:

@@ -96,6 +96,8 @@ image_kinds = [{ name = "localizer", patterns = ["overzicht"] }, { name = "phant
         ('[vocabulary]\nvendors = [{ name = "acme", patterns = ["x"] }]', "vendors.name is 'acme', expected one of ge"),
         ('[vocabulary]\nvendors = [{ name = "ge", patterns = ["("] }]', "no regular expression"),
         ('[vocabulary]\nvendors = [{ name = "ge", patterns = ["x*"] }]', "fits every text"),
+        ('[vocabulary]\nvendors = [{ name = "ge", patterns = ["."] }]', "fits every text"),
+        ('[vocabulary]\nbody_parts = [{ name = "chest", patterns = ["lws_nativ"] }]', "fits no text: '_' is a blank"),
         ('[vocabulary]\nvendors = [{ name = "ge", patterns = [] }]', "vendors"),
         ('[vocabulary]\nkernels = [{ vendor = "ge", name = "hard", patterns = ["x"] }]', "kernels"),
         ('[vocabulary]\nvendor = []', "unknown key; did you mean 'vendors'"),
@@ -124,6 +126,9 @@ def test_a_crosswalk_is_read_as_patient_numbers_are(tmp_path: Path) -> None:
         ("center,patient_id,person\nnorth,,x\n", "row 2: patient_id and person must not be empty"),
         ("center,patient_id,person\nnowhere,SECRET,x\n", "row 2: its center is none of the study's, north"),
         ("center,patient_id,person\nnorth,SECRET,x\nnorth,secret ,y\n", "row 3: gives the number of row 2 to another person"),
+        # old to new to newer, and in a circle
+        ("center,patient_id,person\nnorth,old,SECRET\nnorth,SECRET,newer\n", "row 2: its person is a number that another row"),
+        ("center,patient_id,person\nnorth,SECRET1,SECRET2\nnorth,SECRET2,SECRET1\n", "row 2: its person is a number that"),
     ],
 )
 def test_a_crosswalk_that_is_not_usable_is_refused_without_a_number(tmp_path: Path, crosswalk: str | None, said: str) -> None:
@@ -132,6 +137,20 @@ def test_a_crosswalk_that_is_not_usable_is_refused_without_a_number(tmp_path: Pa
         read_linkage(study)
     assert said in str(told.value)
     assert "SECRET" not in str(told.value).upper()
+
+
+def test_a_list_of_old_and_new_numbers_never_leaves_the_new_one_apart_silently(tmp_path: Path, key: bytes) -> None:
+    """The person of a row may be named by a number: then that number needs a row, or nobody knows whose it is."""
+    more = '[linkage]\nleading_zeros = "strip"\ncrosswalk = "crosswalk.csv"'
+    linkage = read_linkage(written(tmp_path, more, "center,patient_id,person\nnorth,OLD-7,0NEW7\nnorth,GHOST,x\n"))
+    assert linkage.key_of("stranger", center="north", key=key) != linkage.key_of("old-7", center="north", key=key)
+    assert linkage.person("NEW7", center="south") is not None
+    with pytest.raises(StudyError, match="the person of row 2 is named like a patient number of north") as told:
+        linkage.key_of("new7", center="north", key=key)
+    assert "NEW7" not in str(told.value).upper()
+    told_all = "center,patient_id,person\nnorth,OLD-7,0NEW7\nnorth,new7,0NEW7\n"
+    linkage = read_linkage(written(tmp_path, more, told_all))
+    assert linkage.key_of("NEW7", center="north", key=key) == linkage.key_of("old-7", center="north", key=key)
 
 
 def test_images_and_labels_meet_in_one_person_under_every_rule(tmp_path: Path, key: bytes) -> None:
