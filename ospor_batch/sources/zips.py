@@ -78,9 +78,11 @@ class Zip:
             raise ItemRefused("archive_limit", f"zip: more than {limits.members} members")
         if sum(info.compress_size for info in entries) > size:
             raise ItemRefused("archive_limit", "zip: its members overlap")
+        if any(info.header_offset < 0 for info in entries):
+            raise ItemRefused("broken_archive", "zip: its directory tells of members before its beginning")
         places = Places()
         for info in entries:
-            if info.is_dir():
+            if info.filename.endswith("/"):  # is_dir takes no name that is empty
                 continue
             path, is_inside = member_path(_name(info))
             refusal, detail = _refusal(info, limits)

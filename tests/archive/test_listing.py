@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ospor_batch.archive.listing import list_archive, list_in_folders
@@ -274,6 +274,8 @@ def test_a_tar_that_changed_changes_every_member_since_it_has_no_checksums(root:
 
 @settings(deadline=None, max_examples=150)
 @given(at=st.integers(0, 10**6), value=st.integers(0, 255), name=st.sampled_from(sorted(packings())))
+@example(at=246, value=0, name="d.zip")  # a member without a name
+@example(at=312, value=152, name="d.zip")  # a directory that is said to begin too far behind
 def test_any_changed_byte_is_a_listing_or_a_refusal(
     tmp_path_factory: pytest.TempPathFactory, at: int, value: int, name: str
 ) -> None:
