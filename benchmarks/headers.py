@@ -1,7 +1,8 @@
 """DICOM files with realistic headers of about 140 elements, written without any DICOM library.
 
-An archive of series in folder order, and one hostile to layouts: each of its series has its own set of elements, texts of
-its own length, and values whose length changes from file to file.
+An archive of series in folder order; the same with numbers in their shortest form, whose length changes from file to file;
+and one hostile to layouts: each of its series has its own set of elements, texts of its own length, and values whose length
+changes too.
 """
 
 from __future__ import annotations
@@ -101,12 +102,13 @@ def _series(number: int, *, is_explicit: bool, rng: random.Random) -> dict[int, 
     return found
 
 
-def _file(series: dict[int, Element], number: int, *, at: int, is_explicit: bool) -> bytes:
+def _file(series: dict[int, Element], number: int, *, at: int, is_explicit: bool, is_shortest: bool) -> bytes:
     instance = f"{ROOT}.4.{number}.{at + 1}".encode()
+    place, current = (at * 0.625 - 50.5, 60 + at * 7 % 90) if is_shortest else (at - 500.0, 180 + at * 7 % 90)
     changing: list[Element] = [
         (0x00080018, "UI", instance), (0x00080032, "TM", f"1012{at // 60 % 60:02d}.{at % 60:02d}".encode()),
-        (0x00200013, "IS", str(at + 1).encode()), (0x00200032, "DS", f"-190\\-340\\{at - 500.0}".encode()),
-        (0x00201041, "DS", str(at - 500.0).encode()), (0x00181151, "IS", str(180 + at * 7 % 90).encode()),
+        (0x00200013, "IS", str(at + 1).encode()), (0x00200032, "DS", f"-190\\-340\\{place}".encode()),
+        (0x00201041, "DS", str(place).encode()), (0x00181151, "IS", str(current).encode()),
     ]  # fmt: skip
     whole = series | {element[0]: element for element in changing} | {0x7FE00010: (0x7FE00010, "OW", bytes(512))}
     syntax = (EXPLICIT if is_explicit else IMPLICIT).encode()
@@ -119,7 +121,7 @@ def _file(series: dict[int, Element], number: int, *, at: int, is_explicit: bool
     return bytes(128) + b"DICM" + length + group + _encode([whole[tag] for tag in sorted(whole)], is_explicit=is_explicit)
 
 
-def files(n: int, *, per_series: int, is_hostile: bool = False) -> Iterator[tuple[str, bytes]]:
+def files(n: int, *, per_series: int, is_hostile: bool = False, is_shortest: bool = False) -> Iterator[tuple[str, bytes]]:
     """Path and content of n files; every tenth series is implicit."""
     rng = random.Random(1)  # the same archive every time
     needed = {0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00280002, 0x00280010, 0x00280011, 0x00280100, 0x00280103}
@@ -135,15 +137,15 @@ def files(n: int, *, per_series: int, is_hostile: bool = False) -> Iterator[tupl
             if is_hostile and rng.random() < 0.3:
                 series[0x00204000] = (0x00204000, "LT", b"y" * rng.randint(1, 60))
             folder = f"C{number % 7}/P{number // 2:06d}/SE{number:06d}"
-            yield f"{folder}/I{at:06d}.dcm", _file(series, number, at=at, is_explicit=is_explicit)
+            yield f"{folder}/I{at:06d}.dcm", _file(series, number, at=at, is_explicit=is_explicit, is_shortest=is_shortest)
 
 
-def write_archive(root: Path, n: int, *, per_series: int, is_hostile: bool = False) -> None:
+def write_archive(root: Path, n: int, *, per_series: int, is_hostile: bool = False, is_shortest: bool = False) -> None:
     """Write n files below root, unless they are there."""
     if (root / f"whole-{n}").exists():
         return
     made: set[Path] = set()
-    for path, content in files(n, per_series=per_series, is_hostile=is_hostile):
+    for path, content in files(n, per_series=per_series, is_hostile=is_hostile, is_shortest=is_shortest):
         target = root / path
         if target.parent not in made:
             target.parent.mkdir(parents=True, exist_ok=True)

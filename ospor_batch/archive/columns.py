@@ -20,7 +20,7 @@ from ospor_batch.archive.pixel_digest import digested, digests_of, joined
 from ospor_batch.archive.quick import quick, quick_cell
 from ospor_batch.archive.repeated import FIRST, Column, Steady, numbers_of, types
 from ospor_batch.archive.runs import Gathered, Segment
-from ospor_batch.archive.values import TEXTS, Cell, Charset, Keyword, cell_of_bytes, charset_flags, charset_of, keywords
+from ospor_batch.archive.values import Cell, Charset, Keyword, cell_of_bytes, charset_flags, charset_of, keywords
 from ospor_batch.archive.written import Batch, Few, Written
 
 DIRECTORY_RECORDS = 0x00041220
@@ -91,6 +91,12 @@ def _are_known(begin: Places, which: Places, charsets: Sequence[Charset | None],
     return np.repeat(np.array([charset is not None for charset in charsets])[which], np.diff(begin, append=n))
 
 
+def _cell(of: Keyword, raw: bytes | None, *, vr: str, charset: Charset) -> Cell:
+    if raw is None:
+        return Cell((None,) * len(of.fields))
+    return quick_cell(of, raw, vr=vr, charset=charset) or cell_of_bytes(of, raw, vr=vr, charset=charset)
+
+
 class Columns:
     """Typed columns of the instance contract, filled batch by batch."""
 
@@ -98,7 +104,7 @@ class Columns:
         self._wanted = wanted
         self._columns: dict[str, Column] = defaultdict(Column)
         self._flags: dict[int, set[str]] = defaultdict(set)
-        self._cells = known_cells()
+        self._known = known_cells()
         self._places: list[tuple[Places, Places, Places]] = []
         self._n = 0
 
@@ -145,12 +151,11 @@ class Columns:
             written = batch.values(self._wanted.slot[of.tag])
             if self._add_plain(of, written, charset=plainest):
                 continue
-            if of.vr in TEXTS and len(charsets) > 1:
+            if of.is_text and len(charsets) > 1:
                 self._add_mixed(of, batch, begin, which, kinds=[(of.vr, charset) for charset in charsets])
             else:
                 raws, numbers = written.distinct()
-                cells = [self._cell(of, raw, vr=of.vr, charset=charsets[0]) for raw in raws]
-                self._put(of, written.begin, cells, numbers, n=batch.n)
+                self._put(of, written.begin, self._cells(of, raws, vr=of.vr, charset=charsets[0]), numbers, n=batch.n)
 
     def series(self) -> dict[str, pl.Series]:
         """A value for every file added, in that order: the columns of the contract that a header fills."""
@@ -242,23 +247,25 @@ class Columns:
         raws, of_raw = written.distinct()
         of_kind = which[begin.searchsorted(written.begin, side="right") - 1]
         pairs, numbers = np.unique(of_raw * len(kinds) + of_kind, return_inverse=True)
-        told = [(raws[pair // len(kinds)], *kinds[pair % len(kinds)]) for pair in pairs.tolist()]
-        cells = [self._cell(of, raw, vr=vr, charset=charset) for raw, vr, charset in told]
+        cells = list[Cell]()
+        for pair in pairs.tolist():
+            vr, charset = kinds[pair % len(kinds)]
+            cells += self._cells(of, [raws[pair // len(kinds)]], vr=vr, charset=charset)
         self._put(of, written.begin, cells, numbers, n=batch.n)
 
-    def _cell(self, of: Keyword, raw: bytes | None, *, vr: str, charset: Charset) -> Cell:
-        """The cell of a value, decoded once."""
-        if raw is None:
-            return Cell((None,) * len(of.fields))
-        if len(self._cells) > MOST_KINDS:  # a file may declare any set
-            self._cells.clear()
-        known = self._cells[of.tag, vr, charset if of.vr in TEXTS else None]
-        if (cell := known.get(raw)) is None:
-            cell = quick_cell(of, raw, vr=vr, charset=charset) or cell_of_bytes(of, raw, vr=vr, charset=charset)
-            if len(known) >= MOST_CELLS:
-                known.clear()
-            known[raw] = cell
-        return cell
+    def _cells(self, of: Keyword, raws: Sequence[bytes | None], *, vr: str, charset: Charset) -> list[Cell]:
+        """The cells of values, each decoded once."""
+        if len(self._known) > MOST_KINDS:  # a file may declare any set
+            self._known.clear()
+        known = self._known[of.tag, vr, charset if of.is_text else None]
+        cells = list[Cell]()
+        for raw in raws:
+            if (cell := known.get(raw)) is None:
+                if len(known) >= MOST_CELLS:
+                    known.clear()
+                known[raw] = cell = _cell(of, raw, vr=vr, charset=charset)
+            cells.append(cell)
+        return cells
 
     def _put(self, of: Keyword, begin: Places, cells: Sequence[Cell], which: Places, *, n: int) -> None:
         """Add different cells to their columns; which: of them stands at each place."""

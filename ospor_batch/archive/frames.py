@@ -85,7 +85,7 @@ def told_of_frames(dataset: Dataset, values: Mapping[str, Any], *, charset: Char
                 cell = cell_of_value(of, told, stored=None, charset=charset)
                 found |= zip((field.name for field in of.fields), cell.values, strict=True)
                 flags.update(cell.flags)
-        found |= _region(groups, values, charset=charset)
+        found |= _region(groups, values)
         found["frame_positions_mm"] = _numbers(groups, PLACES["ImagePositionPatient"], n=3)
         if "frames_differ:ImageOrientationPatient" in flags:
             found["frame_cosines"] = _numbers(groups, PLACES["ImageOrientationPatient"], n=6)
@@ -130,16 +130,13 @@ def _numbers(groups: list[list[Dataset]], place: _Place, *, n: int) -> str | Non
     return "\\".join(found)
 
 
-def _region(groups: list[list[Dataset]], values: Mapping[str, Any], *, charset: Charset) -> dict[str, Any]:
+def _region(groups: list[list[Dataset]], values: Mapping[str, Any]) -> dict[str, Any]:
     """Body parts of all frames, in words: an enhanced image has no BodyPartExamined (PS3.3 C.7.6.16.2.8)."""
-    (of,) = (each for each in keywords() if each.name == "BodyPartExamined")
-    if _is_said(of, values):
+    if values["body_part_examined"]:
         return {}
     regions = [item for each in groups for item in _value(each, _Place(ANATOMY, REGION)) or ()]
-    meanings = dict.fromkeys(_meaning(item) for item in regions)
-    if not meanings:
-        return {}
-    return {of.fields[0].name: cell_of_value(of, "\\".join(meanings), stored=None, charset=charset).values[0]}
+    meanings = sorted({text_of(_meaning(item)) or "" for item in regions} - {""})
+    return {"body_part_examined": "\\".join(meanings)} if meanings else {}
 
 
 def _of_whole(dataset: Dataset, values: Mapping[str, Any], *, charset: Charset) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import operator
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ospor_batch.archive import afar
 
 Places = NDArray[np.int64]
 PAD = 1088  # bytes behind the last row: a word or value may be read across its end, and is then judged by the bounds
@@ -145,9 +149,8 @@ def read_heads(
     n = len(paths)
     if block is None or len(block) < behind + room(n, n_bytes=n_bytes):
         block = new_block(n, n_bytes=n_bytes)
-    got, left = list[int](), iter(views) if views else views_of(block, n, n_bytes=n_bytes, behind=behind)
-    for folder, names in _folders(paths):
-        got += _read_folder(folder, names, views=left)
+    left = iter(views) if views else views_of(block, n, n_bytes=n_bytes, behind=behind)
+    got = afar.read(_read_folder, _folders(paths), views=left)
     start = np.arange(n, dtype=np.int64) * (n_bytes + APART) + behind
     held = np.array(got, np.int64)
     return Heads(block, start, start + np.maximum(held, 0), np.where(held < n_bytes, held, np.array(sizes, np.int64)))
@@ -156,6 +159,24 @@ def read_heads(
 def new_block(n: int, *, n_bytes: int) -> NDArray[np.uint8]:
     """Memory for the first bytes of n files, and for what is read on of them."""
     return np.empty(room(n, n_bytes=n_bytes) + LATER, np.uint8)
+
+
+class Spare(threading.local):
+    """The block that a thread used last, for its next one: to have the pages of new ones cleared takes 1 us a file."""
+
+    def __init__(self) -> None:
+        self._block = np.empty(0, np.uint8)
+
+    @contextlib.contextmanager
+    def block(self, n: int, *, n_bytes: int) -> Iterator[NDArray[np.uint8]]:
+        """A block as `new_block` makes it, which nobody else has meanwhile."""
+        block, self._block = self._block, np.empty(0, np.uint8)
+        if len(block) < room(n, n_bytes=n_bytes) + LATER:
+            block = new_block(n, n_bytes=n_bytes)
+        try:
+            yield block
+        finally:
+            self._block = block
 
 
 def room(n: int, *, n_bytes: int) -> int:

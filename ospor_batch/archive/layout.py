@@ -32,7 +32,7 @@ from ospor_batch.archive.stretch import OFTEN, Stretch, stretch_of
 MOST_LAYOUTS = 16  # more scanners than write into one folder at a time
 MOST_PILOTS = 8  # files of a batch that are walked one by one, to learn from
 FEWEST = 24  # files for which learning pays: about as many as are walked together in the time of one pilot
-HOSTILE, RESTS = 0.75, 8  # share of files that keep to no layout from which on memory rests, for so many batches
+HOSTILE, RESTS = 0.75, 32  # share of files that keep to no layout from which on memory rests, for so many batches
 TAG_AND_VR = np.uint64(0x0000_FFFF_FFFF_FFFF)
 TAG_ALONE = np.uint64(0x0000_0000_FFFF_FFFF)
 

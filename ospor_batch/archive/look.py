@@ -27,6 +27,12 @@ def look_at(root: str) -> str:
     return _file(Path(root)) if is_file(root) else _folder(Path(root))
 
 
+def lies_within(root: str, other: str) -> bool:
+    """Whether an archive is another one, or lies inside it, whatever links lead there."""
+    one, two = (f"{place.rstrip('/') if '://' in place else os.path.realpath(place)}/" for place in (root, other))
+    return one.startswith(two)
+
+
 def _folder(root: Path) -> str:
     try:
         with os.scandir(root) as entries:

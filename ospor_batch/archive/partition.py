@@ -21,7 +21,7 @@ from ospor_batch.archive.content import ITEM_HEADER, PixelElement, check_encapsu
 from ospor_batch.archive.elements import UNDEFINED
 from ospor_batch.archive.frames import CLASSES
 from ospor_batch.archive.header import SEGMENTATIONS
-from ospor_batch.archive.heads import APART, FLAGS, PAD, Heads, View, new_block, read_heads, room, together, views_of
+from ospor_batch.archive.heads import APART, FLAGS, PAD, Heads, Spare, View, new_block, read_heads, room, together, views_of
 from ospor_batch.archive.layout import Memory
 from ospor_batch.archive.locate import locate
 from ospor_batch.archive.lockstep import Found
@@ -37,6 +37,7 @@ MORE = 8  # times as many bytes of the files whose header was longer
 MOST_BYTES = 4 << 20  # of one file; longer headers are read by pydicom
 BACKSLASH = "\\"
 BLOCK_BYTES = 16 << 20  # of first bytes in memory at a time
+SPARE = Spare()
 
 
 @functools.cache
@@ -171,29 +172,29 @@ def blocks(
     files: Partition, todo: NDArray[np.int64], *, n_bytes: int, runs: Runs | None
 ) -> Iterator[tuple[NDArray[np.int64], Heads]]:
     """The first bytes of the files, a block at a time; without those that runs take up, where they are given."""
-    step, cold = max(1, BLOCK_BYTES // n_bytes), None
-    n_hot, n_handed_back = (0, 0) if runs is None else (min(AT_ONCE, len(todo)), FEWEST_TAKEN)
-    hot = new_block(n_hot, n_bytes=n_bytes)
-    views = list(views_of(hot, n_hot, n_bytes=n_bytes))
-    for begin in range(0, len(todo), step):
-        some, at, n_left = todo[begin : begin + step], 0, 0
-        cold = new_block(len(some) + n_handed_back, n_bytes=n_bytes) if cold is None else cold
-        left = list[tuple[NDArray[np.int64], Heads]]()
-        while runs is not None and at < len(some) and not runs.is_resting:
-            numbers = some[at : at + AT_ONCE]
-            heads = files.heads(numbers, n_bytes=n_bytes, block=hot, views=views[: len(numbers)])
-            at += AT_ONCE
-            rows = runs.take(heads, numbers, apart=n_bytes + APART, is_last=at >= len(some))
-            if at < len(some) and 0 < len(rows) < NEAR and rows[0] + len(rows) == len(numbers):
-                at -= len(rows)  # they are read again, with those behind them
-            elif rows.size:
-                left.append((numbers[rows], heads.kept(rows, block=cold, n_bytes=n_bytes, n_before=n_left)))
-                n_left += len(rows)
-        rest = some[at:] if runs is None else np.append(runs.handed_back(), some[at:])
-        if rest.size:
-            left.append((rest, files.heads(rest, n_bytes=n_bytes, block=cold, behind=n_left * (n_bytes + APART))))
-        if left:
-            yield np.concatenate([numbers for numbers, _ in left]), together([heads for _, heads in left])
+    step, n_handed_back = max(1, BLOCK_BYTES // n_bytes), FEWEST_TAKEN if runs is not None else 0
+    with SPARE.block(min(step, len(todo)) + n_handed_back, n_bytes=n_bytes) as cold:
+        n_hot = 0 if runs is None else min(AT_ONCE, len(todo))
+        hot = new_block(n_hot, n_bytes=n_bytes)
+        views = list(views_of(hot, n_hot, n_bytes=n_bytes))
+        for begin in range(0, len(todo), step):
+            some, at, n_left = todo[begin : begin + step], 0, 0
+            left = list[tuple[NDArray[np.int64], Heads]]()
+            while runs is not None and at < len(some) and not runs.is_resting:
+                numbers = some[at : at + AT_ONCE]
+                heads = files.heads(numbers, n_bytes=n_bytes, block=hot, views=views[: len(numbers)])
+                at += AT_ONCE
+                rows = runs.take(heads, numbers, apart=n_bytes + APART, is_last=at >= len(some))
+                if at < len(some) and 0 < len(rows) < NEAR and rows[0] + len(rows) == len(numbers):
+                    at -= len(rows)  # they are read again, with those behind them
+                elif rows.size:
+                    left.append((numbers[rows], heads.kept(rows, block=cold, n_bytes=n_bytes, n_before=n_left)))
+                    n_left += len(rows)
+            rest = some[at:] if runs is None else np.append(runs.handed_back(), some[at:])
+            if rest.size:
+                left.append((rest, files.heads(rest, n_bytes=n_bytes, block=cold, behind=n_left * (n_bytes + APART))))
+            if left:
+                yield np.concatenate([numbers for numbers, _ in left]), together([heads for _, heads in left])
 
 
 def _streamed(

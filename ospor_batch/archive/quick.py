@@ -20,9 +20,8 @@ from ospor_batch.archive.values import TEXTS, Cell, Charset, Keyword
 from ospor_batch.archive.written import BACKSLASH, FIRST_PRINTABLE, LAST_PRINTABLE, Written
 
 BINARY = {"US": "<u2", "SS": "<i2", "FD": "<f8"}
-ASCII = frozenset(["CS", "AS", "TM"])  # value representations that no character set governs
+ASCII = frozenset(["CS", "AS", "TM", "UI"])  # value representations that no character set governs
 STRUCTS = {vr: Struct(form) for vr, form in (("US", "<H"), ("SS", "<h"), ("FD", "<d"))}
-UID = b"\0.0123456789"
 DECIMAL = b"\0 0123456789+-.eE"
 DECIMALS = DECIMAL + b"\\"
 PRINTABLE = bytes(sorted(set(range(FIRST_PRINTABLE, LAST_PRINTABLE + 1)) - {BACKSLASH}))
@@ -38,10 +37,8 @@ def quick_cell(of: Keyword, raw: bytes, *, vr: str, charset: Charset) -> Cell | 
     if b"\0" in held:  # readers disagree on what a zero inside a text is
         return None
     if kind == "string" and len(of.fields) == 1 and of.inner is None:
-        is_plain = vr in ASCII or (vr in TEXTS and charset.is_usual)
-        if (vr == "UI" and not held.translate(None, UID)) or (is_plain and not held.translate(None, PRINTABLE)):
-            return Cell((held.decode("ascii").strip(" "),))
-        return None
+        is_plain = (vr in ASCII or (vr in TEXTS and charset.is_usual)) and not held.translate(None, PRINTABLE)
+        return Cell((held.decode("ascii").strip(" "),)) if is_plain else None
     if not held.strip(b" ") or held.translate(None, DECIMALS):
         return None
     parts = held.decode("ascii").split("\\")
@@ -77,7 +74,7 @@ def quick(of: Keyword, written: Written, *, charset: Charset | None) -> Sequence
     if kind != "string" or len(of.fields) > 1:
         return None
     is_plain = of.vr in ASCII or (of.vr in TEXTS and charset is not None and charset.is_usual)
-    if (of.vr == "UI" and written.is_made_of(UID)) or (is_plain and written.is_printable()):
+    if is_plain and written.is_printable():
         texts = written.texts()
         return None if texts is None else [pl.Series(texts)]
     return None

@@ -37,6 +37,11 @@ class Keyword:
     fields: tuple[Field, ...]
     inner: str | None = None
 
+    @property
+    def is_text(self) -> bool:
+        """Whether the character set governs it, or what it holds."""
+        return self.vr in TEXTS or self.inner is not None
+
 
 class Cell(NamedTuple):
     """An element's value for each of its columns, and what is to be remarked on it."""
@@ -105,7 +110,7 @@ def wanted_of(of: Keyword, decoded: Any) -> Any:
     """What columns are filled from: the decoded value, or the inner values of a sequence; "" when there is nothing in it."""
     if of.inner is None:
         return "" if decoded is None else decoded
-    return sorted({str(item[of.inner].value) for item in decoded or () if of.inner in item}) or None
+    return sorted({text_of(item[of.inner].value) or "" for item in decoded or () if of.inner in item}) or None
 
 
 def bad_cell(of: Keyword) -> Cell:

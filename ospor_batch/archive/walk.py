@@ -87,10 +87,10 @@ def walk_folders(
         tree = _Tree(root, skipped, ahead)
         while folders or linked or under_way:
             if folders or linked:
-                tree.is_beyond_link |= not folders
-                last = _UnderWay(tree, folders.pop() if folders else linked.pop(0), askers)
+                is_link = not folders
+                last = _UnderWay(tree, linked.pop(0) if is_link else folders.pop(), askers)
                 ahead.expect(map(tree.path, reversed(folders[-EXPECTED:])))
-                last.found = tree.listed(last.folder, take_plain=last.take)
+                last.found = tree.listed(last.folder, is_link=is_link, take_plain=last.take)
                 under_way.append(last)
                 n_names += last.n_names
                 folders += reversed(last.found.folders)
@@ -117,8 +117,8 @@ def walk(root: Path, *, skip: Sequence[Path] = ()) -> Iterator[Listed]:
     tree = _Tree(root, {identity(folder) for folder in skip if folder.is_dir()}, Ahead())
     folders, linked = [""], list[str]()
     while folders or linked:
-        tree.is_beyond_link |= not folders
-        found = tree.listed(folders.pop() if folders else linked.pop(0))
+        is_link = not folders
+        found = tree.listed(linked.pop(0) if is_link else folders.pop(), is_link=is_link)
         yield from found.files
         # the last is taken first: reversed, so that the order of names is the order of the walk
         folders += reversed(found.folders)
@@ -199,7 +199,7 @@ class _UnderWay:
         except OSError as error:
             if not self._tree.is_removed(self.folder, error):
                 plain.names.clear()
-                self.found, self.late = _Found([_unlistable(self._tree.root, self.folder, error)]), _Found()
+                self.found, self.late = _Found([_unlistable(self.folder, error)]), _Found()
         if plain.names:
             yield plain
         yield from self.found.files + self.late.files
@@ -239,8 +239,11 @@ class _Tree:
     seen: set[Identity] = field(default_factory=set)
     is_beyond_link: bool = False
 
-    def listed(self, folder: str, *, take_plain: Callable[[str, Entries], list[os.DirEntry[str]]] | None = None) -> _Found:
+    def listed(
+        self, folder: str, *, is_link: bool, take_plain: Callable[[str, Entries], list[os.DirEntry[str]]] | None = None
+    ) -> _Found:
         """List one folder; take_plain takes its regular files, where it is given, and leaves the others."""
+        self.is_beyond_link |= is_link
         found, path = _Found(), self.path(folder)
         try:
             with self.ahead.opened(path) as opened:
@@ -248,6 +251,9 @@ class _Tree:
                 if found.identity in self.skipped or (self.is_beyond_link and found.identity in self.seen):
                     return found
                 self.seen.add(found.identity)
+                if is_link and not opened.first:
+                    said = "a link to an empty folder: is the share mounted? What was known of its files is kept"
+                    return _Found([Listed(folder, 0, 0, "read_error", said, is_folder=True)])
                 entries = itertools.chain(opened.first, opened.handle)
                 odd = entries if take_plain is None else take_plain(path, entries)
                 for entry in sorted(odd, key=lambda e: e.name):
@@ -255,7 +261,7 @@ class _Tree:
             self.check(folder, found)
         except OSError as error:
             # what the folder holds is not known as a whole: nothing of it is told, so that nothing counts as gone
-            return _Found([] if self.is_removed(folder, error) else [_unlistable(self.root, folder, error)])
+            return _Found([] if self.is_removed(folder, error) else [_unlistable(folder, error)])
         return found
 
     def path(self, folder: str) -> str:
@@ -319,7 +325,7 @@ def _take_too_long(entry: os.DirEntry[str], path: str, found: _Found) -> None:
         found.files.append(Listed(path, 0, 0, "name_too_long", "the path is longer than the system opens"))
 
 
-def _unlistable(root: Path, folder: str, error: OSError) -> Listed:
+def _unlistable(folder: str, error: OSError) -> Listed:
     """The folder itself, for what it may hold; ArchiveError for the root."""
     if not folder:
         raise ArchiveError(f"cannot be listed ({type(error).__name__}: {error.strerror})") from None

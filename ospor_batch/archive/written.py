@@ -19,6 +19,7 @@ from ospor_batch.archive.repeated import FIRST, united
 FIRST_PRINTABLE, LAST_PRINTABLE = 0x20, 0x7D  # characters of ASCII that stand for themselves in every set, save the backslash
 BACKSLASH, SPACE = 0x5C, 0x20
 ABSENT: Places = np.full(1, -1, np.int64)
+NARROW = 256  # bytes of values for which it is kept which bytes of every length are held
 FEW_VALUES = 64  # up to which a loop over them takes less time than Arrow
 SAMPLE, OFTEN = 128, 0.5  # values looked at, and the share that differ from the one before from which on all are decoded
 
@@ -185,11 +186,16 @@ class Batch:
         items = np.asarray(heads.words(f"S{width}")[offset], np.bytes_)
         if not is_one_width:  # zeros for what stands behind the value
             octets = items.view(np.uint8)
-            octets *= _ones(width)[length].view(np.uint8)
+            octets *= _ones(width)[length].view(np.uint8) if width <= NARROW else _are_held(length, width)
         return items
+
+
+def _are_held(length: Places, width: int) -> NDArray[np.uint8]:
+    """Ones for the bytes of values that are so long, and zeros behind them."""
+    return (np.arange(width) < length[:, None]).view(np.uint8).ravel()
 
 
 @cache
 def _ones(width: int) -> NDArray[np.void]:
-    """For every length, as many ones and zeros behind them; none for the last, which -1 takes: absent."""
-    return np.append(np.tri(width + 1, width, -1, np.uint8), np.zeros((1, width), np.uint8)).view(f"V{width}")
+    """The same for every length; the last is for -1, absent."""
+    return _are_held(np.append(np.arange(width + 1), ABSENT), width).view(f"V{width}")

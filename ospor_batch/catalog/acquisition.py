@@ -36,19 +36,20 @@ def view(
     modality: str,
     *,
     tag: str | None,
+    code: str | None = None,
     orientation: str | None,
     descriptions: Sequence[str | None],
     words: Vocabulary | None = None,
 ) -> View:
-    """View of a radiograph from the tag, else the descriptions, else the direction of its rows; never guessed."""
+    """View of a radiograph from tag or code, else the descriptions, else the direction of its rows; never guessed."""
     if modality not in RADIOGRAPHS:
         return View("not_applicable", None)
     words = words or vocabulary()
-    by_tag = _one_view(tag, words)
+    by_tag = _one_view(tag, words) or _one_view(code, words)
     by_text = next((one for text in descriptions if (one := _one_view(text, words))), None)
     rows = (orientation or "").split("\\")[0]
     by_rows = "lateral" if rows[:1] in {"A", "P"} else None  # rows that run front to back
-    found = by_tag or ("other" if fold(tag) else by_text or by_rows)
+    found = by_tag or ("other" if fold(tag) or fold(code) else by_text or by_rows)
     planes = {_projection(one) for one in (by_tag, by_text) if one}
     findings = ("view_contradicted",) if len(planes) > 1 else ()
     is_named = found in {"pa", "ap", "lateral"}

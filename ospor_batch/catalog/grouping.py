@@ -120,6 +120,7 @@ def _counts(is_pixels: pl.Expr) -> dict[str, pl.Expr]:
         "spacing_column_spread": pl.col("pixel_spacing_column_mm").max() - pl.col("pixel_spacing_column_mm").min(),
         "most_samples": pl.col("samples_per_pixel").filter(is_pixels).max().fill_null(1),
         "n_frames_unread": (is_pixels & (pl.col("frames") > 1) & pl.col("frame_positions_mm").is_null()).sum(),
+        "n_shifted": (is_pixels & (pl.col("high_bit") != pl.col("bits_stored") - 1)).sum(),
         "most_bits_stored": pl.col("bits_stored").filter(is_pixels).max(),
         "smallest_representation": pl.col("pixel_representation").filter(is_pixels).min(),
         "least_intercept": pl.col("rescale_intercept_hu").filter(is_pixels).min(),

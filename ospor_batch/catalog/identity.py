@@ -64,17 +64,18 @@ def with_collisions(series: pl.DataFrame) -> Identified:
     of_birth = _spread(known, by="patient_key", value="birth_date", inside=findings.list.contains("mixed_birth_date"))
     sexes = known.with_columns(stated=pl.when(pl.col("sex") != "unknown").then("sex"))
     of_sex = _spread(sexes, by="patient_key", value="stated", inside=findings.list.contains("mixed_sex"))
-    of_age = _ages_apart(known)
+    of_age, of_copy = _ages_apart(known), _of_copies(series)
     found = pl.concat(
         [
             of_study.select("center", pl.lit("two_numbers_in_one_study").alias("kind"), "item_key", "n_values", "n_series"),
             of_birth.select("center", pl.lit("two_birth_dates").alias("kind"), "item_key", "n_values", "n_series"),
             of_sex.select("center", pl.lit("two_sexes").alias("kind"), "item_key", "n_values", "n_series"),
             of_age.select("center", pl.lit("two_ages").alias("kind"), "item_key", "n_values", "n_series"),
+            of_copy.select("center", pl.lit("copy_under_other_number").alias("kind"), "item_key", "n_values", "n_series"),
         ]
     )
     studies = of_study["item_key"].implode()
-    people = pl.concat([of_birth["item_key"], of_sex["item_key"], of_age["item_key"]]).unique().implode()
+    people = pl.concat([of_birth["item_key"], of_sex["item_key"], of_age["item_key"], of_copy["item_key"]]).unique().implode()
     # who shares a study with a second number may have images of the other person in every study
     doubtful = series.filter(pl.col("study_key").is_in(studies), pl.col("patient_key").is_not_null())["patient_key"]
     everyone = pl.concat([people.explode(), doubtful]).unique().implode()
@@ -111,3 +112,10 @@ def _ages_apart(known: pl.DataFrame) -> pl.DataFrame:
         )
     )
     return counted.filter("is_by_age", pl.col("apart") > AGES_APART_YEARS)
+
+
+def _of_copies(series: pl.DataFrame) -> pl.DataFrame:
+    """Numbers that refused copies name: of some no image is left, and they must not vanish."""
+    named = series.select("center", item_key=pl.col("other_patient_keys").str.split("+")).drop_nulls().explode("item_key")
+    counted = named.group_by("center", "item_key").agg(n_series=pl.len().cast(pl.Int64))
+    return counted.with_columns(n_values=pl.lit(2, pl.Int64))

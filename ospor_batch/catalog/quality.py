@@ -41,6 +41,7 @@ DOUBTFUL = (
     "rescale_type_not_hu",
     "no_negative_hu",
     "eight_bit",
+    "high_bit_contradicted",
     "wrong_signedness",
     "hu_implausible",
     "padding_in_tissue_range",
@@ -218,6 +219,8 @@ def _hounsfield(row: dict[str, Any]) -> set[str]:
         found.add("rescale_type_not_hu")
     if (row["most_bits_stored"] or EIGHT_BIT + 1) <= EIGHT_BIT:
         found.add("eight_bit")
+    if row["n_shifted"]:
+        found.add("high_bit_contradicted")  # PS3.3 C.8.2.1: HighBit is BitsStored - 1; else the values may lie shifted
     if row["n_representations"] > 1:
         found.add("wrong_signedness")
     return found | _padding(row)

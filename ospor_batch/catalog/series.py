@@ -87,7 +87,7 @@ def catalog_center(
     where = files.select("file_key", "archive", "path")
     images = ordered.join(where, on="file_key", how="left", maintain_order="left")
     masks = locating.mask_rows(images.filter(pl.col("series_key").is_in(real)), kept, files)
-    headers = headers.with_columns(is_doubled=pl.col("series_key").is_in(_doubled(duplicates.refused, kept).implode()))
+    headers = headers.join(_others(duplicates.refused, kept), on="series_key", how="left", maintain_order="left")
     found = [_series(row, kinds[row["series_key"]], persons=persons, rules=rules) for row in headers.iter_rows(named=True)]
     settled = settle(_whole_rows(found, duplicates.refused, kept, masks))
     return Catalogued(
@@ -122,10 +122,11 @@ def _of_kept(refused: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
     return refused.select("sop_instance_uid").join(kept.select("sop_instance_uid", "series_key"), on="sop_instance_uid")
 
 
-def _doubled(refused: pl.DataFrame, kept: pl.DataFrame) -> pl.Series:
-    """Keys of the series that hold an object of which a refused copy names another patient number."""
+def _others(refused: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
+    """Per series the other patients that refused copies of its objects name."""
     copies = refused.select("sop_instance_uid", other="patient_key").drop_nulls()
-    return copies.join(kept, on="sop_instance_uid").filter(pl.col("patient_key") != pl.col("other"))["series_key"].unique()
+    differing = copies.join(kept, on="sop_instance_uid").filter(pl.col("patient_key") != pl.col("other"))
+    return differing.group_by("series_key").agg(other_patient_keys=pl.col("other").unique().sort().str.join("+"))
 
 
 def _rejects(refused: pl.DataFrame, files: pl.DataFrame) -> pl.DataFrame:
@@ -229,7 +230,7 @@ def _series(row: dict[str, Any], kind: _Kind, *, persons: Persons, rules: Rules)
     is_human, is_lossy = acquisition.is_human(row, words=rules.words), quality.is_lossy(row)
     has_implant = quality.is_implant_described(row, words=rules.words)
     said = {"lossy": is_lossy, "not_human": not is_human, "implant_described": has_implant}
-    said["copy_under_other_number"] = row["is_doubled"]
+    said["copy_under_other_number"] = row["other_patient_keys"] is not None
     findings |= {name for name, is_so in said.items() if is_so}
     is_cropped = "cropped_field_of_view" in findings
     findings |= quality.phantom_findings(row, is_cropped=is_cropped, words=rules.words)
@@ -239,6 +240,7 @@ def _series(row: dict[str, Any], kind: _Kind, *, persons: Persons, rules: Rules)
     return {
         "center": persons.center,
         **{name: row[name] for name in ("series_key", "whole_series_key", "split_by", "study_key", "series_digest")},
+        "other_patient_keys": row["other_patient_keys"],
         **person,
         **made,
         **_shape(row, kind.stack),

@@ -24,7 +24,7 @@ DECLARED = (
 FORM = ("turn", "matrix")
 STACKS = ("CT", "MR", "PT")
 OWNERS = {"study": "study_key", "patient": "patient_key"}
-TOLD_VIEW = ["modality", "view_position", "patient_orientation", "acquisition_device_processing"]
+TOLD_VIEW = ["modality", "view_position", "view_code", "patient_orientation", "acquisition_device_processing"]
 
 
 def split_series(kept: pl.DataFrame, *, words: Vocabulary) -> pl.DataFrame:
@@ -72,8 +72,8 @@ def _by_view(rows: pl.DataFrame, *, words: Vocabulary) -> pl.DataFrame:
     is_film = pl.col("is_pixel_data") & pl.col("modality").is_in(RADIOGRAPHS)
     told = rows.filter(is_film & (is_film.sum().over("series_key") > 1)).select(TOLD_VIEW).unique()
     seen = [
-        view(modality, tag=tag, orientation=orientation, descriptions=(processing,), words=words)
-        for modality, tag, orientation, processing in told.iter_rows()
+        view(modality, tag=tag, code=code, orientation=orientation, descriptions=(processing,), words=words)
+        for modality, tag, code, orientation, processing in told.iter_rows()
     ]
     names = told.with_columns(seen=pl.Series([f"view={one.view} {one.projection}" for one in seen], dtype=pl.String))
     joined = rows.join(names, on=TOLD_VIEW, how="left", nulls_equal=True, maintain_order="left")
@@ -86,6 +86,8 @@ def _by_view(rows: pl.DataFrame, *, words: Vocabulary) -> pl.DataFrame:
 def _parted(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows with a series key of their own where they have a label; what it tells apart is added to split_by."""
     parts = rows.filter(pl.col("label") != "").select("series_key", "label").unique()
+    if parts.is_empty():
+        return rows.drop("label", "by")
     keys = [_key(*part) for part in parts.iter_rows()]
     named = parts.with_columns(part_key=pl.Series(keys, dtype=pl.String))
     joined = rows.join(named, on=["series_key", "label"], how="left", maintain_order="left")

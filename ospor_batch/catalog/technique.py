@@ -69,6 +69,7 @@ def _place(row: Columns, *, modality: str, stack: Stack, told: Told, words: Voca
     seen = acquisition.view(
         modality,
         tag=row["view_position"],
+        code=row["view_code"],
         orientation=row["patient_orientation"],
         descriptions=(row["series_description"], row["protocol_name"], row["acquisition_device_processing"]),
         words=words,
@@ -82,7 +83,7 @@ def _place(row: Columns, *, modality: str, stack: Stack, told: Told, words: Voca
         "body_part_raw": row["body_part_examined"],
         "view": seen.view,
         "projection": seen.projection,
-        "view_raw": row["view_position"],
+        "view_raw": row["view_position"] or row["view_code"] or row["view_position"],
     }
     return found, findings | (quality.radiograph_findings(row) if modality in acquisition.RADIOGRAPHS else set())
 

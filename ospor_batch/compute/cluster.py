@@ -110,7 +110,8 @@ def _batch_jobs(settings: Compute) -> Iterator[Client]:
     asked = settings.slurm or Slurm()
     n_threads = max(1, asked.cores // settings.threads_per_worker)
     address = {"interface": asked.interface} if asked.interface else {"host": socket.gethostbyname(socket.gethostname())}
-    exported = {**dict.fromkeys(THREAD_VARIABLES, n_threads), "DASK_DISTRIBUTED__WORKER__DAEMON": False}
+    settled = dict.fromkeys(("DASK_DISTRIBUTED__WORKER__DAEMON", "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"), False)
+    exported = {**dict.fromkeys(THREAD_VARIABLES, n_threads), **settled}
     with (
         _configured(n_threads=n_threads),
         # here, since a job starts in the folder that it was sent from; mode 0700
@@ -234,6 +235,8 @@ def _configured(*, n_threads: int) -> Iterator[None]:
         {
             "distributed.scheduler.allowed-failures": 0,
             "distributed.worker.daemon": False,  # a daemonic process may have no decoder processes
+            # Dask looks at every stack each 10 ms, here and in workers, for a page that is seldom asked for: a tenth of a crawl
+            "distributed.worker.profile.enabled": False,
             "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": 65536, **environment},
         }
     ):

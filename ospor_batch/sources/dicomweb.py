@@ -112,10 +112,13 @@ class DicomWeb:
         """All results, each UID once, by pages; a server may hold its pages smaller than asked for."""
         seen: set[str] = set()
         while n_expected is None or len(seen) < n_expected:
-            page = self._web.json(where, {"limit": PAGE, "offset": len(seen)}) or []
+            page, is_cut = self._web.page(where, {"limit": PAGE, "offset": len(seen)})
+            page = page or []
             if not isinstance(page, list) or not all(isinstance(told, dict) for told in page):
                 raise ItemRefused("read_error", "the server's answer is no list of results", is_transient=True)
             fresh = {uid: told for told in page if (uid := _first(told, of) or "") not in seen}
+            if not fresh and is_cut:
+                raise ItemRefused("read_error", "the server holds back results and gives no further page", is_transient=True)
             if not fresh:
                 return
             seen |= set(fresh)

@@ -19,6 +19,7 @@ FIRST_PAUSE_S = 0.2  # doubles with each try
 BUSY = (429, 500, 502, 503, 504)
 LARGEST_JSON = 512 << 20
 BLOCK = 1 << 20
+MORE = re.compile(r"\s*299\b.*additional results", re.IGNORECASE | re.DOTALL)
 
 
 class WebServer:
@@ -33,12 +34,17 @@ class WebServer:
 
     def json(self, path: str, query: dict[str, str | int] | None = None) -> Any:
         """The answer as JSON; null when there is nothing. ItemRefused as _answer says, and read_error for what is no JSON."""
+        return self.page(path, query)[0]
+
+    def page(self, path: str, query: dict[str, str | int] | None = None) -> tuple[Any, bool]:
+        """The answer as json gives it, and whether the server says that it holds back further results (PS3.18 8.3.4.4)."""
         answer = self._answer(path + (f"?{urlencode(query)}" if query else ""), accept="application/dicom+json")
         content = b"".join(self._blocks(answer, LARGEST_JSON))
         if answer.status == http.HTTPStatus.NO_CONTENT or not content.strip():
-            return None
+            return None, False
+        is_cut = any(MORE.match(warning) for warning in answer.headers.get_all("Warning", []))
         try:
-            return json.loads(content)
+            return json.loads(content), is_cut
         except ValueError:
             raise ItemRefused("read_error", "the server's answer is no JSON", is_transient=True) from None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from ospor_batch.archive.look import look_at
+from ospor_batch.archive.look import lies_within, look_at
 from ospor_batch.cohort.estimand import doubts
 from ospor_batch.cohort.split import check_split
 from ospor_batch.config import Center, Export, Recipe, Study, read_key
@@ -47,6 +48,7 @@ def check_study(study: Study) -> list[Checked]:
     for center in study.centers:
         found += [_try(f"archive of {center.name}", partial(_archive, study, center, a)) for a in center.archives]
         found += _exports(study, center)
+    found += _overlaps(study)
     found += [Checked("labels", "fault", fault, StudyError.exit_code) for fault in check_exports(study)]
     for recipe in study.recipes:
         found.append(_try(f"criteria of {recipe.key}", partial(_criteria, study, recipe)))
@@ -79,6 +81,23 @@ def _archive(study: Study, center: Center, archive: str) -> str:
         return f"{archive}: {look_at(study.archive_root(archive))}"
     except ArchiveError as error:
         raise ArchiveError(f"centers.{center.name}.archives: {archive}: {error}") from None
+
+
+def _overlaps(study: Study) -> list[Checked]:
+    """Archives that hold the same files: copies in one center are refused, people in two centers would count in both."""
+    places = [(center.name, archive, study.archive_root(archive)) for center in study.centers for archive in center.archives]
+    found = []
+    for one, two in itertools.combinations(places, 2):
+        inner, outer = (two, one) if lies_within(two[2], one[2]) else (one, two)
+        if not lies_within(inner[2], outer[2]):
+            continue
+        subject, said = f"archive of {inner[0]}", f"{inner[1]} of {inner[0]} is, or lies in, {outer[1]} of {outer[0]}"
+        if inner[0] == outer[0]:
+            found.append(Checked(subject, "note", f"{said}: its files are found twice, and one of each is refused as a copy"))
+        else:
+            said += ": its people would count in both centers; give every file to one"
+            found.append(Checked(subject, "fault", said, StudyError.exit_code))
+    return found
 
 
 def _exports(study: Study, center: Center) -> list[Checked]:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import polars as pl
 
+from ospor_batch.archive.ahead import Identity
 from ospor_batch.archive.changes import NEEDED, Verdicts, compare
 from ospor_batch.archive.header import reader_version
-from ospor_batch.archive.ahead import Identity
 from ospor_batch.archive.listing import list_in_folders
 from ospor_batch.archive.presence import presence, refuse_gone
 from ospor_batch.archive.reading import Listing, part_schema, read_files, refused_row
@@ -40,7 +40,7 @@ from ospor_batch.stages.summary import Progress, StageSummary
 from ospor_batch.store import Store, Writing, read_staged, storage_errors, write_staged, write_text
 
 PART_FILES = 2000  # a second of reading from a warm disk, ten from a slow share: what a killed crawl may have to repeat
-FIRST_TIMES = 2  # as long is a part of a first crawl, which has many: each costs as much as 400 files, whatever it holds
+FIRST_TIMES = 4  # as long may parts of a first crawl become: each costs as much as 400 to 1,000 files, whatever it holds
 SLICE_PARTS = 20  # parts turned into rows at once: 40,000 rows, 0.3 GB
 TABLES = ("file", "instance", "reject")  # that a part fills
 NOW = "now.json"  # of the crawl under way: the number of its commit, and where the key is lent
@@ -140,7 +140,7 @@ def crawl(
                 _compare(of, group, is_new=not any(sizes[number] for number in group))
             of.watch.all_found()
         else:
-            of.found = as_found(listed, size=FIRST_TIMES * PART_FILES)
+            of.found = as_found(listed, size=2 * PART_FILES)
         with store.writing("crawl", center=center) as writing:
             n_moved = _read_and_write(of, writing, executor=executor)
             _refuse_gone(of)
@@ -191,7 +191,8 @@ def _list(of: Crawl) -> Iterator[tuple[str, Folder | Listed]]:
     begun = []
     for archive in of.study.center(of.center).archives:
         root = of.study.archive_root(archive)
-        where = f"center {of.center}: centers.{of.center}.archives names {archive!r}: {root}"
+        named = f"{archive!r}" if archive == root else f"{archive!r}: {root}"
+        where = f"center {of.center}: centers.{of.center}.archives names {named}"
         of.begun.append((where, root, presence(root)))
         left = functools.partial(of.watch.left, archive)
         settled, skip = of.settled_before_ns, [of.study.workspace]
@@ -226,7 +227,7 @@ def _refuse_other_key(known: pl.DataFrame, *, center: str, key: bytes) -> None:
 
 
 def _refuse_gone(of: Crawl) -> None:
-    """ArchiveError when files failed for a reason that may pass and a root is gone: what was not read is no reject of a file."""
+    """ArchiveError when files failed for a reason that may pass and a root is gone: that is no fault of the files."""
     if of.tally.transient:
         for where, root, before in of.begun:
             with _named(where):
@@ -288,24 +289,27 @@ def _read_and_write(of: Crawl, writing: Writing, *, executor: Executor) -> int:
     with lent(of.key) if executor.is_here else contextlib.nullcontext() as key_at:
         if of.found or of.new or of.work:
             write_text(json.dumps({"number": writing.number, "key_at": key_at}), target=of.staging / NOW)
-        _work(_parts(of, appending), executor=executor, told=told)
+        _work(_parts(of, appending, n_workers=executor.n_workers), executor=executor, told=told)
     if of.new or of.work or of.found:
         of.watch.note("all read; writing the catalog")
     return appending.finish()
 
 
-def _parts(of: Crawl, appending: Appending) -> Iterator[Path]:
+def _parts(of: Crawl, appending: Appending, *, n_workers: int) -> Iterator[Path]:
     """Every work list, as it is found."""
-    for archive, path in itertools.chain(of.new, _found(of, appending)):
+    for archive, path in itertools.chain(of.new, _found(of, appending, n_workers=n_workers)):
         appending.expect(archive, path)
         yield path
     for work in of.work.values():
         yield from (path for _, path in work)
 
 
-def _found(of: Crawl, appending: Appending) -> Iterator[tuple[str, Path]]:
-    """Archive and work list of parts of a center of which nothing is known, while other files are being listed."""
-    left, nothing = pl.DataFrame(), empty("file")
+def _found(of: Crawl, appending: Appending, *, n_workers: int) -> Iterator[tuple[str, Path]]:
+    """Archive and work list of parts of a center of which nothing is known, while other files are being listed.
+
+    Parts grow with what has been found, so that few wait for the last of them, and large archives have large ones.
+    """
+    left, nothing, n_found = pl.DataFrame(), empty("file"), 0
     for number, listing in enumerate(of.found or ()):
         archive = str(listing["archive"][0])
         if left.height and left["archive"][0] != archive:
@@ -315,7 +319,9 @@ def _found(of: Crawl, appending: Appending) -> Iterator[tuple[str, Path]]:
         of.tally.add(counted(verdicts))
         appending.take(archive, unread(verdicts), staging=of.staging / "unread" / str(number))
         left = pl.concat([left, verdicts.read]) if left.height else verdicts.read
-        runs = cut(left["path"].to_list(), size=FIRST_TIMES * PART_FILES)
+        n_found += listing.height
+        size = max(PART_FILES, min(FIRST_TIMES * PART_FILES, n_found // (2 * n_workers)))
+        runs = cut(left["path"].to_list(), size=size)
         yield from ((archive, of.work_list(left[run], is_new=True)) for run in runs[:-1])
         left = left[runs[-1]] if runs else left
     rest = [(str(left["archive"][0]), of.work_list(left, is_new=True))] if left.height else []

@@ -25,7 +25,8 @@ def list_collisions(study: Study, *, locate: bool) -> list[dict[str, Any]]:
     store = Store(study.workspace)
     rows = store.current("collision").with_columns(where="item_key").sort(PLACE)
     if locate:
-        rows = rows.drop("where").join(_folders(store, rows), on=PLACE, how="left").sort(*PLACE, "where")
+        found = rows.drop("where").join(_folders(store, rows), on=PLACE, how="left")
+        rows = found.with_columns(pl.col("where").fill_null(pl.col("item_key"))).sort(*PLACE, "where")
     return rows.to_dicts()
 
 

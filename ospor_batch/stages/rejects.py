@@ -12,9 +12,12 @@ from ospor_batch.store import Store
 
 
 def list_rejects(study: Study, *, reason: str | None, stage: str | None, locate: bool) -> list[dict[str, Any]]:
-    """Every reject of catalog and newest run as dicts with a column `where`: the key, or the path when locate is set."""
+    """Every reject of catalog and newest run as dicts with a column `where`: the key, or the path when locate is set.
+
+    A center that was taken out of the study, or renamed, is not among them, though the catalog keeps what it holds.
+    """
     store = Store(study.workspace)
-    rows = store.current("reject")
+    rows = store.current("reject").filter(pl.col("center").is_in([center.name for center in study.centers]))
     run = newest_run(study, store)
     for stem in ("train_reject", "reject"):
         if run is not None and run.has("reject", stem=stem):

@@ -38,10 +38,12 @@ def _crosswalk(path: Path, *, named: str) -> pl.DataFrame:
     try:
         rows = pl.read_csv(path, infer_schema=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise StudyError(f"linkage.crosswalk: {named} cannot be read as CSV ({type(error).__name__})") from None
+        raise StudyError(f"linkage.crosswalk: {named} cannot be read as CSV in UTF-8 ({type(error).__name__})") from None
     if missing := [column for column in COLUMNS if column not in rows.columns]:
         # the header of a file without one may hold patient numbers: what was found is not quoted
-        raise StudyError(f"linkage.crosswalk: {named} has no column {', '.join(missing)}; expected {', '.join(COLUMNS)}")
+        raise StudyError(
+            f"linkage.crosswalk: {named} has no column {', '.join(missing)}; expected {','.join(COLUMNS)}, with commas"
+        )
     return rows.select(COLUMNS)
 
 

@@ -64,13 +64,13 @@ def _in_buckets(rows: pl.DataFrame, table: str) -> pl.DataFrame:
 
 
 def _runs(files: Sequence[DataFile]) -> Iterator[list[Path]]:
-    """Files with about RUN_ROWS rows at a time."""
+    """Files with at most RUN_ROWS rows at a time, or one file that alone has more."""
     run, n = list[Path](), 0
     for path, n_rows in files:
-        run.append(path)
-        n += n_rows
-        if n >= RUN_ROWS:
+        if run and n + n_rows > RUN_ROWS:
             yield run
             run, n = [], 0
+        run.append(path)
+        n += n_rows
     if run:
         yield run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from ospor_batch.archive import columns, partition
 from ospor_batch.archive.columns import wanted_elements
-from ospor_batch.archive.heads import APART, new_block
+from ospor_batch.archive.heads import APART, PAD, Heads, Spare, new_block
+from ospor_batch.archive.lockstep import Found
 from ospor_batch.archive.opening import header_source
 from ospor_batch.archive.partition import Partition, read_quickly, shapes
 from ospor_batch.archive.reading import read_alone, read_files
 from ospor_batch.archive.runs import AT_ONCE, Runs
 from ospor_batch.archive.shape import shape_of
+from ospor_batch.archive.written import Batch
 
 from .both import Held, differences
 from .made import ct, encoded, uid
@@ -189,6 +192,34 @@ def test_first_bytes_are_those_of_the_files_asked_for_in_any_order(tmp_path: Pat
             heads = part.heads(np.array(numbers), n_bytes=HEAD, block=None)
             assert heads.block[heads.start + 8].tolist() == numbers
             assert heads.sizes.tolist() == [9] * len(numbers)
+
+
+@pytest.mark.parametrize("n_bytes", [1, 8, 256, 257, 8000])
+def test_values_of_many_lengths_take_no_more_memory_than_their_bytes(n_bytes: int) -> None:
+    lengths = [n_bytes, -1, 0, n_bytes // 2, n_bytes]
+    content = bytes(range(1, 251)) * 160 + bytes(PAD)
+    start = np.arange(5) * 8000
+    found = Found.none_of(5, slots=1)
+    found.offset[0], found.length[0] = start, lengths
+    heads = Heads(np.frombuffer(content, np.uint8), start, start + 8000, np.full(5, 8000))
+    tracemalloc.start()
+    try:
+        raws = Batch(heads, found, np.arange(5)).values(0).raws()
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    told = [None if n < 0 else content[at : at + n] for at, n in zip(start.tolist(), lengths, strict=True)]
+    assert raws == told
+
+
+def test_the_block_of_a_thread_is_used_again_and_never_by_two_readers() -> None:
+    spare = Spare()
+    with spare.block(10, n_bytes=64) as first, spare.block(10, n_bytes=64) as second:
+        assert not np.shares_memory(first, second)
+    with spare.block(5, n_bytes=64) as again:
+        assert again is first
+    with spare.block(1000, n_bytes=8192) as larger:
+        assert len(larger) > 1000 * 8192
 
 
 def test_few_files_of_a_run_among_many_others_are_read_with_them(tmp_path: Path) -> None:

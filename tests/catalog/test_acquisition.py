@@ -135,6 +135,7 @@ def test_words_for_both_phases_say_nothing(text: str) -> None:
         "Abdomen 5.0", "Chest", "CT Body 3.0 Br38f", "Lung", "Thorax low dose", None, "conventional", "SILICONE",
         # words that only hold a word for or against
         "niece", "since 2019", "Notice", "Vorgabe", "no injury", "cholangiocarcinoma", "angiomyolipoma", "control", "arms up",
+        "FOV 30 cm- B30f", "10 cm + 5", "segment IV- liver", "basale Abschnitte", "edge enhancement",
         # a denial of another route or kind
         "no oral contrast", "non-ionic",
     ],
@@ -207,6 +208,17 @@ def test_regions(tag: str | None, texts: tuple[str | None, ...], region: tuple[s
 )  # fmt: skip
 def test_views(tag: str | None, texts: tuple[str, ...], expected: str) -> None:
     assert view("CR", tag=tag, orientation="L\\F", descriptions=texts).view == expected
+
+
+@pytest.mark.parametrize(
+    ("tag", "code", "expected"),
+    [
+        (None, "postero-anterior", "pa"), ("", "antero-posterior", "ap"), (None, "left lateral", "lateral"),
+        ("PA", "lateral", "pa"), ("VIEW 7", "postero-anterior", "pa"), (None, "Donath", "other"), (None, "", "unknown"),
+    ],
+)  # fmt: skip
+def test_the_meaning_of_a_view_code_stands_in_for_the_tag(tag: str | None, code: str, expected: str) -> None:
+    assert view("DX", tag=tag, code=code, orientation=None, descriptions=()).view == expected
 
 
 def test_rows_from_front_to_back_are_a_lateral_view() -> None:

@@ -60,11 +60,14 @@ def test_two_numbers_in_one_series_are_two_numbers_in_its_study(catalogue: Catal
 def test_a_copy_under_another_number_is_told_though_only_one_is_kept(catalogue: Catalogue) -> None:
     """A study that was sent before and after its patient's number was corrected: which number is right nobody knows."""
     old = {path.replace("s1", "old"): ds for path, ds in visit(1, PatientID="P-1000").items()}
-    found = catalogue(visit(1) | old | visit(2))
+    found = catalogue(visit(1) | old | visit(2) | visit(3, PatientID="P-1000") | visit(4, PatientID="P-4"))
     assert found.rejects["reason"].to_list() == ["duplicate_different_content"] * 3
-    assert kinds(found) == ["two_numbers_in_one_study"]
-    assert found.collisions["n_values"].to_list() == [2]
-    assert flagged(found) == 2
+    assert kinds(found) == ["copy_under_other_number", "two_numbers_in_one_study"]
+    assert found.collisions["n_values"].to_list() == [2, 2]
+    # the other studies of both numbers too; of a number without any other image the collision is told
+    assert flagged(found) == 3
+    alone = catalogue(visit(1) | old).collisions
+    assert alone["item_key"].to_list() == found.collisions["item_key"].to_list()
     again = settle(found.series)
     assert again.collisions.equals(found.collisions)
     # a copy whose number is written in another way, or left out, is the same person's

@@ -78,6 +78,7 @@ FIRES: dict[str, Callable[[], Images]] = {
     "rescale_type_not_hu": lambda: stack(RescaleType="US"),
     "no_negative_hu": lambda: stack(RescaleIntercept=0),
     "eight_bit": lambda: stack(BitsStored=8, HighBit=7),
+    "high_bit_contradicted": lambda: stack(BitsStored=12, HighBit=15),
     "wrong_signedness": lambda: stack(PixelRepresentation=lambda n: n % 2),
     "hu_implausible": lambda: stack(BitsStored=10, HighBit=9),
     "padding_in_tissue_range": lambda: stack(PixelPaddingValue=1024),

@@ -10,6 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 
+from ospor_batch.catalog import quality
 from ospor_batch.catalog.series import Catalogued
 from tests.archive.made import SEGMENTATION, cr, ct, uid
 
@@ -372,3 +373,25 @@ def test_jpeg_2000_is_lossy_unless_the_header_denies_it(catalogue: Catalogue, fl
     for ds in images.values():
         ds["PixelData"].is_undefined_length = True
     assert only(catalogue(images, syntax="1.2.840.10008.1.2.4.91"))["is_lossy"] is is_lossy
+
+
+@pytest.mark.parametrize(
+    ("syntax", "is_lossy"),
+    [
+        ("1.2.840.10008.1.2.4.50", True),
+        ("1.2.840.10008.1.2.4.57", False),
+        ("1.2.840.10008.1.2.4.70", False),
+        ("1.2.840.10008.1.2.4.80", False),
+        ("1.2.840.10008.1.2.4.81", True),
+        ("1.2.840.10008.1.2.4.90", False),
+        ("1.2.840.10008.1.2.4.102", True),
+        ("1.2.840.10008.1.2.4.107", True),
+        ("1.2.840.10008.1.2.4.110", False),
+        ("1.2.840.10008.1.2.4.111", True),
+        ("1.2.840.10008.1.2.4.201", False),
+        ("1.2.840.10008.1.2.5", False),
+    ],
+)
+def test_every_transfer_syntax_that_loses_is_lossy_without_a_flag(syntax: str, *, is_lossy: bool) -> None:
+    row = {"is_flagged_lossy": False, "is_flagged_lossless": False, "syntaxes": [syntax]}
+    assert quality.is_lossy(row) is is_lossy

@@ -137,14 +137,14 @@ def test_a_series_in_two_folders_is_one_series(catalogue: Catalogue) -> None:
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.integers(0, 3), st.integers(1, 3), st.sampled_from([AXIAL, CORONAL]), st.booleans()),
+        st.tuples(st.integers(0, 3), st.integers(1, 3), st.sampled_from([AXIAL, CORONAL]), st.booleans(), st.integers(0, 2)),
         min_size=1,
         max_size=12,
     ),
     st.randoms(use_true_random=False),
 )
 def test_every_image_stays_in_one_series_and_the_order_of_files_changes_nothing(
-    taken: list[tuple[int, int, list[int], bool]], random: Any
+    taken: list[tuple[int, int, list[int], bool, int]], random: Any
 ) -> None:
     images = {
         f"s/{n}": image(
@@ -153,13 +153,16 @@ def test_every_image_stays_in_one_series_and_the_order_of_files_changes_nothing(
             AcquisitionNumber=acquisition,
             ImageOrientationPatient=turn,
             ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER" if is_scout else "AXIAL"],
+            PatientID=("P-1", "P-2", "")[owner],
         )
-        for n, (place, acquisition, turn, is_scout) in enumerate(taken)
+        for n, (place, acquisition, turn, is_scout, owner) in enumerate(taken)
     }
     instances, files = tables(images)
     found = catalog_center(instances, files, center="north", split_key=SPLIT_KEY)
     assert int(found.series["n_instances"].sum()) == len(images)
     assert found.locator["file_key"].n_unique() == found.locator.height == len(images)
+    owners = {ds.PatientID for ds in images.values()} - {""}
+    assert found.series["patient_key"].drop_nulls().n_unique() == len(owners), "nobody vanishes"
     shuffled = instances.with_columns(at=pl.Series(random.sample(range(len(images)), len(images)))).sort("at").drop("at")
     again = catalog_center(shuffled, files, center="north", split_key=SPLIT_KEY)
     assert again.series.equals(found.series)

@@ -61,6 +61,8 @@ def test_names_of_the_lists_are_values_of_the_contract() -> None:
         ("", "Supria", "fujifilm", "model", "Supria"),
         (None, "1094", "unknown", None, "other"),
         (None, None, "unknown", None, None),
+        ("Anonymized", "SOMATOM Force", "siemens", "model", "SOMATOM Force"),
+        ("UNKNOWN", "N/A", "unknown", None, None),
         # a manufacturer that is not known is not overruled by a model
         ("Acme", "LightSpeed VCT", "other", "manufacturer", "other"),
     ],

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
+from distributed import Worker
 
 from ospor_batch.compute import cluster
 from ospor_batch.compute.cluster import open_executor
@@ -117,10 +118,16 @@ def test_what_waits_behind_a_long_item_goes_to_a_free_worker_and_is_done_once(pr
     assert outcomes[-1] == "a"
 
 
+def looked_at(dask_worker: Worker) -> bool:
+    """Whether Dask takes samples of the worker's stack."""
+    return "profile" in dask_worker.periodic_callbacks
+
+
 def test_threads_are_shared_out_and_nothing_listens_beyond_loopback(processes: Executor) -> None:
     threads = {o.value for o in processes.map(os.getenv, ["OMP_NUM_THREADS"])}
     assert threads == {str(max(1, (os.cpu_count() or 1) // 2))}
     assert isinstance(processes, DaskExecutor)
+    assert not any(processes.client.run(looked_at).values())
     workers = processes.client.scheduler_info(n_workers=-1)["workers"]
     assert all(address.startswith("tls://127.0.0.1:") for address in workers)
     assert processes.link is not None

@@ -72,8 +72,8 @@ def test_a_worker_is_a_slurm_job_and_one_that_its_walltime_ended_is_followed_by_
         open_executor(Compute.model_validate({"cluster": "slurm", "workers": 1, "slurm": slurm})) as executor,
     ):
         assert isinstance(executor, DaskExecutor)
-        found = {outcome.item: outcome.value for outcome in executor.map(os.getenv, ["OSPOR_SEEN", "OMP_NUM_THREADS"])}
-        assert found == {"OSPOR_SEEN": "yes", "OMP_NUM_THREADS": "2"}
+        wanted = {"OSPOR_SEEN": "yes", "OMP_NUM_THREADS": "2", "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
+        assert {outcome.item: outcome.value for outcome in executor.map(os.getenv, wanted)} == wanted
         assert list(executor.client.nthreads().values()) == [1]
         assert not any(executor.client.run(is_daemonic).values())
         assert executor.client.scheduler.address.startswith("tls://")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import stat
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO
 
 import pytest
 
 from ospor_batch.errors import ItemRefused, StorageError
-from ospor_batch.sources.cache import Cache
+from ospor_batch.sources.cache import LEAST_FREE_BYTES, Cache
 
 
 def writes(content: bytes) -> object:
@@ -62,6 +64,29 @@ def test_a_full_disk_stops_the_stage(tmp_path: Path) -> None:
 
     with pytest.raises(StorageError):
         Cache(tmp_path).kept("a", write=full)
+
+
+def test_a_disk_that_is_nearly_full_stops_the_stage_and_refuses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the disk cannot hold is no fault of the archive; a gigabyte is left for the catalog."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=LEAST_FREE_BYTES + 150))
+    cache = Cache(tmp_path)
+    cache.kept("fits", write=lambda out: out.write(bytes(100)))
+    with pytest.raises(StorageError, match="free space") as stop:
+        cache.kept("large", write=lambda out: [out.write(bytes(100)) for _ in range(2)])
+    assert stop.value.exit_code == 16
+    assert len(names(cache)) == 1
+
+
+def test_the_cache_takes_half_of_a_small_disk_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def free(_: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=LEAST_FREE_BYTES + 1000 - sum(path.stat().st_size for path in tmp_path.iterdir()))
+
+    monkeypatch.setattr(shutil, "disk_usage", free)
+    for number in range(20):
+        Cache(tmp_path).kept(f"{number}", write=lambda out: out.write(bytes(100)))
+    assert len(names(Cache(tmp_path))) == 5
 
 
 def test_two_at_once_write_one_file(tmp_path: Path) -> None:

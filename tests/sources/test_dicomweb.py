@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class Pacs:
         self.studies = [study("1.1", 3), study("1.2")]
         self.instances = {"1.1": [instance(f"1.1.{n}") for n in range(3)], "1.2": [instance("1.2.0")]}
         self.page = 1000
+        self.warning = ""
         self.special: Callable[[str], Reply | None] = lambda _: None
         self.asked: list[tuple[str, dict[str, str]]] = []
 
@@ -86,6 +87,8 @@ def serving(pacs: Pacs) -> Iterator[str]:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
+            if pacs.warning:
+                self.send_header("Warning", pacs.warning)
             self.end_headers()
             self.wfile.write(body)
 
@@ -132,6 +135,23 @@ def test_a_server_that_knows_no_pages_ends(tmp_path: Path) -> None:
     pacs = Pacs()
     pacs.special = lambda target: as_json(pacs.studies) if target.startswith("/web/studies?") else None
     assert set(listing(pacs, tmp_path)) == ALL
+
+
+@pytest.mark.parametrize(
+    ("warning", "stops"),
+    [
+        ('299 pacs "There are 4711 additional results that can be requested"', True),
+        ('299 pacs "The fuzzymatching parameter is not supported."', False),
+    ],
+)
+def test_a_server_that_holds_back_studies_and_gives_no_further_page_stops_the_center(
+    tmp_path: Path, warning: str, *, stops: bool
+) -> None:
+    pacs = Pacs()
+    pacs.special = lambda target: as_json(pacs.studies) if target.startswith("/web/studies?") else None
+    pacs.warning = warning
+    with pytest.raises(ArchiveError, match="holds back results") if stops else nullcontext():
+        assert set(listing(pacs, tmp_path)) == ALL
 
 
 def test_what_the_server_tells_of_an_instance_is_what_changes_it(tmp_path: Path) -> None:

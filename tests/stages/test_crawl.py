@@ -212,6 +212,25 @@ def test_files_below_a_folder_that_cannot_be_listed_are_not_gone(center: Center,
     assert center.store.current("reject").height == 0
 
 
+@pytest.mark.parametrize("reason", ["broken_link", "read_error"])
+def test_files_below_a_link_that_leads_nowhere_now_or_to_an_empty_folder_are_not_gone(center: Center, reason: str) -> None:
+    """As where an archive is made of links to shares, one of which is not mounted."""
+    share = center.folder / "share"
+    write_series(share / "deep", n=3)
+    write_series(center.archive / "own", n=2, series=2)
+    (center.archive / "2019").symlink_to(share)
+    for _ in range(2):
+        assert center.crawl().done == 5
+    share.rename(center.folder / "away")
+    if reason == "read_error":
+        share.mkdir()
+    summary = center.crawl()
+    assert (dict(summary.notes)["vanished"], summary.done, summary.requested) == (0, 5, 6)
+    assert center.fates()["2019"] == ("reject", reason)
+    (center.folder / "away").replace(share)
+    assert center.crawl().requested == 5
+
+
 @contextmanager
 def unlistable(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[None]:
     real = os.scandir

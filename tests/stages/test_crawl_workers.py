@@ -13,6 +13,7 @@ import pytest
 from ospor_batch.compute.executor import InLine, Outcome
 from ospor_batch.errors import StorageError
 from ospor_batch.stages import crawl as stage
+from ospor_batch.stages import crawl_parts
 from ospor_batch.store import Store, SweepCounts, read_staged
 from ospor_batch.store.change import HISTORY
 from tests.archive.made import write_series
@@ -45,11 +46,12 @@ class Killing(InLine):
 
 def test_a_killed_crawl_goes_on_with_its_finished_parts(center: Center, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "PART_FILES", 2)
+    monkeypatch.setattr(stage, "FIRST_TIMES", 1)
     write_series(center.archive, n=30)
     with pytest.raises(Killed):
         center.crawl(executor=Killing(after=3))
     assert center.store.snapshot() == {}
-    assert list((center.store.private / "staging").rglob(stage.DONE))
+    assert list((center.store.private / "staging").rglob(crawl_parts.DONE))
     seen: list[tuple[int, int]] = []
     counter = Killing(after=10**6)
     summary = center.crawl(executor=counter, progress=lambda done, total: seen.append((done, total)))
@@ -64,14 +66,52 @@ def test_parts_of_a_killed_crawl_are_not_taken_under_another_key(
     center: Center, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(stage, "PART_FILES", 2)
+    monkeypatch.setattr(stage, "FIRST_TIMES", 1)
     write_series(center.archive, n=12)
     with pytest.raises(Killed):
         center.crawl(executor=Killing(after=3))
-    assert list((center.store.private / "staging").rglob(stage.DONE))
+    assert list((center.store.private / "staging").rglob(crawl_parts.DONE))
     center.key = bytes(32)
     assert center.crawl().done == 12
     rows = center.store.current("instance", center="north")
     assert rows["patient_key"].n_unique() == rows["study_key"].n_unique() == 1
+
+
+class Sharing(InLine):
+    """An executor of so many workers that keeps how long parts were."""
+
+    def __init__(self, n_workers: int) -> None:
+        self._n_workers = n_workers
+        self.lengths: list[int] = []
+
+    @property
+    def n_workers(self) -> int:
+        return self._n_workers
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
+        for outcome in super().map(function, items):
+            self.lengths.append(outcome.value)
+            yield outcome
+
+
+def test_parts_of_a_first_crawl_grow_with_what_is_found_and_every_worker_has_some(
+    center: Center, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "PART_FILES", 4)
+    for number in range(120):
+        target = center.archive / f"f{number // 8:02d}" / f"{number}.txt"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("no image")
+    alone, many = Sharing(1), Sharing(16)
+    center.crawl(executor=alone)
+    assert sum(alone.lengths) == 120
+    assert alone.lengths[0] <= 6
+    assert 8 <= max(alone.lengths) <= 24
+    center.store = Store(center.store.workspace.with_name("again"))
+    center.crawl(executor=many)
+    assert sum(many.lengths) == 120
+    assert len(many.lengths) >= 16
+    assert max(many.lengths) <= 6
 
 
 class Dying:
@@ -85,7 +125,7 @@ class Dying:
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
         for item in items:
-            if any(self.poison in path for path in read_staged(Path(item).with_name(stage.FILES))["path"]):
+            if any(self.poison in path for path in read_staged(Path(item).with_name(crawl_parts.FILES))["path"]):
                 yield Outcome(item, None, self.error)
             else:
                 yield Outcome(item, function(item), None)
@@ -118,8 +158,8 @@ def test_a_worker_elsewhere_has_no_key_and_its_rows_are_the_same(center: Center,
         center.crawl(executor=Elsewhere(after=0))
     staging = center.store.private / "staging"
     assert json.loads(next(staging.rglob(stage.NOW)).read_text())["key_at"] is None
-    assert list(staging.rglob(stage.ROWS))
-    assert not list(staging.rglob(stage.DONE))
+    assert list(staging.rglob(crawl_parts.ROWS))
+    assert not list(staging.rglob(crawl_parts.DONE))
     center.crawl(executor=Elsewhere(after=10**6))
     here = Center.__new__(Center)
     here.__dict__ |= vars(center) | {"store": Store(tmp_path / "here")}

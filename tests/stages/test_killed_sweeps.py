@@ -35,7 +35,7 @@ from ospor_batch.stages.catalog import catalog
 from ospor_batch.store import Store, together
 from tests.stages.test_crawl import study_of
 import deltalake, pydicom
-stage.PART_FILES = 3
+stage.PART_FILES, stage.FIRST_TIMES = 3, 1
 together.MOST_TOGETHER, together.RUN_ROWS = 12, 5  # a first crawl parts its rows over buckets, in commits of five
 def sweep(folder, last_call):
     n_calls = 0

@@ -13,6 +13,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from ospor_batch.catalog.vendor import NOBODY
+from ospor_batch.catalog.vocabulary import fold
 from ospor_batch.compute.executor import InLine
 from ospor_batch.stages.catalog import catalog
 from ospor_batch.stages.crawl import crawl
@@ -21,6 +23,8 @@ from ospor_batch.store import Store
 
 from .test_crawl import study_of
 
+# other real files may be put in the place of those that were judged by hand: it is said, and the judged ones are held
+pytestmark = pytest.mark.filterwarnings("default:.* real files are not in the golden table")
 GOLDEN = Path(__file__).parent.parent / "catalog" / "golden.csv"
 KEY, SPLIT_KEY = b"test-key-0123456789", b"split-key-0123456789"
 
@@ -163,7 +167,10 @@ def test_real_segmentations_are_masks_of_the_images_that_they_name(real: Real) -
 
 
 def test_real_vendors_are_known(real: Real) -> None:
-    stated = real.instances.filter(pl.col("modality").is_in(["CT", "CR", "DX"]) & (pl.col("manufacturer").fill_null("") != ""))
+    nobody = [text for text in real.instances["manufacturer"].drop_nulls().unique() if NOBODY.fullmatch(fold(text))] + [""]
+    stated = real.instances.filter(
+        pl.col("modality").is_in(["CT", "CR", "DX"]), ~pl.col("manufacturer").fill_null("").is_in(nobody)
+    )
     found = real.series.filter(pl.col("whole_series_key").is_in(stated["series_key"].unique().implode()))
     unknown = found.filter(scanner_vendor="unknown")
     assert unknown.height == 0

@@ -122,7 +122,7 @@ def test_a_crosswalk_is_read_as_patient_numbers_are(tmp_path: Path) -> None:
     ("crosswalk", "said"),
     [
         (None, "crosswalk.csv cannot be read as CSV"),
-        ("center,number,person\nnorth,SECRET,x\n", "has no column patient_id"),
+        ("center,number,person\nnorth,SECRET,x\n", "has no column patient_id; expected center,patient_id,person, with commas"),
         ("center,patient_id,person\nnorth,,x\n", "row 2: patient_id and person must not be empty"),
         ("center,patient_id,person\nnowhere,SECRET,x\n", "row 2: its center is none of the study's, north"),
         ("center,patient_id,person\nnorth,SECRET,x\nnorth,secret ,y\n", "row 3: gives the number of row 2 to another person"),
