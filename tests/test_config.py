@@ -57,6 +57,8 @@ def test_defaults_and_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (('["archives/north"]', '["a", "b", "a"]'), r"archives a stands more than once"),
+        (('["archives/north"]', '[""]'), r"centers\.0\.archives\.0|archives"),
         (('name = "small"', 'name = "small"\nsede = 1'), r"study\.sede: unknown key; did you mean 'seed'\?"),
         (('kind = "dxa"', 'kind = "dexa"'), r"centers\.0\.exports\.0\.kind: found 'dexa'.*'dxa', 'qct' or 'body'"),
         (("lumbar_spine_t =", "lumbar_spin_t ="), r"columns has no 'lumbar_spin_t'; did you mean 'lumbar_spine_t'\?"),

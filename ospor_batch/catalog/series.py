@@ -229,9 +229,8 @@ def _series(row: dict[str, Any], kind: _Kind, *, persons: Persons, rules: Rules)
     )
     is_human, is_lossy = acquisition.is_human(row, words=rules.words), quality.is_lossy(row)
     has_implant = quality.is_implant_described(row, words=rules.words)
-    said = {"lossy": is_lossy, "not_human": not is_human, "implant_described": has_implant}
-    said["copy_under_other_number"] = row["other_patient_keys"] is not None
-    findings |= {name for name, is_so in said.items() if is_so}
+    said = (("lossy", is_lossy), ("not_human", not is_human), ("implant_described", has_implant))
+    findings |= {name for name, is_so in said if is_so}
     is_cropped = "cropped_field_of_view" in findings
     findings |= quality.phantom_findings(row, is_cropped=is_cropped, words=rules.words)
     if kind.sop_class not in quality.IMAGES or row["n_pixels"] == 0:
@@ -240,7 +239,6 @@ def _series(row: dict[str, Any], kind: _Kind, *, persons: Persons, rules: Rules)
     return {
         "center": persons.center,
         **{name: row[name] for name in ("series_key", "whole_series_key", "split_by", "study_key", "series_digest")},
-        "other_patient_keys": row["other_patient_keys"],
         **person,
         **made,
         **_shape(row, kind.stack),
@@ -266,6 +264,7 @@ def _person(row: dict[str, Any], persons: Persons) -> tuple[dict[str, Any], set[
     weight = acquisition.within(row["patient_weight_kg"], acquisition.WEIGHT_KG)
     found = {
         "patient_key": row["patient_key"],
+        "other_patient_keys": row["other_patient_keys"],
         "split_position": persons.position(row["patient_id"], row["issuer_of_patient_id"]),
         "image_date": taken,
         "image_date_source": source,
@@ -277,6 +276,8 @@ def _person(row: dict[str, Any], persons: Persons) -> tuple[dict[str, Any], set[
         "weight_kg": weight,
     }
     notes = set(findings)
+    if row["other_patient_keys"] is not None:
+        notes.add("copy_under_other_number")
     if row["patient_size_m"] and height is None:
         notes.add("height_out_of_range")
     if row["patient_weight_kg"] and weight is None:

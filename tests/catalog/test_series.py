@@ -229,6 +229,13 @@ def test_scouts_are_known_even_when_the_header_keeps_silent(
     assert finding is None or finding in findings(row)
 
 
+@pytest.mark.parametrize(("n", "is_scout"), [(1, True), (3, True), (4, False)])
+def test_a_few_upright_images_are_scouts_and_more_are_a_reformat(catalogue: Catalogue, n: int, *, is_scout: bool) -> None:
+    images = stack(n, ImageOrientationPatient=CORONAL, ImagePositionPatient=lambda k: [0, 5.0 * k, 0])
+    row = only(catalogue(images))
+    assert (row["is_localizer"], row["is_derived"]) == (is_scout, not is_scout)
+
+
 def test_a_stack_named_after_its_scout_is_no_scout(catalogue: Catalogue) -> None:
     assert not only(catalogue(stack(10, SeriesDescription="Chest after scout")))["is_localizer"]
 

@@ -184,7 +184,7 @@ def test_places_that_two_named_stacks_share_settle_nothing(catalogue: Catalogue)
     [
         ({"region": "chest", "ctdivol_mgy": 1.8}, ("low", "ctdivol", [])),
         ({"region": "chest", "ctdivol_mgy": 3.0}, ("low", "ctdivol", [])),
-        ({"region": "chest", "ctdivol_mgy": 3.1}, ("standard", "ctdivol", [])),
+        ({"region": "chest", "ctdivol_mgy": 3.01}, ("standard", "ctdivol", [])),
         ({"region": "chest", "ctdivol_mgy": 4.2, "text": "LDCT lung"}, ("low", "description", ["low_dose_above_limit"])),
         ({"region": "chest", "text": "Lung cancer screening"}, ("low", "description", [])),
         ({"region": "chest", "text": "胸部低剂量平扫"}, ("low", "description", [])),

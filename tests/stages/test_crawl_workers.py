@@ -90,7 +90,7 @@ class Sharing(InLine):
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Outcome[Any, Any]]:
         for outcome in super().map(function, items):
-            self.lengths.append(outcome.value)
+            self.lengths.append(int(outcome.value or 0))
             yield outcome
 
 
