@@ -95,11 +95,15 @@ def init(
     from_export: Annotated[
         Path | None, typer.Option("--from-export", metavar="FILE", help="Propose the column map of this export.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a commented study file, and a label template to fill in or a column map proposed from an export."""
     from ospor_batch.stages.begin import begin, begin_from
 
     written, look_at = (begin(folder), ()) if from_export is None else begin_from(from_export, folder=folder)
+    if as_json:
+        print_json({"written": written, "look_at": look_at})
+        return
     for path in written:
         typer.echo(f"wrote {path}")
     for said in look_at:
@@ -194,7 +198,7 @@ def status(study_file: StudyFile, as_json: AsJson = False) -> None:
     live = None if newest is None else inference_of(newest)
     closes = all(summary.closes for summary in found)
     if as_json:
-        stages = [{**asdict(s), "notes": dict(s.notes), "closes": s.closes} for s in found]
+        stages = [summary.told() for summary in found]
         run_said = None if newest is None else {"run_id": newest.run_id, "state": newest.record["state"]}
         print_json({"stages": stages, "closes": closes, "run": run_said, "inference": None if live is None else asdict(live)})
     else:
@@ -237,20 +241,25 @@ def synth(
     files: Annotated[int, typer.Option(help="scale: number of files, all without pixels.")] = 1_000_000,
     nights: Annotated[int, typer.Option(min=1, help="tiny and demo: nights of arrivals.")] = 1,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core for large presets.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Generate DICOM archives, exports, truth and a ready study file. Nothing in them is clinical."""
     from ospor_batch.stages.synth import ceilings
     from ospor_batch.stages.synth import synth as generate
 
-    with Screen(quiet=False).step("generate") as progress:
+    with Screen(quiet=as_json).step("generate") as progress:
         made = generate(
             out, preset=preset, seed=seed, nights=nights, factor=factor, n_files=files, study=study, workers=workers,
             progress=progress,
         )  # fmt: skip
-    for study_file in sorted(out.glob("**/study.toml")) if study is None else [made]:
-        for line in ceilings(study_file):
-            typer.echo(line)
-        typer.echo(f"next: ospor-batch run {study_file}")
+    found = {
+        study_file: ceilings(study_file) for study_file in (sorted(out.glob("**/study.toml")) if study is None else [made])
+    }
+    if as_json:
+        print_json({"studies": [{"study": at, "ceilings": lines} for at, lines in found.items()]})
+        return
+    for at, lines in found.items():
+        typer.echo("\n".join([*lines, f"next: ospor-batch run {at}"]))
 
 
 @app.command("train-masks")
@@ -260,13 +269,15 @@ def train_masks(
     steps: Annotated[int, typer.Option(min=1, help="Of training; 6000 take about ten minutes of one core.")] = 6000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same network.")] = 1,
     labelled: Annotated[Path | None, typer.Option(help="CSV of real volumes with masks: columns image and mask.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train the segmentation of vertebrae, muscle and fat on generated volumes, and on real ones with masks."""
     from ospor_batch.stages.segmentation import Asked, train_segmentation
 
-    with Screen(quiet=False).step("train") as progress:
+    with Screen(quiet=as_json).step("train") as progress:
         asked = Asked(people=people, seed=seed, labelled=labelled, parameters={"steps": steps})
-        typer.echo(f"model {train_segmentation(out, asked, progress=progress)} in {out}")
+        digest = train_segmentation(out, asked, progress=progress)
+    print_json({"model": digest, "folder": out}) if as_json else typer.echo(f"model {digest} in {out}")
 
 
 @app.command("seal-calibration")
@@ -291,12 +302,14 @@ def seal_calibration(
 def write_calibration(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model folder, such as WORKSPACE/models/DIGEST.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Calibration file to write (TOML).")],
+    as_json: AsJson = False,
 ) -> None:
     """Write the calibration of a model folder as a file, to be read, completed and sealed elsewhere."""
     from ospor_batch.stages.calibrations import unseal
 
     unseal(model, file=file)
-    typer.echo(f"wrote {file}\nnext: fill in what is empty, then  ospor-batch seal-calibration {file} OUT")
+    said = f"wrote {file}\nnext: fill in what is empty, then  ospor-batch seal-calibration {file} OUT"
+    print_json({"written": [file]}) if as_json else typer.echo(said)
 
 
 @app.command()

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
+from ospor_batch.cli import app
 from ospor_batch.contracts import contract_names
 
 
@@ -40,6 +43,24 @@ def test_every_command_has_help(command: str) -> None:
     said = ospor(command, "--help")
     assert said.returncode == 0
     assert "Usage" in said.stdout
+
+
+def test_every_command_can_answer_a_machine() -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    options = {name: {option for of in command.params for option in of.opts} for name, command in group.commands.items()}
+    assert len(options) > 30
+    assert [name for name, known in options.items() if "--json" not in known] == []
+
+
+def test_a_stage_that_runs_alone_prints_its_ledger_for_machines(tmp_path: Path) -> None:
+    made = ospor("synth", str(tmp_path), "--preset", "tiny", "--json")
+    assert [Path(study["study"]).name for study in json.loads(made.stdout)["studies"]] == ["study.toml"]
+    (study,) = tmp_path.glob("**/study.toml")
+    said = ospor("crawl", str(study), "--json", OSPOR_KEY="0" * 64)
+    stages = json.loads(said.stdout)["stages"]
+    assert {(stage["stage"], stage["closes"]) for stage in stages} == {("crawl", True)}, said.stderr
+    assert all(stage["requested"] == stage["done"] + stage["excluded"] + stage["failed"] > 0 for stage in stages)
 
 
 def test_a_missing_study_file_is_said_without_a_traceback(tmp_path: Path) -> None:

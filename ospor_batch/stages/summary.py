@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from ospor_batch.errors import LedgerError
 
@@ -49,3 +49,7 @@ class StageSummary:
                 f"{self.excluded} excluded + {self.failed} failed = {self.done + self.excluded + self.failed}"
             )
         return self
+
+    def told(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return {**asdict(self), "notes": dict(self.notes), "closes": self.closes}
