@@ -18,6 +18,7 @@ audit = typer.Typer()
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, such as WORKSPACE/runs/latest.")]
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary on standard output.")]
+BLANKS = dict.fromkeys(map(ord, "\t\n\r\v\f"), " ")
 SHOWN = 40  # rows of a table on the screen; --json has all
 
 
@@ -236,8 +237,9 @@ def contract(
     from ospor_batch.contracts import contract_names
 
     if name is None:
-        for known in contract_names():
-            typer.echo(f"{known:16} {read(known).title}")
+        titles = {known: read(known).title for known in contract_names()}
+        said = "\n".join(f"{known:16} {title}" for known, title in titles.items())
+        print_json({"contracts": titles}) if as_json else typer.echo(said)
         return
     of = read(name)
     if as_json:
@@ -282,13 +284,15 @@ def _lines(rows: list[dict[str, Any]], columns: list[str], *, what: str) -> None
         typer.echo(f"{len(rows)} {what}")
         return
     for cells in (columns, *([_short(row[c]) for c in columns] for row in rows)):
-        typer.echo("\t".join(" ".join(cell.split("\t")).replace("\n", " ").replace("\r", " ") for cell in cells))
+        typer.echo("\t".join(cells))
 
 
 def _short(value: Any) -> str:
+    """A value on one line; what would move a terminal's cursor, as names of files may, is written out."""
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value).translate(BLANKS)
+    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _shown(bound: Any) -> str:

@@ -91,13 +91,18 @@ def _catalog_ledger(store: Store, center: str) -> list[StageSummary]:
     refused = rejects.filter(pl.col("stage") == "catalog").height
     rows = rejects.filter((pl.col("stage") == "label") & (pl.col("level") == "export_row")).height
     n_read = int(exams["n_export_rows"].sum()) + store.current("event", center=center, columns=["event_key"]).height
-    return [
-        StageSummary(
-            "crawl", center, "file", files.height, instances.height, crawled.height - n_transient + n_waiting, n_transient
-        ),
-        StageSummary("catalog", center, "instance", instances.height, int(series["n_instances"].sum()), refused, 0),
-        StageSummary("label", center, "export_row", n_read + rows, n_read, rows, 0),
-    ]
+    crawl = StageSummary(
+        "crawl", center, "file", files.height, instances.height, crawled.height - n_transient + n_waiting, n_transient
+    )
+    catalog = StageSummary("catalog", center, "instance", instances.height, int(series["n_instances"].sum()), refused, 0)
+    label = StageSummary("label", center, "export_row", n_read + rows, n_read, rows, 0)
+    return [crawl, label] if not catalog.closes and _is_behind(store, center) else [crawl, catalog, label]
+
+
+def _is_behind(store: Store, center: str) -> bool:
+    """Whether the catalog stage has committed nothing since files were crawled: it has yet to judge them."""
+    own = pl.col("center") == center, pl.col("stage").is_in(["crawl", "catalog"])
+    return store.sweeps().filter(*own)["stage"].to_list()[-1:] == ["crawl"]
 
 
 def _run_ledger(study: Study, run: Run) -> list[StageSummary]:

@@ -56,3 +56,25 @@ def test_numbers_that_collide_are_told_by_key_and_on_request_by_folder(study_fil
     located = told("collisions", study_file, "--locate")["collisions"]
     assert [Path(row["where"]).name for row in located] == ["b", "c"]
     assert "archive" not in said("collisions", study_file)
+
+
+def test_a_name_that_would_move_the_cursor_is_written_out(tmp_path: Path, key: bytes) -> None:
+    center = Center(tmp_path, key)
+    center.archive.mkdir(parents=True, exist_ok=True)
+    (center.archive / "\x1b[2J\tnote.txt").write_bytes(b"no DICOM")
+    center.crawl()
+    written(tmp_path, "")
+    (line,) = said("rejects", str(tmp_path / "study.toml"), "--locate").splitlines()[1:]
+    assert line.replace("\t", "").isprintable()
+    assert line.endswith("\\x1b[2J note.txt")
+
+
+def test_a_catalog_that_has_yet_to_follow_a_crawl_is_no_fault_of_the_ledger(tmp_path: Path, key: bytes) -> None:
+    center = Center(tmp_path, key)
+    write_series(center.archive / "a", n=3)
+    center.crawl()
+    study, study_file = written(tmp_path, ""), str(tmp_path / "study.toml")
+    assert [stage["stage"] for stage in told("status", study_file)["stages"]] == ["crawl", "label"]
+    catalog(study, "north", store=center.store, key=key, split_key=SPLIT_KEY)
+    stages = {stage["stage"]: stage for stage in told("status", study_file)["stages"]}
+    assert stages["catalog"]["requested"] == stages["catalog"]["done"] == 3
