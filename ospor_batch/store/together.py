@@ -14,7 +14,7 @@ from ospor_batch.store.change import HISTORY
 from ospor_batch.store.delta import DeltaDoor
 
 MOST_TOGETHER = 200_000  # rows of a center that lie together, whatever their bucket: whoever reads buckets sifts them all
-RUN_ROWS = 40_000  # parted at once: 0.3 GB
+RUN_ROWS = 24_000  # parted at once: 0.2 GB
 DataFile = tuple[Path, int]
 """A data file that write_data wrote, and its number of rows."""
 
