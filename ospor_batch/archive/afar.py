@@ -39,8 +39,19 @@ class _Delay:
     def is_slow(self) -> bool:
         return self.n_files >= FEWEST and self.waited_ns > SLOW_NS * self.n_files
 
+    def called(self) -> None:
+        """Files are about to be read; after many such calls it is judged anew."""
+        self.n_calls += 1
+        if self.n_calls > LOOK_AGAIN:
+            self.n_files = self.n_calls = self.waited_ns = 0
 
-_delay = _Delay()
+    def took(self, n_files: int, waited_ns: int) -> None:
+        """So many files were waited for one by one."""
+        self.n_files += n_files
+        self.waited_ns += waited_ns
+
+
+_delay = _Delay()  # of this process, whatever thread reads
 
 
 @functools.cache
@@ -53,14 +64,13 @@ def read(reader: Reader, runs: Iterable[Run], *, views: Iterator[View]) -> list[
     global _delay  # noqa: PLW0603 -- of this process, whatever thread reads
     _delay.n_calls += 1
     if _delay.n_calls > LOOK_AGAIN:
-        _delay = _Delay()
+        _delay = _Delay()  # of this process, whatever thread reads
     if _delay.is_slow:
         return _read_together(reader, list(runs), views=views)
     found, began = list[int](), time.perf_counter_ns()
     for folder, names in runs:
         found += reader(folder, names, views=views)
-    _delay.waited_ns += time.perf_counter_ns() - began
-    _delay.n_files += len(found)
+    _delay.took(len(found), time.perf_counter_ns() - began)
     return found
 
 

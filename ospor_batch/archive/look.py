@@ -43,7 +43,7 @@ def _folder(root: Path) -> str:
         raise ArchiveError(f"the folder may not be listed ({refusal_of(error).reason}: {error.strerror})") from None
     if not names:
         raise ArchiveError("the folder is empty; is the archive mounted?")
-    n_archives = sum(is_file and is_container_name(name) for name, is_file in names)
+    n_archives = sum(is_plain and is_container_name(name) for name, is_plain in names)
     return f"{len(names)} entries at the top" + (f", {n_archives} of them zips or tars" if n_archives else "")
 
 

@@ -13,7 +13,7 @@ from ospor_batch.catalog.vocabulary import Vocabulary, fold, vocabulary
 
 RADIOGRAPHS = ("CR", "DX", "RG")
 XRAY = (*RADIOGRAPHS, "CT", "MG", "XA", "RF", "PX", "IO")
-# Declared judgement: about one in five million lives past it, and dates of birth that stand for unknown ones are older
+# Declared judgement: what is older is far more often a date of birth that stands for an unknown one
 OLDEST = 110.0
 AGE = re.compile(r"^(\d{1,3})([DWMY])$")
 YEARS_PER = {"D": 1 / 365.2425, "W": 7 / 365.2425, "M": 1 / 12, "Y": 1.0}

@@ -265,44 +265,6 @@ def test_dose_reports_are_known_as_images_and_as_reports(catalogue: Catalogue) -
     assert not only(catalogue(stack(5, SeriesDescription="Chest low dose")))["is_dose_report"]
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"PatientSpeciesDescription": "Canine"},
-        {"PatientBreedDescription": "Beagle"},
-        {"PatientSexNeutered": "ALTERED"},
-        {"ResponsiblePersonRole": "OWNER"},
-        {"InstitutionName": "City Veterinary Hospital"},
-        {"AcquisitionDeviceProcessingDescription": "CANINE LATERAL THORAX"},
-    ],
-)
-def test_animals_are_not_human(catalogue: Catalogue, changes: dict[str, Any]) -> None:
-    row = only(catalogue({"r": cr(**changes)}))
-    assert not row["is_human"]
-    assert "not_human" in findings(row)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"ResponsiblePersonRole": "PARENT"},
-        {"PatientSpeciesDescription": "Homo sapiens"},
-        {"PatientSpeciesDescription": "H. sapiens"},
-        {"InstitutionName": "St. Dogan"},
-        {"StudyDescription": "CAT scan of the chest"},
-        {"StudyDescription": "impacted canine"},
-        {"StudyDescription": "bovine arch"},
-    ],
-)
-def test_people_are_human(catalogue: Catalogue, changes: dict[str, Any]) -> None:
-    assert only(catalogue({"r": cr(**changes)}))["is_human"]
-
-
-def test_a_cat_is_an_animal_on_a_radiograph_and_a_scan_in_ct(catalogue: Catalogue) -> None:
-    assert not only(catalogue({"r": cr(ProtocolName="Cat thorax")}))["is_human"]
-    assert only(catalogue(stack(StudyDescription="CAT CHEST")))["is_human"]
-
-
 def test_the_first_key_of_a_repeated_instance_is_kept(catalogue: Catalogue) -> None:
     images = stack(4)
     images["copy/a"] = ct(slice_=1, PixelSpacing=WIDE)
